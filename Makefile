@@ -1,0 +1,38 @@
+# Two commands need nothing but Python 3.11 or newer: `make compare` and `make test`. Each makes its environment first.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: compare test lint format clean
+
+compare: .venv/study
+	$(BIN)/python experiments/compare_norms.py $(ARGS)
+
+test: .venv/test
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: jaxnorm needs Python 3.11 or newer, but $(PYTHON) is `$(PYTHON) -V`; run: make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/study: requirements.txt | .venv/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/test: pyproject.toml | .venv/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@

@@ -1,0 +1,47 @@
+"""The published study's own numbers: Singh and Mittal, "Normalizations in Deep Learning"; one seed each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SOURCE = (
+    "H. Singh and S. Mittal, Normalizations in Deep Learning (github.com/HarmanDotpy/Normalizations-in-Deep-Learning)"
+)
+STANDARD_ERROR = 0.0033
+"""Of one of its accuracies on 10,000 test images."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One variant's figures after 100 epochs on CIFAR-10."""
+
+    name: str
+    """What the study calls it."""
+    train: float
+    validation: float
+    test: float
+    test_macro_f1: float
+    feature_quantiles: tuple[float, float, float, float] | None
+    """1/20/80/99 % of the pooled features, read off its plots."""
+
+
+REFERENCES: Mapping[str, Reference] = {
+    "flax_bn": Reference("Torch_BN", 0.970, 0.881, 0.879, 0.879, (0.04, 0.3, 1.3, 3.5)),
+    "none": Reference("NN", 0.915, 0.833, 0.849, 0.848, (0.0, 0.25, 2.05, 7.0)),
+    "bn": Reference("BN", 0.977, 0.880, 0.878, 0.877, (0.05, 0.35, 1.55, 3.4)),
+    "in": Reference("IN", 0.923, 0.851, 0.847, 0.847, (0.48, 0.78, 1.23, 1.66)),
+    "bin": Reference("BIN", 0.977, 0.876, 0.881, 0.881, None),  # "as BN"
+    "ln": Reference("LN", 0.911, 0.849, 0.849, 0.848, (0.0, 0.17, 0.83, 2.3)),
+    "gn": Reference("GN", 0.937, 0.861, 0.858, 0.858, (0.0, 0.16, 0.96, 1.9)),
+}
+
+
+def references_for(recipe: Mapping[str, Any]) -> Mapping[str, Reference]:
+    """The study's figures where they may stand beside ours: on its own data set, CIFAR-10; otherwise none."""
+    return REFERENCES if recipe.get("dataset") == "cifar10" else {}
+
+
+def comparable(recipe: Mapping[str, Any], epoch: int | None) -> bool:
+    """Whether a difference from the study means something: its protocol, trained to the end of its 100 epochs."""
+    protocol = {"dataset": "cifar10", "num_epochs": 100, "batch_size": 128, "learning_rate": 0.1}
+    return epoch == 100 and all(recipe.get(key) == value for key, value in protocol.items())

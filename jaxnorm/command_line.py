@@ -1,0 +1,134 @@
+"""What all drivers share: flags from a dataclass, presets, imports of a user's norms, errors in one line."""
+
+import dataclasses
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from jaxnorm.config import DEFAULT_NORMS, PRESETS, Config, Recipe, nearest
+from jaxnorm.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(Recipe):
+    """A grid of runs and where it lives: what every driver takes as flags."""
+
+    preset: str = "quick"
+    """Where the other flags' defaults come from: quick (digits, minutes), short (CIFAR-10, 10 epochs) or study
+    (CIFAR-10, 100 epochs, 5 seeds)."""
+    norms: tuple[str, ...] = DEFAULT_NORMS
+    """Normalizations to compare, by id."""
+    seeds: tuple[int, ...] = (0,)
+    """One run per norm and seed. A seed decides initial weights, data order and augmentation."""
+    workdir: Path = Path("runs/study")
+    """Folder for the runs, tables, figures and the report. The same command there goes on where it stopped."""
+    data_dir: Path | None = None
+    """Where CIFAR-10 lies or is to be downloaded to; default $JAXNORM_DATA_DIR, then the cache folder."""
+    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import"), tyro.conf.UseAppendAction] = ()
+    """A Python file or module to load first, for the norms it registers. Repeatable."""
+
+    def configs(self) -> list[Config]:
+        """The grid, seed by seed and norm by norm: every norm has a first run before any has a second."""
+        recipe = {field.name: getattr(self, field.name) for field in dataclasses.fields(Recipe)}
+        return [Config(**recipe, norm=norm, seed=seed) for seed in self.seeds for norm in self.norms]
+
+    def validate(self) -> None:
+        """Checks the recipe, the norms (after loading `imports`) and the seeds.
+
+        Raises:
+            UserError: naming the flag, what it holds and what it may hold.
+        """
+        super().validate()
+        for name in self.imports:
+            load(name)
+        from jaxnorm.norms.registry import NORMS
+
+        if not self.norms:
+            raise UserError(f"--norms must name at least one norm, but names none; valid: {', '.join(NORMS)}")
+        if not self.seeds:
+            raise UserError("--seeds must name at least one seed, but names none; for example --seeds 0")
+        for norm in self.norms:
+            if norm not in NORMS:
+                raise UserError(f"--norms must name registered norms, but names {norm!r}; {nearest(norm, NORMS)}")
+        for name, values in (("--norms", self.norms), ("--seeds", self.seeds)):
+            for value in values:
+                if list(values).count(value) > 1:
+                    raise UserError(f"{name} must name each value once, but names {value} twice; drop one")
+        for seed in self.seeds:
+            if not 0 <= seed < 2**32:
+                raise UserError(f"--seeds must lie in 0..{2**32 - 1}, but holds {seed}; for example --seeds 0 1 2")
+
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+
+def parse(
+    options: type[AnyOptions], *, presets: Mapping[str, Mapping[str, Any]] = PRESETS, description: str | None
+) -> AnyOptions:
+    """The options on this process's command line, over the defaults of the preset that it names.
+
+    Errors of syntax end the process with tyro's own message and exit code 2.
+
+    Raises:
+        UserError: if there is no such preset.
+    """
+    preset = _preset_in(sys.argv[1:]) or options().preset
+    if preset not in presets:
+        raise UserError(f"--preset must name a preset, but names {preset!r}; {nearest(preset, presets)}")
+    defaults = options(**{**presets[preset], "preset": preset})
+    return tyro.cli(options, default=defaults, description=description, prog=f"python {Path(sys.argv[0]).name}")
+
+
+def run(main: Callable[[], int]) -> None:
+    """Runs `main` and leaves with its exit code; a `UserError` becomes one line and exit code 2."""
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:  # before training began, or while the report is written: nothing to save
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def load(name: str) -> None:
+    """Imports a Python file or module for what it registers.
+
+    Raises:
+        UserError: if it is not found or fails.
+    """
+    path = Path(name)
+    try:
+        if path.suffix == ".py":
+            spec = importlib.util.spec_from_file_location(path.stem, path.resolve(strict=True))
+            if spec is None or spec.loader is None:
+                raise ImportError(f"no Python file: {path}")
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[path.stem] = module
+            spec.loader.exec_module(module)
+        else:
+            if "" not in sys.path:
+                sys.path.insert(0, "")
+            importlib.import_module(name)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"--import must name a Python file or module that loads, but {name!r} fails with "
+            f"{type(error).__name__}: {error}; mend it or check the path"
+        ) from error
+
+
+def _preset_in(arguments: Sequence[str]) -> str | None:
+    found = None
+    for index, argument in enumerate(arguments):
+        if argument.startswith("--preset="):
+            found = argument.removeprefix("--preset=")
+        elif argument == "--preset" and index + 1 < len(arguments):
+            found = arguments[index + 1]
+    return found

@@ -1,0 +1,113 @@
+"""Decoded images on disk, so that a later start takes a second: one file per source, verified at every load.
+
+The file: a line with the SHA-256 of all that follows, a line of JSON, then the images and the labels as raw bytes.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from jaxnorm.files import replacing
+
+FORMAT = 1
+Key = list[list[str | int]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decoded:
+    """A data set before it is split."""
+
+    image: np.ndarray
+    """uint8 (N, H, W, 3)."""
+    label: np.ndarray
+    """uint8 (N,)."""
+    fingerprint: str
+    source: str
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/jaxnorm`, by default `~/.cache/jaxnorm`."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():  # unset, empty, or relative, which the XDG standard tells us to ignore
+        base = Path(os.path.expanduser("~/.cache"))  # noqa: PTH111
+    return base / "jaxnorm"
+
+
+def cached(path: Path, files: Iterable[Path], decode: Callable[[], Decoded]) -> Decoded:
+    """What `decode` gives: from `path`'s cache file if that was made from `files` as they are now, else stored there.
+
+    A damaged cache file costs a warning and is replaced; one that cannot be written costs a warning and no more.
+
+    Args:
+        path: the source, a file or a folder; it names the cache file.
+        files: the source's files; their names, sizes and modification times are the key.
+        decode: reads the source itself.
+    """
+    stats = [(file, file.stat()) for file in files]
+    key: Key = [[os.fspath(file.resolve()), stat.st_size, stat.st_mtime_ns] for file, stat in stats]
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
+    cache = cache_folder() / f"decoded-{name}.cache"
+    try:
+        decoded = _load(cache, key)
+    except FileNotFoundError:
+        decoded = None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"warning: the cache {cache} is discarded ({error}); {path} is decoded again", file=sys.stderr)
+        decoded = None
+    if decoded is not None:
+        return dataclasses.replace(decoded, source=f"{decoded.source}, decoded copy in {cache.parent}")
+    decoded = decode()
+    try:
+        _store(cache, key, decoded)
+    except OSError as error:
+        print(
+            f"warning: {cache.parent} cannot be written ({error.strerror or error}), so every start decodes {path} "
+            "again; set XDG_CACHE_HOME to a writable folder",
+            file=sys.stderr,
+        )
+    return decoded
+
+
+def _load(cache: Path, key: Key) -> Decoded | None:
+    """The cache's content, or None if it was made from other files.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is damaged.
+    """
+    with cache.open("rb") as file:
+        digest, line = file.readline(65), file.readline(2**20)
+        payload = np.fromfile(file, np.uint8)
+    found = hashlib.sha256(line)
+    found.update(payload.data)
+    if digest.decode("ascii", "replace").strip() != found.hexdigest():
+        raise ValueError("its SHA-256 is wrong")
+    header = json.loads(line)
+    if header["format"] != FORMAT or header["files"] != key:
+        return None
+    shape = tuple(header["image_shape"])
+    image, label = np.split(payload, [int(np.prod(shape))])
+    return Decoded(image.reshape(shape), label, header["fingerprint"], header["source"])
+
+
+def _store(cache: Path, key: Key, decoded: Decoded) -> None:
+    header = {
+        "format": FORMAT,
+        "files": key,
+        "image_shape": decoded.image.shape,
+        "fingerprint": decoded.fingerprint,
+        "source": decoded.source,
+    }
+    line = json.dumps(header).encode() + b"\n"
+    digest = hashlib.sha256(line)
+    digest.update(decoded.image.data)
+    digest.update(decoded.label.data)
+    with replacing(cache) as part, part.open("wb") as file:
+        file.write(digest.hexdigest().encode() + b"\n" + line)
+        file.write(decoded.image.data)
+        file.write(decoded.label.data)

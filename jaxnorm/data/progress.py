@@ -1,0 +1,53 @@
+"""How far long work has come: a bar on a terminal, a few plain lines elsewhere, always on standard error."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+
+@contextlib.contextmanager
+def progress_bar(
+    title: str, total: int, *, unit: Literal["bytes", "images"] = "images", enabled: bool = True
+) -> Iterator[Callable[[int], None]]:
+    """Yields a function that is told how many more bytes or images are done.
+
+    Example:
+        >>> with progress_bar("counting", 3, enabled=False) as advance:
+        ...     for _ in range(3):
+        ...         advance(1)
+    """
+    if not enabled:
+        yield lambda _: None
+    elif sys.stderr.isatty():
+        with _rich_bar(title, total, unit) as advance:
+            yield advance
+    else:
+        yield _plain_lines(title, total, unit)
+
+
+@contextlib.contextmanager
+def _rich_bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    from rich import progress
+    from rich.console import Console
+
+    amount = progress.DownloadColumn() if unit == "bytes" else progress.MofNCompleteColumn()
+    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), amount, progress.TimeRemainingColumn())
+    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def _plain_lines(title: str, total: int, unit: str) -> Callable[[int], None]:
+    size = f"{total / 1e6:.0f} MB" if unit == "bytes" else f"{total:,} {unit}"
+    print(f"{title} ({size})", file=sys.stderr, flush=True)
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        quarters = 4 * done // total
+        done += count
+        if 4 * done // total > quarters:
+            print(f"{title}: {100 * done // total} %", file=sys.stderr, flush=True)
+
+    return advance

@@ -1,0 +1,270 @@
+"""The numerics of every layer: mean and variance in one pass without cancellation, and the normalization they give.
+
+Float32 knows a number to seven digits. The usual one-pass variance, E[x^2] - E[x]^2, subtracts two numbers that agree
+in 2 log10(mean / std) of them: at mean/std = 1e4 nothing is left. Here a value from the midst of the set, the
+`shift`, is subtracted first. That is exact for nearby values and changes neither the variance nor any gradient, and
+E[d^2] - E[d]^2 of d = x - shift loses little: no element of n lies further than sqrt(n - 1) standard deviations from
+their mean (Samuelson's inequality), and of three the median is taken, so that an outlier is rarely the one. Sums run
+over the positions of each sample and channel first, then over samples or channels: short sums keep their digits. Sets
+with a shift each, instances or devices, are put together as in Chan, Golub and LeVeque, "Algorithms for computing the
+sample variance" (1983). The mean stays the unevaluated sum `shift + offset`, because to round it once would cost more
+than everything above.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+MIN_BLOCK = 16
+"""Sums of fewer values are not split, and coefficients are folded only where x has this many values for each."""
+
+
+class Moments(NamedTuple):
+    """Mean, as `shift + offset`, and biased variance of sets of values, and how many values a set has.
+
+    The arrays keep every axis of the input, so that they broadcast against it. `shift` is a constant to derivatives;
+    `offset` carries those of the mean. `count` is a float where no mask is given, an array where one is.
+    """
+
+    shift: jax.Array
+    offset: jax.Array
+    var: jax.Array
+    count: Any
+
+    @property
+    def mean(self) -> jax.Array:
+        return self.shift + self.offset
+
+
+def canonical_axes(ndim: int, axes: int | Iterable[int]) -> tuple[int, ...]:
+    """`axes` counted from the front, in order, each once."""
+    axes = axes if isinstance(axes, Iterable) else (axes,)
+    return tuple(sorted({axis + ndim if axis < 0 else axis for axis in axes}))
+
+
+def compute_moments(
+    x: jax.Array,
+    axes: tuple[int, ...],
+    *,
+    num_groups: int | None = None,
+    mask: jax.Array | None = None,
+    axis_name: Any = None,
+    axis_index_groups: Any = None,
+    use_fast_variance: bool = True,
+) -> Moments:
+    """E[x] and E[|x - E[x]|^2] over `axes`, over the true positions of `mask` and over the devices of `axis_name`.
+
+    Args:
+        x: floating or complex array.
+        axes: axes to reduce, as from `canonical_axes`.
+        num_groups: reduce the last axis, which must be among `axes`, in this many groups of neighbours.
+        mask: bool, of x's rank, broadcastable to x; None means true everywhere.
+        axis_name: mapped axis, or axes, along which the sets continue; every value counts once, wherever it lies.
+        axis_index_groups: groups of indices along `axis_name` that are reduced among themselves.
+        use_fast_variance: one shifted pass over x; False takes the textbook's two.
+
+    Returns:
+        Moments in x's dtype (the variance of complex values is real); mean and variance of an empty set are zero.
+    """
+
+    if not use_fast_variance:
+        return _two_pass(x, axes, num_groups, mask, axis_name, axis_index_groups)
+    moments = _one_pass(x, axes, num_groups, mask)
+    return moments if axis_name is None else combine(moments, (), axis_name, axis_index_groups)
+
+
+def combine(parts: Moments, axes: tuple[int, ...], axis_name: Any = None, axis_index_groups: Any = None) -> Moments:
+    """The moments of the union of sets that lie along `axes`, and along the devices of `axis_name`."""
+
+    def add(values: Any) -> Any:
+        values = jax.tree.map(lambda value: _sum(value, axes), values) if axes else values
+        return _psum(values, axis_name, axis_index_groups)
+
+    counts = parts.count
+    if axes:
+        counts = jnp.broadcast_to(jnp.asarray(counts, parts.var.dtype), parts.var.shape)
+    # Two sums, of which the first finds a shift for all sets: a single one would cancel, or need every set everywhere.
+    count, rough = add((counts, counts * parts.mean))
+    shift = lax.stop_gradient(rough / jnp.maximum(count, 1))
+    offset = (parts.shift - shift) + parts.offset
+    weight = counts / jnp.maximum(count, 1)
+    mean, square = add((weight * offset, weight * (parts.var + _abs_sq(offset))))
+    return Moments(shift, mean, _variance(square, mean), count)
+
+
+def normalize(
+    x: jax.Array, moments: Moments, scale: jax.Array | None, bias: jax.Array | None, epsilon: float
+) -> jax.Array:
+    """scale * (x - mean) / sqrt(var + epsilon) + bias"""
+    d = x - moments.shift
+    mul = lax.rsqrt(moments.var + epsilon)
+    affine_shape = jnp.broadcast_shapes(mul.shape, *(p.shape for p in (scale, bias) if p is not None))
+    if MIN_BLOCK * math.prod(affine_shape) <= x.size:
+        mul = mul if scale is None else mul * scale
+        add = -moments.offset * mul
+        return _affine(d, mul, add if bias is None else add + bias)
+    # Scale and bias vary along a reduced axis: folded, they would be as large as x.
+    y = _affine(d, mul, -moments.offset * mul)
+    y = y if scale is None else y * scale
+    return y if bias is None else y + bias
+
+
+def normalize_mixed(
+    x: jax.Array,
+    batch: Moments,
+    instance: Moments,
+    gate: jax.Array,
+    scale: jax.Array | None,
+    bias: jax.Array | None,
+    epsilon: float,
+) -> jax.Array:
+    """scale * (gate * (x normalized by `batch`) + (1 - gate) * (x normalized by `instance`)) + bias"""
+    # Both branches are affine in x, so the mixture is one multiplication and one addition per value.
+    by_batch = gate * lax.rsqrt(batch.var + epsilon)
+    by_instance = (1 - gate) * lax.rsqrt(instance.var + epsilon)
+    mul = by_batch + by_instance
+    add = ((instance.shift - batch.shift) - batch.offset) * by_batch - instance.offset * by_instance
+    if scale is not None:
+        mul, add = mul * scale, add * scale
+    return _affine(x - instance.shift, mul, add if bias is None else add + bias)
+
+
+def _affine(d: jax.Array, mul: jax.Array, add: jax.Array) -> jax.Array:
+    """d * mul + add, arranged so that the backward pass sums only the cotangent and the cotangent times d."""
+    shape = jnp.broadcast_shapes(mul.shape, add.shape)
+    if d.size >= MIN_BLOCK * d.shape[0] * math.prod(shape[1:]):
+        # One coefficient per sample: the backward pass then sums over positions first, which is faster and more exact.
+        shape = (d.shape[0], *shape[1:])
+    mul, add = lax.optimization_barrier((jnp.broadcast_to(mul, shape), jnp.broadcast_to(add, shape)))
+    return d * mul + add
+
+
+def _one_pass(x: jax.Array, axes: tuple[int, ...], num_groups: int | None, mask: jax.Array | None) -> Moments:
+    inner = _inner_axes(x.shape, axes, num_groups)
+    outer = tuple(axis for axis in axes if axis not in inner)
+
+    def add(values: jax.Array) -> jax.Array:
+        return _over(_sum, _sum(values, inner), outer, num_groups)
+
+    count: Any
+    if mask is None:
+        count = float(_size(x.shape, axes, num_groups))
+        middle = _middle(x, inner)
+        first = _over(_first, middle, outer, num_groups)
+        spread = _over(_sum, middle - first, outer, num_groups) / max(_size(x.shape, outer, num_groups), 1)
+        shift = lax.stop_gradient(first + spread)  # exactly the constant where x is constant
+        d = x - shift
+    else:
+        # Any element may be masked out, so the shift is a rough mean, for one more look at x.
+        count = add(jnp.broadcast_to(mask, x.shape).astype(x.real.dtype))
+        shift = lax.stop_gradient(add(jnp.where(mask, x, 0)) / jnp.maximum(count, 1))
+        d = jnp.where(mask, x - shift, 0)
+    total, square = _sum(d, inner), _sum(_abs_sq(d), inner)
+    if outer:
+        # Without the barrier XLA makes one long sum of the two short ones, which costs digits and time.
+        total, square = lax.optimization_barrier((total, square))
+        total, square = _over(_sum, total, outer, num_groups), _over(_sum, square, outer, num_groups)
+    count_or_one = jnp.maximum(count, 1)
+    offset = total / count_or_one
+    return Moments(shift, offset, _variance(square / count_or_one, offset), count)
+
+
+def _two_pass(
+    x: jax.Array,
+    axes: tuple[int, ...],
+    num_groups: int | None,
+    mask: jax.Array | None,
+    axis_name: Any,
+    axis_index_groups: Any,
+) -> Moments:
+    count: Any = float(_size(x.shape, axes, num_groups))
+    if mask is not None:
+        count = _over(_sum, jnp.broadcast_to(mask, x.shape).astype(x.real.dtype), axes, num_groups)
+    total = _psum(count, axis_name, axis_index_groups)
+
+    def mean(values: jax.Array) -> jax.Array:
+        values = values if mask is None else jnp.where(mask, values, 0)
+        return _psum(_over(_sum, values, axes, num_groups), axis_name, axis_index_groups) / jnp.maximum(total, 1)
+
+    mu = mean(x)
+    return Moments(mu, jnp.zeros_like(mu), mean(_abs_sq(x - mu)), total)
+
+
+def _variance(square: jax.Array, mean: jax.Array) -> jax.Array:
+    """E[|d|^2] - |E[d]|^2, neither negative from rounding nor infinite from overflow.
+
+    The derivative is that of the formula: at zero, where `maximum` would halve it, and below.
+    """
+    var = jnp.where(jnp.isposinf(square), jnp.finfo(square.dtype).max, square - _abs_sq(mean))
+    return var - lax.stop_gradient(jnp.minimum(var, 0))
+
+
+def _inner_axes(shape: tuple[int, ...], axes: tuple[int, ...], num_groups: int | None) -> tuple[int, ...]:
+    """The axes that are summed first: positions, as opposed to samples and, where they are reduced too, channels."""
+    last = len(shape) - 1
+    inner = tuple(axis for axis in axes if axis > 0)
+    if num_groups is not None or (inner == tuple(range(1, last + 1)) and last > 1):
+        inner = tuple(axis for axis in inner if axis < last)
+    return inner if num_groups is not None or _size(shape, inner, None) >= MIN_BLOCK else axes
+
+
+def _size(shape: tuple[int, ...], axes: tuple[int, ...], num_groups: int | None) -> int:
+    """How many values of an array of this shape are reduced to one."""
+    return math.prod(shape[axis] for axis in axes) // (num_groups or 1)
+
+
+def _over(
+    reduce: Callable[[jax.Array, tuple[int, ...]], jax.Array],
+    x: jax.Array,
+    axes: tuple[int, ...],
+    num_groups: int | None,
+) -> jax.Array:
+    """`reduce` over `axes`, over the last one within groups of neighbours, where the result is repeated."""
+    if num_groups is None:
+        return reduce(x, axes)
+    grouped = (*x.shape[:-1], num_groups, x.shape[-1] // num_groups)
+    reduced = reduce(x.reshape(grouped), (*axes[:-1], x.ndim))
+    return jnp.broadcast_to(reduced, (*reduced.shape[:-1], grouped[-1])).reshape(*reduced.shape[:-2], x.shape[-1])
+
+
+def _psum(values: Any, axis_name: Any, axis_index_groups: Any) -> Any:
+    return values if axis_name is None else lax.psum(values, axis_name, axis_index_groups=axis_index_groups)
+
+
+def _sum(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    if axes != (x.ndim - 1,) or x.shape[-1] < MIN_BLOCK:
+        return jnp.sum(x, axes, keepdims=True)
+    # XLA sums along the last axis one value after the other on CPU; a product with ones takes the vector unit.
+    ones = jnp.ones((x.shape[-1], 1), x.dtype)
+    product = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+    return lax.platform_dependent(x, ones, cpu=product, default=lambda x, _: jnp.sum(x, axes, keepdims=True))
+
+
+def _pick(x: jax.Array, axes: tuple[int, ...], numerator: int) -> jax.Array:
+    """The element numerator/4 of the way along each axis; zero where an axis is empty."""
+    if any(x.shape[axis] == 0 for axis in axes):
+        return jnp.zeros([1 if axis in axes else length for axis, length in enumerate(x.shape)], x.dtype)
+    start = [length * numerator // 4 if axis in axes else 0 for axis, length in enumerate(x.shape)]
+    stop = [at + 1 if axis in axes else x.shape[axis] for axis, at in enumerate(start)]
+    return lax.slice(x, start, stop)
+
+
+def _first(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    return _pick(x, axes, 0)
+
+
+def _middle(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """The median of three elements away from the borders, which padding makes unlike the rest."""
+    low, middle, high = (_pick(x, axes, numerator) for numerator in (1, 2, 3))
+    if jnp.iscomplexobj(x):
+        return middle
+    return jnp.maximum(jnp.minimum(low, high), jnp.minimum(jnp.maximum(low, high), middle))
+
+
+def _abs_sq(x: jax.Array) -> jax.Array:
+    return lax.square(lax.real(x)) + lax.square(lax.imag(x)) if jnp.iscomplexobj(x) else lax.square(x)

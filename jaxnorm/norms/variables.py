@@ -1,0 +1,98 @@
+"""What the layers have in common beside the maths: inputs made ready, variables, running statistics, output dtype."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax.linen.dtypes import canonicalize_dtype
+from flax.typing import Array, Dtype
+
+from jaxnorm.norms.moments import Moments, compute_moments
+
+
+def prepare(layer: Any, x: Array, mask: Array | None) -> tuple[Array, Array | None]:
+    """`x` in the precision of the statistics and `mask` as booleans of x's rank."""
+    dtype = jnp.promote_types(jnp.result_type(x), layer.dtype or jnp.result_type(x))
+    if layer.force_float32_reductions:
+        dtype = jnp.promote_types(dtype, jnp.float32)
+    x = jnp.asarray(x, dtype)
+    if mask is None:
+        return x, None
+    mask = jnp.asarray(mask, bool)
+    try:
+        fits = jnp.broadcast_shapes(mask.shape, x.shape) == x.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{type(layer).__name__}'s mask must broadcast to the input's shape {x.shape}, but has {mask.shape}; "
+            "give each axis the input's length or 1"
+        )
+    return x, mask.reshape((1,) * (x.ndim - mask.ndim) + mask.shape)
+
+
+def layer_moments(
+    layer: Any,
+    x: Array,
+    axes: tuple[int, ...],
+    mask: Array | None,
+    axis_name: Any = None,
+    num_groups: int | None = None,
+) -> Moments:
+    return compute_moments(
+        x,
+        axes,
+        num_groups=num_groups,
+        mask=mask,
+        axis_name=axis_name,
+        axis_index_groups=layer.axis_index_groups,
+        use_fast_variance=layer.use_fast_variance,
+    )
+
+
+def active_axis_name(layer: Any) -> Any:
+    """The mapped axis, which need not exist while the layer is initialised."""
+    return None if layer.is_initializing() else layer.axis_name
+
+
+def scale_and_bias(layer: Any, x: Array, feature_axes: tuple[int, ...]) -> tuple[Array | None, Array | None]:
+    shape, kept = feature_shape(x, feature_axes), kept_shape(x, feature_axes)
+    scale = layer.param("scale", layer.scale_init, shape, layer.param_dtype).reshape(kept) if layer.use_scale else None
+    bias = layer.param("bias", layer.bias_init, shape, layer.param_dtype).reshape(kept) if layer.use_bias else None
+    return scale, bias
+
+
+def running_statistics(layer: Any, x: Array, feature_axes: tuple[int, ...]) -> Moments:
+    shape, kept = feature_shape(x, feature_axes), kept_shape(x, feature_axes)
+    dtype = jnp.float32 if layer.force_float32_reductions else layer.param_dtype
+    mean = layer.variable("batch_stats", "mean", jnp.zeros, shape, dtype).value.reshape(kept)
+    var = layer.variable("batch_stats", "var", jnp.ones, shape, dtype).value.reshape(kept)
+    return Moments(mean, jnp.zeros_like(mean), var, None)
+
+
+def update_running_statistics(layer: Any, batch: Moments) -> None:
+    if layer.is_initializing() or (isinstance(batch.count, float) and not batch.count):
+        return
+    for name, value in (("mean", batch.mean), ("var", batch.var)):
+        old = layer.get_variable("batch_stats", name)
+        new = layer.momentum * old + (1 - layer.momentum) * value.reshape(old.shape)
+        if not isinstance(batch.count, float):
+            counts = jnp.broadcast_to(batch.count, value.shape).reshape(old.shape)
+            new = jnp.where(counts > 0, new, old)
+        layer.put_variable("batch_stats", name, new)
+
+
+def without_masked_nonfinite(x: Array, mask: Array | None, moments: Moments) -> Array:
+    return x if mask is None else jnp.where(mask | jnp.isfinite(x), x, moments.mean)
+
+
+def output_dtype(layer: Any, x: Array, scale: Array | None, bias: Array | None) -> Dtype:
+    return canonicalize_dtype(*(array for array in (x, scale, bias) if array is not None), dtype=layer.dtype)
+
+
+def feature_shape(x: Array, feature_axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(x.shape[axis] for axis in feature_axes)
+
+
+def kept_shape(x: Array, feature_axes: tuple[int, ...]) -> tuple[int, ...]:
+    """x's shape with length 1 everywhere but on the feature axes."""
+    return tuple(length if axis in feature_axes else 1 for axis, length in enumerate(x.shape))

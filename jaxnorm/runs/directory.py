@@ -1,0 +1,113 @@
+"""One run on disk: its configuration, provenance, epochs, checkpoints and result."""
+
+import dataclasses
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxnorm import files
+from jaxnorm.config import Config
+from jaxnorm.errors import UserError
+
+Row = dict[str, Any]
+
+
+class RunDirectory:
+    """The directory of one run, such as ``bn-seed0/``.
+
+    ``config.json`` holds the `Config`, ``provenance.json`` what it ran on, ``metrics.jsonl`` a line per epoch,
+    ``result.json`` the outcome (present only once there is one), ``predictions.npz`` the test logits.
+
+    Args:
+        path: the directory; made by `begin`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def config(self) -> dict[str, Any] | None:
+        """What ``config.json`` says; None for a run that never began."""
+        return read_json(self.path / "config.json")
+
+    @property
+    def provenance(self) -> dict[str, Any] | None:
+        """What ``provenance.json`` says; None for a run that never began."""
+        return read_json(self.path / "provenance.json")
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What ``result.json`` says; None while the run is not finished."""
+        return read_json(self.path / "result.json")
+
+    @property
+    def rows(self) -> list[Row]:
+        """The lines of ``metrics.jsonl``; a line cut short by a crash counts as not written."""
+        try:
+            lines = (self.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def begin(self, config: Config, provenance: dict[str, Any]) -> None:
+        """Makes the directory, or takes an unfinished one up again; an older outcome no longer stands."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        files.write_json(self.path / "config.json", config.to_json())
+        files.write_json(self.path / "provenance.json", provenance)
+        for stale in ("result.json", "predictions.npz", "crash.txt"):
+            (self.path / stale).unlink(missing_ok=True)
+
+    def append(self, row: Row) -> None:
+        """Adds a line to ``metrics.jsonl`` and flushes it to disk."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def cut(self, step: int) -> None:
+        """Drops the lines of epochs that ended after `step`: training goes on from there."""
+        kept = [row for row in self.rows if row["step"] <= step]
+        files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+
+    def finish(self, result: dict[str, Any], predictions: dict[str, np.ndarray] | None = None) -> None:
+        """Writes the outcome, last of all: a run with a ``result.json`` has everything."""
+        if predictions is not None:
+            with files.replacing(self.path / "predictions.npz") as part, part.open("wb") as file:
+                np.savez_compressed(file, allow_pickle=False, **predictions)
+        files.write_json(self.path / "result.json", result)
+
+
+def read_json(path: Path) -> Any | None:
+    """The content of a JSON file, or None if there is no such file.
+
+    Raises:
+        UserError: if the file is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path} must be JSON, but is damaged ({error}); restore or delete it") from None
+
+
+def config_differences(found: dict[str, Any], wanted: Config) -> list[str]:
+    """Fields in which a run on disk differs from `wanted`, as ``name: found -> wanted``.
+
+    ``stop_after_epoch`` is left out: it may grow.
+    """
+    differences = []
+    for field in dataclasses.fields(wanted):
+        before, now = found.get(field.name, field.default), getattr(wanted, field.name)
+        if field.name != "stop_after_epoch" and before != now:
+            differences.append(f"{field.name}: {before} -> {now}")
+    return differences
+
+
+def timestamp() -> str:
+    """Now, in UTC, ISO 8601 to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,40 @@
+"""About how long a grid of runs will take, from half a second of measurement."""
+
+import time
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxnorm.config import Config
+from jaxnorm.data.dataset import Dataset
+from jaxnorm.models.resnet import conv
+
+# Measured on 2 cores: a training step costs about this many forward passes of the first stage's 3x3 convolution,
+# evaluation about this many; compiling the programs of a variant about this many seconds.
+STEP_COST, EVALUATION_COST, COMPILE_SECONDS = 60.0, 14.0, 9.0
+
+
+def seconds_for(configs: Sequence[Config], dataset: Dataset) -> float:
+    """Seconds to train and evaluate `configs`: a probe convolution's time, scaled; right to a factor of about 1.5."""
+    per_image = _probe(dataset.train.image.shape[1:3])
+    train, validation, test = (len(split.label) for split in (dataset.train, dataset.validation, dataset.test))
+    seconds = COMPILE_SECONDS * len({config.norm for config in configs})
+    for config in configs:
+        evaluated = config.last_epoch * validation + train + validation + test
+        seconds += per_image * (STEP_COST * config.last_epoch * train + EVALUATION_COST * evaluated)
+    return seconds
+
+
+def _probe(size: tuple[int, int]) -> float:
+    image = jnp.ones((32, *size, 16))
+    layer = conv(16, 3, 1, 16, None, "probe")
+    apply = jax.jit(layer.apply)
+    variables = layer.init(jax.random.key(0), image)
+    jax.block_until_ready(apply(variables, image))
+    times = []
+    for _ in range(10):
+        started = time.perf_counter()
+        jax.block_until_ready(apply(variables, image))
+        times.append(time.perf_counter() - started)
+    return sorted(times)[len(times) // 2] / len(image)

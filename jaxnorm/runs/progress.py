@@ -1,0 +1,132 @@
+"""What a person sees while a study runs: a live bar in a terminal, plain lines elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from jaxnorm.config import Config
+
+
+class Display:
+    """Reports a grid of runs as they go: a line per finished run, and the time left over all of them.
+
+    Args:
+        console: where to; a live display if it is a terminal, else one line per epoch.
+        total_steps: training steps still to do, over all runs.
+        num_runs: runs still to do.
+    """
+
+    def __init__(self, console: Console, total_steps: int, num_runs: int) -> None:
+        self.console = console
+        self.live = console.is_terminal
+        self._total = total_steps
+        self._done = 0
+        self._runs_left = num_runs
+        self._runs_begun = 0
+        self._latest: float | None = None
+        self._stepped = 0
+        self._stepping = 0.0  # seconds between the first step of a run and its latest, evaluation included
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            disable=not self.live,
+            expand=True,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "Display":
+        self._started = time.perf_counter()
+        self._bar.start()
+        self._task = self._bar.add_task("starting", total=self._total, left="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def begin(self, config: Config, step: int) -> None:
+        """A run starts, or goes on after `step` steps."""
+        self._config, self._step, self._latest = config, step, None
+        self._runs_begun += 1
+        self._runs_left -= 1
+        self._describe("compiling")
+        if not self.live:
+            where = f", going on after step {step}" if step else ""
+            self._say(f"{config.name}: compiling{where}")
+
+    def stepped(self, step: int) -> None:
+        """The run has done `step` steps."""
+        now = time.perf_counter()
+        if self._latest is not None:
+            self._stepping += now - self._latest
+            self._stepped += step - self._step
+        self._latest = now
+        self._done += step - self._step
+        self._step = step
+        if self._task is not None:
+            self._bar.update(self._task, completed=self._done, left=self._left())
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """The run has finished an epoch."""
+        of = f"epoch {row['epoch']}/{self._config.last_epoch}"
+        self._describe(f"{of}  val {_percent(row['val_accuracy'])}")
+        if not self.live:
+            self._say(
+                f"{self._config.name}: {of}  train loss {row['train_loss']:.4f}"
+                f"  train {_percent(row['train_accuracy'])}  val loss {row['val_loss']:.4f}  val {_percent(row['val_accuracy'])}  {row['seconds']:.1f} s"
+                f"  {self._left()}".rstrip()
+            )
+
+    def end(self, outcome: str) -> None:
+        """The run is over; `outcome` says how in a few words."""
+        self._say(f"{self._config.name}: {outcome}")
+
+    def skip(self, steps: int) -> None:
+        """`steps` steps that were planned will not be done: a run ended early."""
+        self._total -= steps
+        if self._task is not None:
+            self._bar.update(self._task, total=self._total)
+
+    def _describe(self, words: str) -> None:
+        if self._task is not None:
+            self._bar.update(self._task, description=escape(f"{self._config.name}  {words}"))
+
+    def _say(self, line: str) -> None:
+        # soft_wrap: a log keeps one line per line, however wide its terminal was.
+        self.console.print(escape(line), highlight=False, soft_wrap=True)
+
+    def _left(self) -> str:
+        if self._stepped == 0:
+            return ""
+        # Steps at the pace so far; and what each run costs besides, such as compiling and the final evaluation.
+        besides = (time.perf_counter() - self._started - self._stepping) / self._runs_begun
+        seconds = self._stepping / self._stepped * (self._total - self._done) + besides * self._runs_left
+        return f"{duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """A duration in words, to two units.
+
+    Example:
+        >>> duration(42), duration(200), duration(7_500)
+        ('42 s', '3 min 20 s', '2 h 05 min')
+    """
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"

@@ -1,0 +1,84 @@
+"""What a run ran on: command, code, versions, device, data."""
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxnorm.data.dataset import Dataset
+from jaxnorm.runs.directory import timestamp
+
+PACKAGES = ("jaxnorm", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def provenance(label: str, dataset: Dataset) -> dict[str, Any]:
+    """Everything about the surroundings of a run that its numbers may depend on, as JSON values."""
+    return {
+        "label": label,
+        "command": command(),
+        "started": timestamp(),
+        "git": git_state(Path(__file__).parent),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "device": device(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "matmul_precision": str(getattr(jax.config, "jax_default_matmul_precision", None) or "default"),
+        "data": dataset.to_json(),
+    }
+
+
+def command() -> str:
+    """The command line that started this process, ready to be typed again."""
+    return shlex.join(["python", *sys.argv])
+
+
+def device() -> dict[str, Any]:
+    """Platform, kind and count of the devices, and the processor cores this process may use."""
+    first = jax.devices()[0]
+    kind = _processor() if first.platform == "cpu" else first.device_kind
+    return {"platform": first.platform, "kind": kind, "count": jax.device_count(), "cores": _cores()}
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """Commit of the checkout that `folder` lies in and whether it has changes; None for both outside of one."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        return {"commit": None, "dirty": None}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    finished = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+    )
+    return finished.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    if package == "jaxnorm":
+        import jaxnorm
+
+        return jaxnorm.__version__
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

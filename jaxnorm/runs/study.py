@@ -1,0 +1,213 @@
+"""Runs a grid of configurations: skips what is complete, goes on after a failure, stops when asked."""
+
+import dataclasses
+import time
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from jaxnorm import files
+from jaxnorm.config import Config
+from jaxnorm.data.dataset import Dataset
+from jaxnorm.errors import UserError
+from jaxnorm.norms.registry import NORMS
+from jaxnorm.runs.directory import RunDirectory
+from jaxnorm.runs.estimate import seconds_for
+from jaxnorm.runs.progress import Display, duration
+from jaxnorm.runs.provenance import command, provenance
+from jaxnorm.runs.signals import StopRequest
+from jaxnorm.runs.workdir import Workdir
+from jaxnorm.training.loop import Result, Row, Stopped, check_fits, train
+
+COMPLETE, CRASHED, MISTAKE, DIVERGED = 0, 1, 2, 3  # exit codes; 130 and 143 mean stopped and saved
+SAVE_COST_FACTOR = 50  # a checkpoint each 50 times its own cost: at most 2 % of the time
+
+
+class DirectoryRecord:
+    """A run's `Record` on disk: rows and checkpoints in its directory, progress on the display, stop by signal."""
+
+    def __init__(self, workdir: Workdir, config: Config, display: Display, stop: StopRequest) -> None:
+        self.directory = workdir.directory(config)
+        self.checkpoints = workdir.checkpoints(config)
+        self.rows: list[Row] = []
+        self._config, self._display, self._stop = config, display, stop
+        self._saved_at, self._save_cost = time.monotonic(), 1.0
+
+    def restore(self, numbers: dict[str, Any]) -> tuple[dict[str, Any], float]:
+        """The newest checkpoint that verifies; without any, the run starts over."""
+        found = self.checkpoints.restore(numbers)
+        restored, seconds = found or (numbers, 0.0)
+        step = int(restored["step"])
+        self.directory.cut(step)
+        self.rows = self.directory.rows
+        self._display.begin(self._config, step)
+        return restored, seconds
+
+    def save(self, numbers: dict[str, Any], seconds: float) -> None:
+        """Writes a checkpoint and notes what it cost."""
+        step = int(numbers["step"])  # waits for the device, which is no cost of saving
+        started = time.monotonic()
+        self.checkpoints.save(step, numbers, seconds)
+        self._saved_at = time.monotonic()
+        self._save_cost = self._saved_at - started
+
+    def append(self, row: Row) -> None:
+        """Writes the epoch's line."""
+        self.rows.append(row)
+        self.directory.append(row)
+        self._display.epoch(row)
+
+    def stepped(self, step: int) -> None:
+        """Moves the display on."""
+        self._display.stepped(step)
+
+    def should_save(self) -> bool:
+        """Whether the time since the last checkpoint is 50 times what that one took."""
+        return time.monotonic() - self._saved_at > SAVE_COST_FACTOR * self._save_cost
+
+    def should_stop(self) -> bool:
+        """Whether a signal has arrived."""
+        return self._stop.signal is not None
+
+
+def run_study(configs: Sequence[Config], dataset: Dataset, workdir: Workdir, *, preset: str, console: Console) -> int:
+    """Trains every run of a grid that is not finished yet, each in its own directory.
+
+    A run that crashes or diverges is recorded as such and the others go on. The caller holds the workdir.
+
+    Args:
+        configs: the runs, in the order in which they are trained and shown.
+        dataset: what all of them train on.
+        workdir: the study's folder, checked against `configs`.
+        preset: name of the preset the recipe started from.
+        console: where to report.
+
+    Returns:
+        The exit code: 0 complete, 1 a run crashed, 3 a run diverged, 130 or 143 stopped and saved.
+    """
+    workdir.describe(configs, preset=preset, command=command())
+    todo = [config for config in configs if not workdir.is_finished(config)]
+    steps = {config: len(dataset.train.label) // config.batch_size * config.last_epoch for config in todo}
+    with StopRequest() as stop, Display(console, sum(steps.values()), len(todo)) as display:
+        for config in todo:
+            display.skip(steps[config] - _steps_left(workdir, config, steps[config]))
+            try:
+                run_one(config, dataset, workdir, display, stop)
+            except Stopped:
+                display.end("stopped and saved")
+                break
+            result = workdir.directory(config).result or {}
+            if result.get("status") != "complete":
+                display.skip(steps[config] - result.get("step", 0))
+    if stop.signal is not None:
+        console.print(f"To go on: {command()}", highlight=False, soft_wrap=True, markup=False)
+        return stop.exit_code
+    statuses = {(workdir.directory(config).result or {}).get("status") for config in configs}
+    return CRASHED if "crashed" in statuses else DIVERGED if "diverged" in statuses else COMPLETE
+
+
+def run_one(config: Config, dataset: Dataset, workdir: Workdir, display: Display, stop: StopRequest) -> None:
+    """Trains one run in its directory and writes its outcome; a crash is an outcome too."""
+    directory = workdir.directory(config)
+    label = NORMS[config.norm].label
+    directory.begin(config, provenance(label, dataset))
+    record = DirectoryRecord(workdir, config, display, stop)
+    try:
+        result = train(config, dataset, record=record)
+    except (Stopped, UserError):
+        raise
+    except Exception as error:
+        words = f"{type(error).__name__}: {error}".splitlines()[0]
+        files.write_text(directory.path / "crash.txt", traceback.format_exc())
+        step = record.rows[-1]["step"] if record.rows else 0
+        epoch = record.rows[-1]["epoch"] if record.rows else 0
+        outcome = dict(status="crashed", epoch=epoch, step=step, error=words)
+        directory.finish(_outcome(config, label, record.rows, **outcome))
+        display.end(f"crashed: {words} (traceback in {directory.path / 'crash.txt'})")
+        return
+    _finish(directory, config, label, result, dataset)
+    if result.status == "diverged":
+        display.end(f"diverged at step {result.diverged_at_step}")
+    else:
+        display.end(f"test accuracy {100 * result.splits['test'].accuracy:.2f} %  ({duration(result.seconds)})")
+
+
+def _finish(directory: RunDirectory, config: Config, label: str, result: Result, dataset: Dataset) -> None:
+    predictions = None
+    if result.test_logits is not None:
+        predictions = {"logits": result.test_logits, "label": np.asarray(dataset.test.label, np.int32)}
+    outcome = _outcome(
+        config,
+        label,
+        result.rows,
+        status=result.status,
+        epoch=result.epoch,
+        step=result.step,
+        num_params=result.num_params,
+        seconds=result.seconds,
+        diverged_at_step=result.diverged_at_step,
+        **{name: metrics.to_json() for name, metrics in result.splits.items()},
+    )
+    directory.finish(outcome, predictions)
+
+
+def _outcome(config: Config, label: str, rows: list[Row], **fields: Any) -> dict[str, Any]:
+    best = max(rows, key=lambda row: row["val_accuracy"], default=None)
+    return {
+        "norm": config.norm,
+        "label": label,
+        "seed": config.seed,
+        "num_epochs": config.num_epochs,
+        "num_params": None,
+        "seconds": None,
+        "diverged_at_step": None,
+        "error": None,
+        "best_val_accuracy": best and best["val_accuracy"],
+        "best_val_epoch": best and best["epoch"],
+        "train": None,
+        "validation": None,
+        "test": None,
+        **fields,
+    }
+
+
+def announce(configs: Sequence[Config], dataset: Dataset, workdir: Workdir, console: Console) -> None:
+    """Says what is about to be done, on which data and device, and about how long it takes."""
+    todo = [config for config in configs if not workdir.is_finished(config)]
+    first = configs[0]
+    of = "" if first.last_epoch == first.num_epochs else f" (of a schedule of {first.num_epochs})"
+    images = len(dataset.train.label)
+    lines = [
+        f"Data: {dataset.description}, {images:,} training images, from {dataset.source}",
+        f"Plan: {len(configs)} runs of {first.last_epoch} epochs{of}, batch size {first.batch_size}: "
+        + ", ".join(dict.fromkeys(config.norm for config in configs))
+        + f"; seeds {', '.join(map(str, dict.fromkeys(config.seed for config in configs)))}",
+        f"Into: {workdir.path}",
+    ]
+    if len(todo) < len(configs):
+        lines.append(f"Done: {len(configs) - len(todo)} of {len(configs)} runs are complete and stay as they are")
+    if todo:
+        seconds = seconds_for([dataclasses.replace(config) for config in todo], dataset)
+        lines.append(f"Time: about {duration(seconds)} on {jax.devices()[0].platform.upper()}")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def check(configs: Sequence[Config], dataset: Dataset, workdir: Workdir) -> None:
+    """Finds every mistake that can be found before anything is written.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for config in configs:
+        check_fits(config, dataset)
+    workdir.check(configs, dataset.fingerprint)
+
+
+def _steps_left(workdir: Workdir, config: Config, total: int) -> int:
+    done = max(workdir.checkpoints(config).steps(), default=0)
+    return total - min(done, total)

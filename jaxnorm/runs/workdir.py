@@ -1,0 +1,149 @@
+"""A study's folder: what it holds, who may write to it, what is left to do."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from jaxnorm import files
+from jaxnorm.config import Config
+from jaxnorm.errors import UserError
+from jaxnorm.runs.checkpoints import Checkpoints
+from jaxnorm.runs.directory import RunDirectory, config_differences, read_json, timestamp
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """The folder of a study: ``study.json`` and one `RunDirectory` per run.
+
+    Attributes:
+        path: the folder.
+        study: name of the driver whose runs it holds.
+    """
+
+    path: Path
+    study: str
+
+    def directory(self, config: Config) -> RunDirectory:
+        """Where a run lives."""
+        return RunDirectory(self.path / config.name)
+
+    def checkpoints(self, config: Config) -> Checkpoints:
+        """A run's checkpoints."""
+        return Checkpoints(self.path / config.name / "checkpoints")
+
+    def check(self, configs: Sequence[Config], fingerprint: str) -> None:
+        """Checks, without touching anything, that the runs may be added to or continued in this folder.
+
+        Raises:
+            UserError: if the path is no folder, holds something else, another study, or runs that differ from what is
+                wanted in more than norms, seeds and a later stop; the differences are listed.
+        """
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise UserError(f"the workdir must be a folder, but {self.path} is a file; choose another --workdir")
+        study = read_json(self.path / "study.json")
+        if study is None:
+            if any(child.name not in (".lock", ".lock.holder") for child in self.path.iterdir()):
+                raise UserError(
+                    f"the workdir must be new, empty or a study's, but {self.path} holds other files; "
+                    "choose another --workdir"
+                )
+            return
+        if study.get("study") != self.study:
+            raise UserError(
+                f"the workdir must belong to {self.study}, but {self.path} holds {study.get('study')!r}; "
+                "choose another --workdir"
+            )
+        differences = list(dict.fromkeys(text for config in configs for text in self._differences(config, study)))
+        for child in sorted(self.path.glob("*/provenance.json")):
+            data = (read_json(child) or {}).get("data", {})
+            if data.get("fingerprint") != fingerprint:
+                differences.append(f"data: fingerprint {str(data.get('fingerprint'))[:12]} -> {fingerprint[:12]}")
+                break
+        if differences:
+            raise UserError(
+                f"{self.path} holds runs of another configuration ({'; '.join(differences)}); "
+                "choose another --workdir or the flags it was made with"
+            )
+
+    def _differences(self, config: Config, study: dict[str, Any]) -> list[str]:
+        # Every run of a folder shares one recipe, so a new run is held against the folder's too.
+        shared = {**study.get("recipe", {}), "norm": config.norm, "seed": config.seed}
+        found = self.directory(config).config or shared
+        differences = config_differences(found, config)
+        result = self.directory(config).result
+        if result and result["status"] == "complete" and result["epoch"] > config.last_epoch:
+            differences.append(f"{config.name} has already been trained to epoch {result['epoch']}, not less")
+        return differences
+
+    def is_finished(self, config: Config) -> bool:
+        """Whether a run needs nothing more: trained as far as asked and evaluated, or diverged."""
+        result = self.directory(config).result
+        if result is None or result["status"] == "crashed":
+            return False
+        return result["status"] == "diverged" or result["epoch"] >= config.last_epoch
+
+    def describe(self, configs: Sequence[Config], *, preset: str, command: str) -> None:
+        """Writes ``study.json``; norms and seeds that the folder already had stay in it, first."""
+        before = read_json(self.path / "study.json") or {"norms": [], "seeds": []}
+        recipe = {name: value for name, value in configs[0].to_json().items() if name not in ("norm", "seed")}
+        files.write_json(
+            self.path / "study.json",
+            {
+                "study": self.study,
+                "preset": preset,
+                "recipe": recipe,
+                "norms": list(dict.fromkeys([*before["norms"], *(config.norm for config in configs)])),
+                "seeds": list(dict.fromkeys([*before["seeds"], *(config.seed for config in configs)])),
+                "command": command,
+            },
+        )
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Makes the folder and keeps every other process from writing to it; a dead process holds nothing.
+
+        Raises:
+            UserError: if the folder cannot be written or another process holds it.
+        """
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        holder = self.path / ".lock.holder"
+        lock = filelock.FileLock(self.path / ".lock")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+            files.write_json(holder, {"pid": os.getpid(), "host": socket.gethostname(), "since": timestamp()})
+        except filelock.Timeout:
+            who = _holder(holder)
+            raise UserError(
+                f"one process at a time may write to {self.path}, but {who} does; wait for it or choose another "
+                "--workdir"
+            ) from None
+        except OSError as error:
+            for folder in made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise UserError(
+                f"the workdir must be writable, but {self.path} is not ({error.strerror}); choose another --workdir"
+            ) from None
+        try:
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+
+def _holder(path: Path) -> str:
+    try:
+        found = json.loads(path.read_text())
+        return f"process {found['pid']} on {found['host']} (since {found['since']})"
+    except (OSError, ValueError, KeyError):
+        return "another process"

@@ -1,0 +1,268 @@
+"""The story of one run: restore, train epoch by epoch, evaluate, report."""
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnorm.config import Config
+from jaxnorm.data.dataset import Dataset, Split
+from jaxnorm.errors import UserError
+from jaxnorm.models import ResNet14
+from jaxnorm.norms.registry import NORMS
+from jaxnorm.training.evaluation import evaluate
+from jaxnorm.training.features import feature_quantiles
+from jaxnorm.training.metrics import Metrics, measure
+from jaxnorm.training.optimizer import learning_rate_in, make_optimizer
+from jaxnorm.training.step import EpochSums, Images, TrainState, create_state, epoch_order, train_steps
+
+Row = dict[str, Any]
+
+
+class Stopped(Exception):
+    """Training was asked to stop; the state after the last finished step is saved."""
+
+
+class Record(Protocol):
+    """Where a run keeps what must survive it, and hears from outside. `Memory` is one that keeps nothing."""
+
+    rows: list[Row]
+    """Lines of the epochs finished so far."""
+
+    def restore(self, numbers: dict[str, Any]) -> tuple[dict[str, Any], float]:
+        """The saved numbers in the shape of `numbers`, or `numbers` themselves; cuts `rows` back to their step.
+
+        With them the seconds that the unfinished epoch had taken.
+        """
+
+    def save(self, numbers: dict[str, Any], seconds: float) -> None:
+        """Keeps the numbers of a state, and the seconds that its unfinished epoch has taken."""
+
+    def append(self, row: Row) -> None:
+        """Keeps the line of a finished epoch."""
+
+    def stepped(self, step: int) -> None:
+        """Hears that `step` steps are done."""
+
+    def should_save(self) -> bool:
+        """Whether it is time for a checkpoint."""
+
+    def should_stop(self) -> bool:
+        """Whether the run has been asked to end early."""
+
+
+class Memory:
+    """A record that lives as long as the run."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def restore(self, numbers: dict[str, Any]) -> tuple[dict[str, Any], float]:
+        """Nothing is ever saved: the numbers as they are."""
+        return numbers, 0.0
+
+    def save(self, numbers: dict[str, Any], seconds: float) -> None:
+        """Keeps nothing."""
+
+    def append(self, row: Row) -> None:
+        """Keeps the line for the caller."""
+        self.rows.append(row)
+
+    def stepped(self, step: int) -> None:
+        """Tells nobody."""
+
+    def should_save(self) -> bool:
+        """Never."""
+        return False
+
+    def should_stop(self) -> bool:
+        """Never."""
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        status: "complete", or "diverged" where a loss or gradient stopped being finite.
+        step: updates done.
+        epoch: last finished epoch, from 1.
+        diverged_at_step: the step, from 1, that was not finite; None otherwise.
+        num_params: trainable numbers of the network.
+        seconds: spent in training steps, compilation left out.
+        rows: one mapping per epoch, as in ``metrics.jsonl``.
+        splits: metrics by split ("train", "validation", "test") under the final weights; empty if diverged.
+        test_logits: (N, classes) float32; None if diverged.
+        variables: the network's final (or last good) variables.
+    """
+
+    status: Literal["complete", "diverged"]
+    step: int
+    epoch: int
+    diverged_at_step: int | None
+    num_params: int
+    seconds: float
+    rows: list[Row]
+    splits: Mapping[str, Metrics]
+    test_logits: np.ndarray | None
+    variables: Mapping[str, Any]
+
+
+def train(config: Config, dataset: Dataset, *, record: Record | None = None) -> Result:
+    """Trains and evaluates one run; the same configuration, data and machine give the same numbers, bit for bit.
+
+    Args:
+        config: the run.
+        dataset: from `jaxnorm.data.load_dataset`.
+        record: keeps rows and checkpoints, and may stop the run; by default nothing is kept.
+
+    Returns:
+        The result. A run whose loss stops being finite returns too, with status "diverged".
+
+    Raises:
+        UserError: if the configuration does not fit the data.
+        Stopped: if the record asked to stop; everything is saved by then.
+
+    Example:
+        >>> from jaxnorm import Config, train
+        >>> from jaxnorm.data import load_dataset
+        >>> result = train(Config(norm="bn", num_epochs=1), load_dataset("digits"))  # doctest: +SKIP
+        >>> result.splits["test"].accuracy > 0.5  # doctest: +SKIP
+        True
+    """
+    record = record or Memory()
+    check_fits(config, dataset)
+    images = {name: on_device(getattr(dataset, name), dataset) for name in ("train", "validation", "test")}
+    num_train = len(dataset.train.label)
+    steps_per_epoch = num_train // config.batch_size
+
+    state = initial_state(config, dataset)
+    numbers, seconds = record.restore(state.numbers)
+    state = state.replace(**numbers)
+    step, diverged_at = int(state.step), -1
+    take_step = functools.partial(train_steps, batch_size=config.batch_size)
+    compile_ahead(take_step, state, images["train"], epoch_order(config.seed, 1, num_train))
+
+    while True:
+        epochs_done, into_epoch = divmod(step, steps_per_epoch)
+        if into_epoch == 0 and epochs_done > len(record.rows):
+            rate = learning_rate_in(epochs_done, config.learning_rate, config.num_epochs)
+            record.append(close_epoch(state, images["validation"], epochs_done, rate, seconds))
+            seconds = 0.0
+        if record.should_stop():
+            record.save(state.numbers, seconds)
+            raise Stopped
+        if epochs_done >= config.last_epoch or diverged_at >= 0:
+            break
+
+        order = epoch_order(config.seed, epochs_done + 1, num_train)
+        if into_epoch == 0:
+            state = state.replace(sums=EpochSums.zero())
+        started = time.perf_counter() - seconds
+        latest = jnp.full((), -1)
+        while step < (epochs_done + 1) * steps_per_epoch and diverged_at < 0 and not record.should_stop():
+            previous = latest
+            state, latest = take_step(state, images["train"], order)
+            # Waits for the step before the one just sent off, so that the device always has one in hand.
+            diverged_at = int(previous)
+            step += 1
+            record.stepped(step)
+            if record.should_save():
+                record.save(state.numbers, time.perf_counter() - started)
+        diverged_at = int(latest)
+        step = int(state.step)  # behind the count above if the run diverged
+        seconds = time.perf_counter() - started
+
+    record.save(state.numbers, seconds)
+    return conclude(state, images, record.rows, diverged_at, steps_per_epoch)
+
+
+def check_fits(config: Config, dataset: Dataset) -> None:
+    """Checks a configuration against its data.
+
+    Raises:
+        UserError: if it is invalid or an epoch would hold no batch.
+    """
+    config.validate()
+    if config.batch_size > len(dataset.train.label):
+        raise UserError(
+            f"batch_size must not exceed the {len(dataset.train.label)} training images of {dataset.name}, "
+            f"but is {config.batch_size}; lower --batch-size"
+        )
+
+
+def on_device(split: Split, dataset: Dataset) -> Images:
+    """A split's arrays moved to the default device, once for the whole run."""
+    return Images(
+        image=jnp.asarray(split.image),
+        label=jnp.asarray(split.label),
+        mean=dataset.mean,
+        pad=dataset.pad,
+        flip=dataset.flip,
+    )
+
+
+def initial_state(config: Config, dataset: Dataset) -> TrainState:
+    """The state of a run before its first step."""
+    steps_per_epoch = len(dataset.train.label) // config.batch_size
+    model = ResNet14(norm=NORMS[config.norm], num_classes=len(dataset.class_names))
+    tx = make_optimizer(config.learning_rate, config.gate_lr_multiplier, config.num_epochs, steps_per_epoch)
+    return create_state(model, tx, config.seed, dataset.train.image.shape[1:])
+
+
+def compile_ahead(
+    take_step: Callable[[TrainState, Images, jax.Array], Any], state: TrainState, images: Images, order: jax.Array
+) -> None:
+    """Takes one step on a copy of the state, so that it is compiled before any clock runs."""
+    jax.block_until_ready(take_step(jax.tree.map(jnp.copy, state), images, order))
+
+
+def close_epoch(state: TrainState, validation: Images, epoch: int, learning_rate: float, seconds: float) -> Row:
+    """The epoch's line: sums over its own augmented batches, and the validation split under its last weights."""
+    logits, pooled = evaluate(state.model, state.variables, validation)
+    metrics = measure(logits, np.asarray(validation.label))
+    count = int(state.sums.count)
+    return dict(
+        epoch=epoch,
+        step=int(state.step),
+        learning_rate=learning_rate,
+        train_loss=float(state.sums.loss) / count,
+        train_accuracy=int(state.sums.correct) / count,
+        val_loss=metrics.loss,
+        val_accuracy=metrics.accuracy,
+        val_macro_f1=metrics.macro_f1,
+        seconds=round(seconds, 3),
+        feature_quantiles=feature_quantiles(pooled),
+    )
+
+
+def conclude(
+    state: TrainState, images: Mapping[str, Images], rows: list[Row], diverged_at: int, steps_per_epoch: int
+) -> Result:
+    """Evaluates the three splits under the final weights, unless the run diverged."""
+    splits, test_logits = {}, None
+    if diverged_at < 0:
+        for name, split in images.items():
+            logits, _ = evaluate(state.model, state.variables, split)
+            splits[name] = measure(logits, np.asarray(split.label))
+            if name == "test":
+                test_logits = logits
+    return Result(
+        status="complete" if diverged_at < 0 else "diverged",
+        step=int(state.step),
+        epoch=int(state.step) // steps_per_epoch,
+        diverged_at_step=None if diverged_at < 0 else diverged_at,
+        num_params=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
+        seconds=round(sum(row["seconds"] for row in rows), 3),
+        rows=rows,
+        splits=splits,
+        test_logits=test_logits,
+        variables=state.variables,
+    )

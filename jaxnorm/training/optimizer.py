@@ -1,0 +1,82 @@
+"""SGD on the study's stepped schedule, the gate's own rate, and the gate's projection to [0, 1]."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Params = Any
+
+
+def schedule_epochs(num_epochs: int) -> tuple[int, int]:
+    """Epochs, counted from 1, at whose start the rate falls to a tenth and to a hundredth: ceil(.75 E), ceil(.95 E).
+
+    Example:
+        >>> schedule_epochs(100)
+        (75, 95)
+    """
+    return -(-75 * num_epochs // 100), -(-95 * num_epochs // 100)
+
+
+def learning_rate_in(epoch: int, learning_rate: float, num_epochs: int) -> float:
+    """The rate in an epoch, counted from 1: x1, then x0.1 and x0.01 from the epochs of `schedule_epochs`.
+
+    Below four epochs the rate does not fall.
+
+    Example:
+        >>> [learning_rate_in(epoch, 1.0, num_epochs=4) for epoch in (1, 2, 3, 4)]
+        [1.0, 1.0, 0.1, 0.01]
+    """
+    first, second = schedule_epochs(num_epochs)
+    if num_epochs < 4 or epoch < first:
+        return learning_rate
+    return learning_rate / (10 if epoch < second else 100)
+
+
+def stepped_schedule(learning_rate: float, num_epochs: int, steps_per_epoch: int) -> optax.Schedule:
+    """`learning_rate_in` as a function of the step, counted from 0.
+
+    Example:
+        >>> rate = stepped_schedule(0.1, num_epochs=4, steps_per_epoch=10)
+        >>> [round(float(rate(step)), 6) for step in (0, 19, 20, 29, 30)]
+        [0.1, 0.1, 0.01, 0.01, 0.001]
+    """
+    rates = [learning_rate_in(epoch, learning_rate, num_epochs) for epoch in range(1, num_epochs + 1)]
+    return lambda step: jnp.asarray(rates)[jnp.minimum(step // steps_per_epoch, num_epochs - 1)]
+
+
+@functools.lru_cache  # equal settings give the identical transformation, so that a jitted step compiled once serves all
+def make_optimizer(
+    learning_rate: float, gate_lr_multiplier: float, num_epochs: int, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """Plain SGD; parameters named ``gate`` learn at `gate_lr_multiplier` times the rate.
+
+    Neither momentum nor weight decay, as in the study. The gate's faster rate is that of Nam & Kim 2018
+    (arXiv 1805.07925); keep it in range with `project_gates` after each update.
+    """
+    rate = stepped_schedule(learning_rate, num_epochs, steps_per_epoch)
+    gate_rate = stepped_schedule(learning_rate * gate_lr_multiplier, num_epochs, steps_per_epoch)
+    return optax.multi_transform({"weight": optax.sgd(rate), "gate": optax.sgd(gate_rate)}, _labels)
+
+
+def project_gates(params: Params) -> Params:
+    """Clips every parameter named ``gate`` to [0, 1] and leaves the rest alone.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> project_gates({"norm1": {"gate": jnp.array([-0.5, 0.5, 1.5]), "scale": jnp.array([2.0])}})["norm1"]["gate"]
+        Array([0. , 0.5, 1. ], dtype=float32)
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: optax.projections.projection_box(leaf, 0.0, 1.0) if _is_gate(path) else leaf, params
+    )
+
+
+def _labels(params: Params) -> Params:
+    return jax.tree_util.tree_map_with_path(lambda path, _: "gate" if _is_gate(path) else "weight", params)
+
+
+def _is_gate(path: tuple[Any, ...]) -> bool:
+    return getattr(path[-1], "key", None) == "gate"

@@ -1,0 +1,140 @@
+import io
+import json
+import math
+import re
+from xml.etree import ElementTree
+
+import matplotlib.style
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxnorm.analysis import curves, quantiles
+from jaxnorm.analysis.figures import _PLANS, draw_figures, figure_names
+from jaxnorm.analysis.runs import read_study
+from jaxnorm.analysis.sheet import NARROW, RC, WIDE
+from jaxnorm.analysis.styles import DIVERGED, styles_for
+from jaxnorm.analysis.svg import to_inline, to_svg
+
+FATES = {("none", 0): ("diverged", 0), ("gn", 0): ("diverged", 5), ("in", 0): ("unfinished", 7)}
+
+
+@pytest.fixture(scope="module")
+def drawn(session_workdir):
+    return draw_figures(read_study(session_workdir("curves", fates=FATES)))
+
+
+def test_every_figure_is_a_valid_png_and_svg(drawn):
+    assert [figure.name for figure in drawn] == list(figure_names())
+    for figure in drawn:
+        image = np.asarray(Image.open(io.BytesIO(figure.png)).convert("L"))
+        assert image.shape[1] == 1536 and image.std() > 5
+        root = ElementTree.fromstring(figure.svg)
+        assert root.tag.endswith("svg")
+        text = " ".join(root.itertext())
+        assert figure.title.split()[-1] in text or figure.name == "sanity_check"
+        assert "scikit-learn digits" in text and "scikit-learn digits" in figure.caption
+
+
+def test_ids_of_inline_figures_are_unique_and_every_reference_is_inside(drawn):
+    inline = [part for figure in drawn for part in (figure.inline_wide, figure.inline_narrow)]
+    ids = [found for part in inline for found in re.findall(r' id="([^"]+)"', part)]
+    assert len(ids) == len(set(ids)) > 100
+    for part in inline:
+        own = set(re.findall(r' id="([^"]+)"', part))
+        used = set(re.findall(r'href="#([^"]+)"', part)) | set(re.findall(r"url\(#([^)]+)\)", part))
+        assert used and used <= own
+        assert "http" not in part and "<style" not in part and "<script" not in part
+        assert "var(--ink" in part and "DejaVu" not in part
+
+
+def test_a_variant_keeps_its_style_whatever_stands_beside_it():
+    alone, among = styles_for(["bn"]), styles_for(["mine", "flax_bn", "bn", "gn", "theirs"])
+    assert alone["bn"] == among["bn"]
+    assert len({(style.colour, style.marker) for style in among.values()}) == 5
+    every = styles_for(["flax_bn", "none", "bn", "in", "bin", "ln", "gn", "bin_frozen", *"abcdef"])
+    assert len({style.colour for style in every.values()}) == 14
+    assert len({style.marker for style in every.values()}) == 14
+    assert DIVERGED not in {style.marker for style in every.values()}
+
+
+def test_a_run_that_diverged_is_crossed_at_its_step(session_workdir):
+    study = read_study(session_workdir("curves", fates=FATES))
+    figure = curves.draw_accuracy(study, WIDE)
+    for axis in figure.axes:
+        crosses = [line for line in axis.lines if line.get_marker() == DIVERGED]
+        where = sorted(float(line.get_xdata()[0]) for line in crosses)
+        assert where == pytest.approx([17 / 33, 5 + 17 / 33])  # 33 steps an epoch
+    legend = [text.get_text() for text in figure.texts]
+    assert "Group norm (diverged)" in legend and "diverged at this step" in legend
+    assert "Instance norm (unfinished)" in legend
+
+
+def test_the_mean_is_over_finished_seeds_and_does_not_jump(make_workdir):
+    study = read_study(make_workdir(norms=("bn",), seeds=(0, 1, 2), fates={("bn", 1): ("diverged", 6)}))
+    axis = curves.draw_accuracy(study, WIDE).axes[0]
+    lines = [line for line in axis.lines if len(line.get_xdata()) > 2]
+    assert sorted(len(line.get_xdata()) for line in lines) == [6, 12]
+    mean = next(line for line in lines if len(line.get_xdata()) == 12).get_ydata()
+    finished = [[100 * e.train_accuracy for e in run.epochs] for run in study.finished("bn")]
+    np.testing.assert_allclose(mean, np.mean(finished, axis=0))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (dict(norms=("gn",)), ["test_accuracy", "accuracy", "loss", "feature_quantiles"]),
+        (dict(norms=("gn", "bn"), num_epochs=1), ["test_accuracy", "accuracy", "loss", "feature_quantiles"]),
+        (dict(norms=("bn",), fates={("bn", 0): ("unfinished", 2)}), ["accuracy", "loss", "feature_quantiles"]),
+        (dict(norms=("bn",), fates={("bn", 0): ("diverged", 0)}), []),
+        (dict(norms=("bn", "gn"), fates={("bn", 0): ("missing", 0), ("gn", 0): ("unfinished", 0)}), []),
+    ],
+)
+def test_no_figure_without_data(make_workdir, options, expected):
+    assert [figure.name for figure in draw_figures(read_study(make_workdir(**options)))] == expected
+
+
+@pytest.mark.parametrize("layout", [WIDE, NARROW])
+def test_nothing_leaves_the_sheet_and_no_words_overlap(session_workdir, layout):
+    # bold and plain DejaVu Sans is among the widest fonts: what fits here fits with any a browser may take
+    study = read_study(session_workdir("curves", fates=FATES))
+    import matplotlib.style
+
+    from jaxnorm.analysis.sheet import RC
+
+    with matplotlib.style.context(["default", RC]):
+        for plan in _PLANS:
+            figure = plan.draw(study, layout)
+            figure.draw_without_rendering()
+            width, height = figure.bbox.width, figure.bbox.height
+            boxes = [text.get_window_extent() for text in figure.texts]
+            for axis in figure.axes:
+                texts = [axis.title, axis._left_title, axis.xaxis.label, *axis.texts]
+                for ticks, (low, high) in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, sorted(axis.get_ylim()))):
+                    texts += [tick.label1 for tick in ticks.get_major_ticks() if low <= tick.get_loc() <= high]
+                boxes += [text.get_window_extent() for text in texts if text.get_text() and text.get_visible()]
+            for index, box in enumerate(boxes):
+                assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, plan.name
+                assert not any(box.overlaps(other) for other in boxes[:index]), plan.name
+
+
+def test_hostile_names_are_drawn_as_they_are(make_workdir):
+    labels = {"bn": '$\\frac{a}$ <b>_x</b> & "q"', "mine": "_日本 \x07 " + "x" * 100}
+    study = read_study(make_workdir(norms=("bn", "mine"), labels=labels))
+    with matplotlib.style.context(["default", RC]):
+        svg = to_svg(curves.draw_loss(study, NARROW))
+    assert labels["bn"] in set(ElementTree.fromstring(svg).itertext())
+    inline = to_inline(svg, "p-", labels["bn"], {})
+    assert ElementTree.fromstring(inline).get("aria-label") == labels["bn"]
+    assert "<b>" not in inline and "\x07" not in inline
+
+
+@pytest.mark.parametrize("loss", [0.0, 1e12, math.inf, math.nan])
+@pytest.mark.parametrize("draw", [curves.draw_loss, quantiles.draw_quantiles])
+def test_extreme_numbers_are_drawn(make_workdir, loss, draw):
+    workdir = make_workdir(norms=("bn",))
+    path = workdir / "bn-seed0/metrics.jsonl"
+    extreme = {"train_loss": loss, "val_loss": loss, "feature_quantiles": [0.0, 0.0, 0.0, loss]}
+    path.write_text("".join(json.dumps(json.loads(line) | extreme) + "\n" for line in path.read_text().splitlines()))
+    with matplotlib.style.context(["default", RC]):
+        assert b"Epoch" in to_svg(draw(read_study(workdir), WIDE))

@@ -1,0 +1,60 @@
+import csv
+import io
+import json
+
+from jaxnorm.analysis.comparison import compare
+from jaxnorm.analysis.runs import read_study
+from jaxnorm.analysis.summary import summary_csv, summary_json
+
+
+def test_csv_to_the_letter(make_workdir):
+    workdir = make_workdir(
+        norms=("gn", "bn"), seeds=(1, 0), fates={("gn", 0): ("diverged", 2), ("bn", 0): ("missing", 0)}
+    )
+    result = json.loads((workdir / "gn-seed1/result.json").read_text())
+    lines = summary_csv(read_study(workdir)).split("\n")
+    assert lines[0] == "norm,seed,split,accuracy,micro_f1,macro_f1,loss,status,epoch,step,num_images"
+    for line, split in zip(lines[1:4], ("train", "validation", "test"), strict=True):
+        values = ",".join(repr(result[split][key]) for key in ("accuracy", "micro_f1", "macro_f1", "loss"))
+        assert line == f"gn,1,{split},{values},complete,12,396,{result[split]['num_images']}"
+    assert lines[4:7] == [f"gn,0,{split},,,,,diverged,2,83," for split in ("train", "validation", "test")]
+    assert [line.split(",")[:3] for line in lines[7:10]] == [["bn", "1", s] for s in ("train", "validation", "test")]
+    assert lines[10:13] == [f"bn,0,{split},,,,,missing,,," for split in ("train", "validation", "test")]
+    assert lines[13:] == [""]
+
+
+def test_csv_floats_come_back_bit_for_bit_and_odd_names_are_quoted(make_workdir):
+    workdir = make_workdir(norms=('a,"b"',))
+    study = read_study(workdir)
+    (train, *_) = csv.DictReader(io.StringIO(summary_csv(study)))
+    assert train["norm"] == 'a,"b"'
+    assert float(train["loss"]) == study.runs[0].splits["train"].loss
+
+
+def test_json_holds_the_means_and_the_comparisons(make_workdir):
+    study = read_study(make_workdir(norms=("bn", "gn"), seeds=(0, 1), dataset="cifar10", num_epochs=100))
+    found = summary_json(study, compare(study))
+    json.dumps(found, allow_nan=False)
+    accuracies = [run.splits["test"].accuracy for run in study.of("gn")]
+    group = found["variants"][1]
+    assert group["test"]["accuracy"]["mean"] == sum(accuracies) / 2
+    assert group["published"]["test"] == 0.858 and group["published"]["comparable"] is True
+    assert found["comparisons"][0]["seeds"] == [0, 1]
+    assert len(found["runs"][0]["splits"]["test"]["class_f1"]) == 10
+
+
+def test_json_of_an_empty_study_is_valid(make_workdir):
+    study = read_study(make_workdir(norms=("bn",), fates={("bn", 0): ("missing", 0)}))
+    found = summary_json(study, compare(study))
+    assert found["variants"][0]["test"]["accuracy"] is None
+    json.dumps(found, allow_nan=False)
+
+
+def test_json_without_finite_losses_is_valid(make_workdir):
+    workdir = make_workdir(norms=("bn",))
+    path = workdir / "bn-seed0/result.json"
+    result = json.loads(path.read_text())
+    result["test"]["loss"] = float("inf")
+    path.write_text(json.dumps(result))
+    study = read_study(workdir)
+    json.dumps(summary_json(study, ()), allow_nan=False)

@@ -1,0 +1,155 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxnorm.config import Config
+from jaxnorm.errors import UserError
+from jaxnorm.runs.directory import RunDirectory
+from jaxnorm.runs.signals import StopRequest
+from jaxnorm.runs.workdir import Workdir
+
+CONFIG = Config(norm="bn")
+DATA = "f" * 64
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    return Workdir(tmp_path / "study", study="compare_norms")
+
+
+def begun(workdir, *configs, **result):
+    workdir.path.mkdir(exist_ok=True)
+    workdir.describe(configs, preset="quick", command="python x.py")
+    for config in configs:
+        directory = workdir.directory(config)
+        directory.begin(config, {"data": {"fingerprint": DATA}})
+        if result:
+            directory.finish(result)
+    return workdir
+
+
+def test_checking_touches_nothing(workdir):
+    workdir.check([CONFIG], DATA)
+    assert not workdir.path.exists()
+
+
+def test_more_norms_and_seeds_and_a_later_stop_are_welcome(workdir):
+    first = dataclasses.replace(CONFIG, stop_after_epoch=2)
+    begun(workdir, first)
+    more = [dataclasses.replace(CONFIG, norm=norm, seed=seed) for norm in ("bn", "gn") for seed in (0, 1)]
+    workdir.check(more, DATA)
+    workdir.describe(more, preset="quick", command="")
+    study = json.loads((workdir.path / "study.json").read_text())
+    assert (study["norms"], study["seeds"]) == (["bn", "gn"], [0, 1])
+    assert "norm" not in study["recipe"]
+
+
+@pytest.mark.parametrize("norm", ["bn", "gn"])
+def test_any_other_difference_is_refused_and_listed_for_old_runs_and_new_ones(workdir, norm):
+    begun(workdir, CONFIG)
+    other = dataclasses.replace(CONFIG, norm=norm, batch_size=64, learning_rate=0.3)
+    with pytest.raises(UserError, match=r"batch_size: 32 -> 64; learning_rate: 0.1 -> 0.3"):
+        workdir.check([other], DATA)
+
+
+def test_other_data_are_refused(workdir):
+    begun(workdir, CONFIG)
+    with pytest.raises(UserError, match="data: fingerprint ffff"):
+        workdir.check([CONFIG], "e" * 64)
+
+
+def test_less_epochs_than_already_trained_are_refused(workdir):
+    begun(workdir, CONFIG, status="complete", epoch=12)
+    with pytest.raises(UserError, match="already been trained to epoch 12"):
+        workdir.check([dataclasses.replace(CONFIG, stop_after_epoch=3)], DATA)
+
+
+def test_another_study_and_a_folder_of_other_things_and_a_file_are_refused(workdir, tmp_path):
+    begun(workdir, CONFIG)
+    with pytest.raises(UserError, match="must belong to batch_size_study, but .* holds 'compare_norms'"):
+        Workdir(workdir.path, study="batch_size_study").check([CONFIG], DATA)
+    with pytest.raises(UserError, match="holds other files"):
+        Workdir(tmp_path, study="compare_norms").check([CONFIG], DATA)
+    with pytest.raises(UserError, match="is a file"):
+        Workdir(workdir.path / "study.json", study="compare_norms").check([CONFIG], DATA)
+    (workdir.path / "study.json").write_text("{")
+    with pytest.raises(UserError, match="study.json must be JSON"):
+        workdir.check([CONFIG], DATA)
+
+
+@pytest.mark.parametrize(
+    "result, finished",
+    [
+        (None, False),
+        (dict(status="complete", epoch=12), True),
+        (dict(status="complete", epoch=5), False),
+        (dict(status="diverged", epoch=1), True),
+        (dict(status="crashed", epoch=12), False),
+    ],
+)
+def test_which_runs_need_nothing_more(workdir, result, finished):
+    begun(workdir, CONFIG, **(result or {}))
+    assert workdir.is_finished(CONFIG) == finished
+
+
+def test_a_second_process_is_told_who_holds_the_folder_and_a_dead_one_holds_nothing(workdir):
+    program = (
+        "import os, signal, sys, time\n"
+        "from pathlib import Path\n"
+        "from jaxnorm.runs.workdir import Workdir\n"
+        "with Workdir(Path(sys.argv[1]), study='s').held():\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", program, str(workdir.path)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"process {process.pid} on .* does; wait for it"), workdir.held():
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with workdir.held():
+        assert json.loads((workdir.path / ".lock.holder").read_text())["pid"] == os.getpid()
+    assert not (workdir.path / ".lock.holder").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line_and_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match="must be writable"),
+        Workdir(tmp_path / "file" / "a", study="s").held(),
+    ):
+        pass
+    with pytest.raises(UserError, match="must be writable"), Workdir(Path("/proc/nowhere/a"), study="s").held():
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_line_cut_short_is_not_a_line_and_rows_are_cut_back_to_a_step(tmp_path):
+    directory = RunDirectory(tmp_path)
+    for epoch in (1, 2, 3):
+        directory.append({"epoch": epoch, "step": 10 * epoch})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "st')
+    assert [row["epoch"] for row in directory.rows] == [1, 2, 3]
+    directory.cut(25)
+    assert [row["epoch"] for row in directory.rows] == [1, 2]
+    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_is_a_request_and_the_handlers_come_back(number, code):
+    before = signal.getsignal(number)
+    with StopRequest() as stop:
+        assert stop.signal is None
+        signal.raise_signal(number)
+        assert signal.getsignal(number) == signal.SIG_DFL, "a second one ends the process at once"
+    assert (stop.signal, stop.exit_code) == (number, code)
+    assert signal.getsignal(number) == before
