@@ -4,8 +4,8 @@
     python experiments/compare_norms.py --preset short     # CIFAR-10, 10 epochs, about 4 hours on 2 cores
     python experiments/compare_norms.py --preset study     # the study: CIFAR-10, 100 epochs, 5 seeds, an accelerator
 
-Expect batch norm and its relatives first, the network without normalization last. The workdir then holds tables, figures
-and report.html; the same command goes on where an earlier one stopped, and more --norms or --seeds extend it.
+Expect batch norm and its relatives first, the network without normalization last. The workdir then holds tables,
+figures and report.html; the same command goes on where an earlier one stopped, more --norms or --seeds extend it.
 """
 
 import dataclasses

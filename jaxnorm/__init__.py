@@ -48,7 +48,7 @@ _HOMES = {
     "register_norm": "jaxnorm.norms.registry",
     "train": "jaxnorm.training.loop",
 }
-__all__ = [*sorted(_HOMES), "__version__"]  # noqa: PLE0604
+__all__ = [*sorted(_HOMES), "__version__"]
 
 
 def __getattr__(name: str) -> Any:

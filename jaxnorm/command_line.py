@@ -44,6 +44,11 @@ class Options(Recipe):
             UserError: naming the flag, what it holds and what it may hold.
         """
         super().validate()
+        if self.data_dir is not None and self.dataset == "digits":
+            raise UserError(
+                f"--data-dir goes with --dataset cifar10, but the dataset is digits; drop --data-dir {self.data_dir} "
+                "or add --dataset cifar10 or --preset short"
+            )
         for name in self.imports:
             load(name)
         from jaxnorm.norms.registry import NORMS

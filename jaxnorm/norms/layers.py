@@ -7,8 +7,8 @@ differs from flax.linen, in all layers:
   `use_fast_variance=True` promises. `False` is flax's two-pass formula, operation for operation.
 - With `axis_name` every value counts once, so devices with uneven masks give the answer of a single device.
 - `mask` may have any shape that broadcasts to the input, in `GroupNorm` too. It says which values the statistics are
-  taken from; every finite value is then normalized with them. Masked-out NaN and infinity count as the mean: their
-  output is the bias, their gradient zero, and they reach nothing else. Where a set has no value left, mean and
+  taken from; every finite value is then normalized with them. Where a masked-out value is NaN or infinite,
+  the output is the bias and the gradient zero, and it reaches nothing else. Where a set has no value left, mean and
   variance count as zero.
 
 The fields that all layers share:
@@ -37,14 +37,13 @@ from jaxnorm.norms.moments import canonical_axes, combine, normalize, normalize_
 from jaxnorm.norms.variables import (
     active_axis_name,
     feature_shape,
+    finish,
     kept_shape,
     layer_moments,
-    output_dtype,
     prepare,
     running_statistics,
     scale_and_bias,
     update_running_statistics,
-    without_masked_nonfinite,
 )
 
 
@@ -97,7 +96,7 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
         """Normalizes `x`; `mask`, broadcastable to it, tells which values the statistics are taken from."""
-        work, mask = prepare(self, x, mask)
+        work, mask, void = prepare(self, x, mask)
         feature_axes = canonical_axes(work.ndim, self.axis)
         axes = tuple(axis for axis in range(work.ndim) if axis not in feature_axes)
         running = running_statistics(self, work, feature_axes)
@@ -108,8 +107,7 @@ class BatchNorm(nn.Module):
             moments = layer_moments(self, work, axes, mask, axis_name=active_axis_name(self))
             update_running_statistics(self, moments)
         scale, bias = scale_and_bias(self, work, feature_axes)
-        work = without_masked_nonfinite(work, mask, moments)
-        return normalize(work, moments, scale, bias, self.epsilon).astype(output_dtype(self, x, scale, bias))
+        return finish(self, normalize(work, moments, scale, bias, self.epsilon), x, scale, bias, void)
 
 
 class BatchInstanceNorm(BatchNorm):
@@ -146,7 +144,7 @@ class BatchInstanceNorm(BatchNorm):
     @nn.compact
     def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
         """Normalizes `x`; `mask`, broadcastable to it, tells which values the statistics are taken from."""
-        work, mask = prepare(self, x, mask)
+        work, mask, void = prepare(self, x, mask)
         feature_axes = canonical_axes(work.ndim, self.axis)
         _check_leading_axis(feature_axes)
         axes = tuple(axis for axis in range(1, work.ndim) if axis not in feature_axes)
@@ -161,9 +159,8 @@ class BatchInstanceNorm(BatchNorm):
         scale, bias = scale_and_bias(self, work, feature_axes)
         gate = self.param("gate", self.gate_init, feature_shape(work, feature_axes), self.param_dtype)
         gate = (gate if self.train_gate else lax.stop_gradient(gate)).reshape(kept_shape(work, feature_axes))
-        work = without_masked_nonfinite(work, mask, instance)
         y = normalize_mixed(work, batch, instance, gate, scale, bias, self.epsilon)
-        return y.astype(output_dtype(self, x, scale, bias))
+        return finish(self, y, x, scale, bias, void)
 
 
 class InstanceNorm(nn.Module):
@@ -325,11 +322,10 @@ def _normalize_by_own_statistics(
     mask: Array | None,
     num_groups: int | None = None,
 ) -> Array:
-    work, mask = prepare(layer, x, mask)
+    work, mask, void = prepare(layer, x, mask)
     moments = layer_moments(layer, work, axes, mask, active_axis_name(layer), num_groups)
     scale, bias = scale_and_bias(layer, work, feature_axes)
-    work = without_masked_nonfinite(work, mask, moments)
-    return normalize(work, moments, scale, bias, layer.epsilon).astype(output_dtype(layer, x, scale, bias))
+    return finish(layer, normalize(work, moments, scale, bias, layer.epsilon), x, scale, bias, void)
 
 
 def _check_leading_axis(feature_axes: tuple[int, ...]) -> None:

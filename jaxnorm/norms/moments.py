@@ -90,7 +90,7 @@ def combine(parts: Moments, axes: tuple[int, ...], axis_name: Any = None, axis_i
         counts = jnp.broadcast_to(jnp.asarray(counts, parts.var.dtype), parts.var.shape)
     # Two sums, of which the first finds a shift for all sets: a single one would cancel, or need every set everywhere.
     count, rough = add((counts, counts * parts.mean))
-    shift = lax.stop_gradient(rough / jnp.maximum(count, 1))
+    shift = _rounded(rough / jnp.maximum(count, 1))
     offset = (parts.shift - shift) + parts.offset
     weight = counts / jnp.maximum(count, 1)
     mean, square = add((weight * offset, weight * (parts.var + _abs_sq(offset))))
@@ -154,15 +154,12 @@ def _one_pass(x: jax.Array, axes: tuple[int, ...], num_groups: int | None, mask:
     count: Any
     if mask is None:
         count = float(_size(x.shape, axes, num_groups))
-        middle = _middle(x, inner)
-        first = _over(_first, middle, outer, num_groups)
-        spread = _over(_sum, middle - first, outer, num_groups) / max(_size(x.shape, outer, num_groups), 1)
-        shift = lax.stop_gradient(first + spread)  # exactly the constant where x is constant
+        shift = lax.stop_gradient(_over(_median, _median(x, inner), outer, num_groups))
         d = x - shift
     else:
         # Any element may be masked out, so the shift is a rough mean, for one more look at x.
         count = add(jnp.broadcast_to(mask, x.shape).astype(x.real.dtype))
-        shift = lax.stop_gradient(add(jnp.where(mask, x, 0)) / jnp.maximum(count, 1))
+        shift = _rounded(add(jnp.where(mask, x, 0)) / jnp.maximum(count, 1))
         d = jnp.where(mask, x - shift, 0)
     total, square = _sum(d, inner), _sum(_abs_sq(d), inner)
     if outer:
@@ -193,6 +190,20 @@ def _two_pass(
 
     mu = mean(x)
     return Moments(mu, jnp.zeros_like(mu), mean(_abs_sq(x - mu)), total)
+
+
+def _rounded(shift: jax.Array) -> jax.Array:
+    """`shift` without a derivative and without its last bit, the same wherever the compiler computes it anew.
+
+    It does so in every fusion that uses `shift`, and may turn a product and a difference into one fused multiply-add, which
+    does not round in between. Two such shifts would differ by half a unit in the last place: at mean/std = 1e5, 4e-3
+    standard deviations. An integer operation in between rules that out (an optimization barrier does not).
+    """
+    shift = lax.stop_gradient(shift)
+    if jnp.iscomplexobj(shift):
+        return lax.complex(_rounded(lax.real(shift)), _rounded(lax.imag(shift)))
+    bits = lax.bitcast_convert_type(shift, jnp.dtype(f"uint{8 * shift.dtype.itemsize}"))
+    return lax.bitcast_convert_type(bits & ~jnp.ones((), bits.dtype), shift.dtype)
 
 
 def _variance(square: jax.Array, mean: jax.Array) -> jax.Array:
@@ -254,12 +265,8 @@ def _pick(x: jax.Array, axes: tuple[int, ...], numerator: int) -> jax.Array:
     return lax.slice(x, start, stop)
 
 
-def _first(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    return _pick(x, axes, 0)
-
-
-def _middle(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """The median of three elements away from the borders, which padding makes unlike the rest."""
+def _median(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """The median of three elements along `axes`, away from the borders, which padding makes unlike the rest."""
     low, middle, high = (_pick(x, axes, numerator) for numerator in (1, 2, 3))
     if jnp.iscomplexobj(x):
         return middle

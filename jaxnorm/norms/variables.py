@@ -4,19 +4,22 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax.linen.dtypes import canonicalize_dtype
-from flax.typing import Array, Dtype
+from flax.typing import Array
 
 from jaxnorm.norms.moments import Moments, compute_moments
 
 
-def prepare(layer: Any, x: Array, mask: Array | None) -> tuple[Array, Array | None]:
-    """`x` in the precision of the statistics and `mask` as booleans of x's rank."""
+def prepare(layer: Any, x: Array, mask: Array | None) -> tuple[Array, Array | None, Array | None]:
+    """`x` in the precision of the statistics, `mask` as booleans of x's rank, and where x is hidden and not finite.
+
+    There x becomes zero, before anything is computed from it: a NaN times a zero gradient is still NaN.
+    """
     dtype = jnp.promote_types(jnp.result_type(x), layer.dtype or jnp.result_type(x))
     if layer.force_float32_reductions:
         dtype = jnp.promote_types(dtype, jnp.float32)
     x = jnp.asarray(x, dtype)
     if mask is None:
-        return x, None
+        return x, None, None
     mask = jnp.asarray(mask, bool)
     try:
         fits = jnp.broadcast_shapes(mask.shape, x.shape) == x.shape
@@ -27,7 +30,9 @@ def prepare(layer: Any, x: Array, mask: Array | None) -> tuple[Array, Array | No
             f"{type(layer).__name__}'s mask must broadcast to the input's shape {x.shape}, but has {mask.shape}; "
             "give each axis the input's length or 1"
         )
-    return x, mask.reshape((1,) * (x.ndim - mask.ndim) + mask.shape)
+    mask = mask.reshape((1,) * (x.ndim - mask.ndim) + mask.shape)
+    void = ~(mask | jnp.isfinite(x))
+    return jnp.where(void, 0, x), mask, void
 
 
 def layer_moments(
@@ -81,12 +86,12 @@ def update_running_statistics(layer: Any, batch: Moments) -> None:
         layer.put_variable("batch_stats", name, new)
 
 
-def without_masked_nonfinite(x: Array, mask: Array | None, moments: Moments) -> Array:
-    return x if mask is None else jnp.where(mask | jnp.isfinite(x), x, moments.mean)
-
-
-def output_dtype(layer: Any, x: Array, scale: Array | None, bias: Array | None) -> Dtype:
-    return canonicalize_dtype(*(array for array in (x, scale, bias) if array is not None), dtype=layer.dtype)
+def finish(layer: Any, y: Array, x: Array, scale: Array | None, bias: Array | None, void: Array | None) -> Array:
+    """`y` in the promised dtype, and the bias where there was nothing to normalize."""
+    if void is not None:
+        y = jnp.where(void, 0 if bias is None else bias, y)
+    given = (array for array in (x, scale, bias) if array is not None)
+    return y.astype(canonicalize_dtype(*given, dtype=layer.dtype))
 
 
 def feature_shape(x: Array, feature_axes: tuple[int, ...]) -> tuple[int, ...]:

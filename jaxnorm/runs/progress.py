@@ -39,6 +39,7 @@ class Display:
             console=console,
             disable=not self.live,
             expand=True,
+            transient=True,
         )
         self._task: TaskID | None = None
 
@@ -80,11 +81,16 @@ class Display:
         of = f"epoch {row['epoch']}/{self._config.last_epoch}"
         self._describe(f"{of}  val {_percent(row['val_accuracy'])}")
         if not self.live:
-            self._say(
-                f"{self._config.name}: {of}  train loss {row['train_loss']:.4f}"
-                f"  train {_percent(row['train_accuracy'])}  val loss {row['val_loss']:.4f}  val {_percent(row['val_accuracy'])}  {row['seconds']:.1f} s"
-                f"  {self._left()}".rstrip()
+            words = (
+                f"{self._config.name}: {of}",
+                f"train loss {row['train_loss']:.4f}",
+                f"train {_percent(row['train_accuracy'])}",
+                f"val loss {row['val_loss']:.4f}",
+                f"val {_percent(row['val_accuracy'])}",
+                f"{row['seconds']:.1f} s",
+                self._left(),
             )
+            self._say("  ".join(words).rstrip())
 
     def end(self, outcome: str) -> None:
         """The run is over; `outcome` says how in a few words."""

@@ -8,24 +8,28 @@ import optax
 import pytest
 
 from jaxnorm import NORMS, Config, ResNet14
+from jaxnorm.data import load_dataset
 from jaxnorm.training.loop import initial_state, on_device
 from jaxnorm.training.optimizer import make_optimizer
 from jaxnorm.training.step import EpochSums, create_state, epoch_order, train_step, train_steps
 
 
-def batch_of(num, size=8, seed=0):
+STEP = jax.jit(train_step)  # shared: each variant is compiled once for all tests
+
+
+def batch_of(seed=0):
     key = jax.random.key(seed)
-    return jax.random.normal(key, (num, size, size, 3)), jax.random.randint(key, (num,), 0, 3)
+    return jax.random.normal(key, (6, 8, 8, 3)), jax.random.randint(key, (6,), 0, 3)
 
 
-def state_of(norm, **settings):
-    tx = make_optimizer(settings.pop("learning_rate", 0.1), 10.0, 100, 10)
+def state_of(norm):
+    tx = make_optimizer(0.1, 10.0, 100, 10)
     return create_state(ResNet14(norm=NORMS[norm], num_classes=3), tx, seed=0, image_shape=(8, 8, 3))
 
 
 def test_a_step_is_one_step_of_gradient_descent_on_the_mean_cross_entropy():
     state = state_of("bn")
-    image, label = batch_of(6)
+    image, label = batch_of()
 
     def loss_function(params):
         logits, updated = state.model.apply(
@@ -35,7 +39,7 @@ def test_a_step_is_one_step_of_gradient_descent_on_the_mean_cross_entropy():
         return -log_probability.mean(), (updated, logits)
 
     (loss, (updated, logits)), gradients = jax.value_and_grad(loss_function, has_aux=True)(state.params)
-    stepped, got = jax.jit(train_step)(state, image, label)
+    stepped, got = STEP(state, image, label)
     assert float(got) == pytest.approx(float(loss), rel=1e-5)
     expected = jax.tree.map(lambda param, gradient: param - 0.1 * gradient, state.params, gradients)
     chex.assert_trees_all_close(stepped.params, expected, atol=1e-5)
@@ -46,26 +50,60 @@ def test_a_step_is_one_step_of_gradient_descent_on_the_mean_cross_entropy():
     assert int(stepped.sums.correct) == int((logits.argmax(-1) == label).sum())
 
 
-def test_the_librarys_batch_norm_and_ours_train_alike():
-    losses, states = {}, {}
-    for norm in ("flax_bn", "bn"):
-        state, losses[norm] = state_of(norm), []
-        step = jax.jit(train_step)
-        for index in range(20):
-            state, loss = step(state, *batch_of(16, seed=index))
-            losses[norm].append(float(loss))
-        states[norm] = state
-    np.testing.assert_allclose(losses["bn"], losses["flax_bn"], atol=1e-4)
-    chex.assert_trees_all_close(states["bn"].model_state, states["flax_bn"].model_state, rtol=1e-3, atol=1e-5)
+def float64(tree):
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf, tree)
+
+
+@pytest.fixture(scope="module")
+def digits_batches():
+    split = load_dataset("digits").train
+    order = np.random.default_rng(0).permutation(len(split))
+    return [(split.image[index] / 255 - 0.3, split.label[index]) for index in order[: 20 * 32].reshape(20, 32)]
+
+
+def test_the_librarys_batch_norm_and_ours_train_alike(digits_batches):
+    """In float64: there, rounding stays small enough to tell a difference of definition from one of rounding.
+
+    In float32 no two ways to compute batch norm stay within 1e-4 for 20 steps at this rate, not even flax's own two
+    (its one-pass and its two-pass variance end 0.07 apart): a ReLU that rounding flips changes the gradient by far
+    more than the rounding, and each step multiplies the difference about tenfold.
+    """
+    with jax.enable_x64(True):
+        losses, states = {}, {}
+        for norm in ("flax_bn", "bn"):
+            tx = make_optimizer(0.1, 10.0, 100, 10)
+            state = create_state(ResNet14(norm=NORMS[norm]), tx, seed=0, image_shape=(16, 16, 3))
+            state = state.replace(params=float64(state.params), model_state=float64(state.model_state))
+            step, losses[norm] = jax.jit(train_step), []
+            for image, label in digits_batches:
+                state, loss = step(state, jnp.asarray(image), jnp.asarray(label))
+                losses[norm].append(float(loss))
+            states[norm] = state
+        assert losses["bn"][-1] < losses["bn"][0] - 0.5
+        np.testing.assert_allclose(losses["bn"], losses["flax_bn"], atol=1e-6)
+        chex.assert_trees_all_close(states["bn"].model_state, states["flax_bn"].model_state, rtol=1e-6)
+
+
+def test_along_one_path_the_librarys_batch_norm_and_ours_see_the_same_loss(digits_batches):
+    """In float32: at each of 20 states of a run, both give the same loss and the same update of the statistics."""
+    tx = make_optimizer(0.1, 10.0, 100, 10)
+    models = {norm: ResNet14(norm=NORMS[norm]) for norm in ("flax_bn", "bn")}
+    state = create_state(models["flax_bn"], tx, seed=0, image_shape=(16, 16, 3))
+    step = jax.jit(train_step)
+    for image, label in digits_batches:
+        batch = jnp.asarray(image, jnp.float32), jnp.asarray(label)
+        ours, our_loss = step(state.replace(model=models["bn"]), *batch)
+        state, loss = step(state, *batch)
+        assert float(our_loss) == pytest.approx(float(loss), abs=1e-4)
+        chex.assert_trees_all_close(ours.model_state, state.model_state, rtol=1e-3, atol=1e-6)
 
 
 def test_gates_train_only_where_they_should_and_stay_within_0_and_1():
     gates = {}
     for norm in ("bin", "bin_frozen"):
         state = state_of(norm)
-        step = jax.jit(train_step)
         for index in range(5):
-            state, _ = step(state, *batch_of(8, seed=index))
+            state, _ = STEP(state, *batch_of(index))
         leaves = jax.tree_util.tree_leaves_with_path(state.params)
         gates[norm] = np.concatenate([leaf for path, leaf in leaves if path[-1].key == "gate"])
     assert gates["bin"].shape == (560,)
@@ -77,13 +115,12 @@ def test_gates_train_only_where_they_should_and_stay_within_0_and_1():
 
 def test_a_loss_that_is_not_finite_stops_all_updates_and_names_its_step():
     state = state_of("bn")
-    step = jax.jit(train_step)
-    image, label = batch_of(6)
-    good, _ = step(state, image, label)
-    bad, loss = step(good, image.at[0].set(jnp.nan), label)
+    image, label = batch_of()
+    good, _ = STEP(state, image, label)
+    bad, loss = STEP(good, image.at[0].set(jnp.nan), label)
     assert not np.isfinite(loss)
     assert int(bad.diverged_at) == 2
-    after, _ = step(bad, image, label)
+    after, _ = STEP(bad, image, label)
     assert int(after.diverged_at) == 2
     chex.assert_trees_all_equal(good.numbers, after.numbers)
 
@@ -122,16 +159,11 @@ def test_a_step_takes_its_batch_from_the_order_and_the_step_alone(tiny):
     chex.assert_trees_all_close(got.params, expected.params, atol=1e-6)
 
 
-@chex.assert_max_traces(n=1)
-def traced_once(state, image, label):
-    return train_step(state, image, label)
-
-
 def test_the_second_step_compiles_nothing():
-    chex.clear_trace_counter()
-    step = jax.jit(traced_once)
-    state, _ = step(state_of("bin"), *batch_of(4))
-    step(state, *batch_of(4, seed=1))
+    state, _ = STEP(state_of("bin"), *batch_of())
+    compiled = STEP._cache_size()
+    STEP(state, *batch_of(1))
+    assert STEP._cache_size() == compiled
 
 
 def test_equal_runs_share_one_compiled_program(tiny):

@@ -1,0 +1,150 @@
+"""flax.linen and PyTorch as independent oracles, and flax's interface as the one to keep."""
+
+import dataclasses
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from jaxnorm.norms import layers
+
+SHAPE = (4, 5, 6, 8)
+NAMES = ("BatchNorm", "InstanceNorm", "LayerNorm", "GroupNorm")
+FIELDS = {
+    "BatchNorm": [dict(use_running_average=False), dict(use_running_average=False, axis=1, momentum=0.7)],
+    "InstanceNorm": [dict(), dict(feature_axes=(1, 3)), dict(feature_axes=1, use_scale=False)],
+    "LayerNorm": [dict(), dict(reduction_axes=(1, 2, 3)), dict(reduction_axes=(0, 2), feature_axes=(1, 3))],
+    "GroupNorm": [
+        dict(num_groups=4),
+        dict(num_groups=None, group_size=8),
+        dict(num_groups=2, reduction_axes=(0, 2, 3)),
+    ],
+}
+PAIRS = [(name, fields) for name, choices in FIELDS.items() for fields in choices]
+
+
+def sample(dtype=np.float32):
+    return (np.random.default_rng(0).normal(size=SHAPE) + 2).astype(dtype)
+
+
+def both(name, fields, x, **kwargs):
+    """Outputs and variables after a first and a second call, of ours and of flax's, with random parameters."""
+    results = []
+    for module in (layers, nn):
+        layer = getattr(module, name)(
+            scale_init=nn.initializers.uniform(), bias_init=nn.initializers.uniform(), **fields
+        )
+        variables = layer.init(jax.random.key(0), x)
+        results.append((variables, layer.apply(variables, x, mutable=["batch_stats"], **kwargs)))
+    return results
+
+
+def assert_same(actual, expected, **tolerance):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for value, wanted in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert value.dtype == wanted.dtype
+        np.testing.assert_allclose(value, wanted, **(tolerance or dict(rtol=1e-5, atol=1e-5)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fields_defaults_and_signature_are_flax_s(name):
+    def fields(cls):
+        return [(f.name, f.default) for f in dataclasses.fields(cls) if f.name not in ("parent", "name")]
+
+    ours, theirs = getattr(layers, name), getattr(nn, name)
+    assert fields(ours) == fields(theirs)
+
+    def parameters(cls):
+        return [(p.name, p.kind, p.default) for p in inspect.signature(cls.__call__).parameters.values()]
+
+    assert parameters(ours) == parameters(theirs)
+
+
+def test_batch_instance_norm_takes_batch_norm_s_fields():
+    def names(cls):
+        return [f.name for f in dataclasses.fields(cls) if f.name not in ("parent", "name")]
+
+    assert names(layers.BatchInstanceNorm) == [*names(nn.BatchNorm), "train_gate", "gate_init"]
+
+
+@pytest.mark.parametrize(("name", "fields"), PAIRS)
+def test_variables_and_values_are_flax_s(name, fields):
+    ours, theirs = both(name, fields, sample())
+    assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize(("name", "fields"), PAIRS)
+def test_the_slow_variance_is_flax_s_to_the_last_bits(name, fields):
+    ours, theirs = both(name, {**fields, "use_fast_variance": False}, sample() + 1e3)
+    assert_same(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("fast", [True, False])
+def test_complex_input_is_normalized_as_in_flax(name, fast):
+    x = (sample() + 1j * np.random.default_rng(1).normal(size=SHAPE)).astype(np.complex64)
+    ours, theirs = both(name, {**FIELDS[name][0], "dtype": jnp.complex64, "use_fast_variance": fast}, x)
+    assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
+@pytest.mark.parametrize("force", [True, False])
+def test_output_and_statistics_have_flax_s_dtypes_in_low_precision(name, dtype, force):
+    fields = {**FIELDS[name][0], "dtype": dtype, "param_dtype": jnp.bfloat16, "force_float32_reductions": force}
+    ours, theirs = both(name, fields, jnp.asarray(sample(), jnp.bfloat16))
+    assert_same(ours, theirs, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hidden_but_finite_values_are_normalized_as_in_flax(name):
+    mask = jnp.asarray(np.random.default_rng(2).uniform(size=SHAPE) < 0.8)
+    ours, theirs = both(name, FIELDS[name][0], sample(), mask=mask)
+    assert_same(ours, theirs)
+
+
+def test_variables_of_flax_load_unchanged():
+    x = sample()
+    theirs = nn.BatchNorm(use_running_average=True, scale_init=nn.initializers.uniform())
+    variables = theirs.init(jax.random.key(3), x)
+    np.testing.assert_allclose(
+        layers.BatchNorm(use_running_average=True).apply(variables, x), theirs.apply(variables, x), rtol=1e-6, atol=1e-6
+    )
+
+
+class TestTorch:
+    @pytest.fixture(autouse=True)
+    def torch(self):
+        return pytest.importorskip("torch", reason="PyTorch is the oracle here: pip install 'jaxnorm[torch]'")
+
+    def compare(self, torch, theirs, ours, updates=0):
+        x = sample()
+        images = torch.tensor(np.moveaxis(x, 3, 1).copy(), requires_grad=True)
+        for _ in range(updates):
+            theirs(images)
+        expected = theirs(images)
+        cotangent = np.cos(x)
+        expected.backward(torch.tensor(np.moveaxis(cotangent, 3, 1).copy()))
+        variables = ours.init(jax.random.key(0), x)
+        y, pullback, after = jax.vjp(lambda x: ours.apply(variables, x, mutable=["batch_stats"]), x, has_aux=True)
+        back = lambda t: np.moveaxis(t.detach().numpy(), 1, 3)  # noqa: E731
+        np.testing.assert_allclose(y, back(expected), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(pullback(cotangent)[0], back(images.grad), rtol=1e-4, atol=1e-5)
+        return after
+
+    def test_batch_norm(self, torch):
+        theirs = torch.nn.BatchNorm2d(8, momentum=0.1)
+        after = self.compare(torch, theirs, layers.BatchNorm(False, momentum=0.9))["batch_stats"]
+        np.testing.assert_allclose(after["mean"], theirs.running_mean.numpy(), rtol=1e-5)
+        count = 4 * 5 * 6  # PyTorch keeps the unbiased variance
+        np.testing.assert_allclose(
+            (after["var"] - 0.9) * count / (count - 1) + 0.9, theirs.running_var.numpy(), rtol=1e-5
+        )
+
+    def test_the_others(self, torch):
+        self.compare(torch, torch.nn.InstanceNorm2d(8), layers.InstanceNorm(epsilon=1e-5))
+        self.compare(torch, torch.nn.GroupNorm(2, 8), layers.GroupNorm(num_groups=2, epsilon=1e-5))
+        self.compare(torch, torch.nn.GroupNorm(1, 8), layers.LayerNorm(reduction_axes=(1, 2, 3), epsilon=1e-5))

@@ -1,0 +1,238 @@
+"""The driver as a person runs it: real processes on the embedded digits."""
+
+import csv
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DRIVER = ROOT / "experiments" / "compare_norms.py"
+# Large batches: few steps, and the program is compiled quickly.
+FAST = ["--batch-size", "256", "--num-epochs", "2"]
+
+
+def environment(tmp_path):
+    clean = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PYTHONPATH")}
+    return {**clean, "XDG_CACHE_HOME": str(tmp_path / "cache"), "COLUMNS": "100"}
+
+
+def compare(tmp_path, *arguments, timeout=300):
+    """Runs the driver in an empty folder; its standard output and error are no terminal."""
+    return subprocess.run(
+        [sys.executable, str(DRIVER), *map(str, arguments)],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def content(workdir, run):
+    folder = workdir / run
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{**row, "seconds": 0} for row in rows], json.loads((folder / "result.json").read_text())
+
+
+def summary(workdir):
+    with (workdir / "summary.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("compared")
+    finished = compare(tmp_path, *FAST, "--norms", "flax_bn", "bn", "bin")
+    assert finished.returncode == 0, finished.stderr
+    return tmp_path / "runs" / "compare_norms", finished
+
+
+def test_a_comparison_leaves_all_it_promises(compared):
+    workdir, finished = compared
+    for run in ("flax_bn-seed0", "bn-seed0", "bin-seed0"):
+        names = {path.name for path in (workdir / run).iterdir()}
+        assert {"config.json", "metrics.jsonl", "result.json", "predictions.npz", "provenance.json"} <= names
+        rows, result = content(workdir, run)
+        assert [row["epoch"] for row in rows] == [1, 2]
+        assert result["status"] == "complete"
+        predictions = np.load(workdir / run / "predictions.npz", allow_pickle=False)
+        accuracy = (predictions["logits"].argmax(1) == predictions["label"]).mean()
+        assert accuracy == pytest.approx(result["test"]["accuracy"])
+        assert len(predictions["label"]) == 360
+    for name in ("summary.csv", "summary.json", "report.html", "report.md", "study.json"):
+        assert (workdir / name).stat().st_size > 0
+    figures = {path.name for path in (workdir / "figures").iterdir()}
+    assert {"accuracy.png", "accuracy.svg", "loss.png", "sanity_check.png", "feature_quantiles.svg"} <= figures
+    header = (workdir / "summary.csv").read_text().splitlines()[0]
+    assert header.startswith("norm,seed,split,accuracy,micro_f1,macro_f1,loss,status")
+    assert len(summary(workdir)) == 9
+    assert "demonstration on 360 test images" in (workdir / "report.html").read_text()
+    assert "Time: about" in finished.stdout
+    assert "Batch norm" in finished.stdout
+    assert str(workdir / "report.html") in finished.stdout or "runs/compare_norms/report.html" in finished.stdout
+
+
+def test_the_sanity_check_variants_start_from_one_seed_alike(compared):
+    workdir, _ = compared
+    losses = [content(workdir, run)[0][0]["train_loss"] for run in ("flax_bn-seed0", "bn-seed0", "bin-seed0")]
+    assert losses[1] == pytest.approx(losses[0], abs=0.1)
+
+
+def test_a_workdir_is_extended_and_what_is_complete_stays(compared):
+    workdir, _ = compared
+    before = (workdir / "bn-seed0" / "result.json").stat().st_mtime_ns
+    finished = compare(workdir.parent.parent, *FAST, "--norms", "gn", "bn", "--seeds", "0")
+    assert finished.returncode == 0, finished.stderr
+    assert (workdir / "bn-seed0" / "result.json").stat().st_mtime_ns == before
+    assert len(summary(workdir)) == 12
+    assert [row["norm"] for row in summary(workdir)[::3]] == ["flax_bn", "bn", "bin", "gn"]
+
+
+def test_another_configuration_is_refused_with_the_differences(compared):
+    workdir, _ = compared
+    finished = compare(workdir.parent.parent, "--batch-size", "128", "--num-epochs", "2", "--norms", "bn")
+    assert finished.returncode == 2
+    assert "batch_size: 256 -> 128" in finished.stderr
+    assert finished.stderr.startswith("error: ")
+    assert finished.stderr.count("\n") == 1
+
+
+def test_stopping_after_an_epoch_may_be_raised_and_changes_nothing(compared, tmp_path):
+    workdir, _ = compared
+    norm = ["--norms", "bn", "--workdir", "w"]
+    assert compare(tmp_path, *FAST, *norm, "--stop-after-epoch", "1").returncode == 0
+    assert content(tmp_path / "w", "bn-seed0")[1]["epoch"] == 1
+    assert compare(tmp_path, *FAST, *norm).returncode == 0
+    rows, result = content(tmp_path / "w", "bn-seed0")
+    unbroken_rows, unbroken = content(workdir, "bn-seed0")
+    assert rows == unbroken_rows
+    assert {**result, "seconds": 0} == {**unbroken, "seconds": 0}
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_same_command_goes_on_to_the_same_end(compared, tmp_path, number, code):
+    workdir, _ = compared
+    command = [sys.executable, "-u", str(DRIVER), *FAST, "--norms", "bn", "--workdir", "w"]
+    options = dict(cwd=tmp_path, env=environment(tmp_path), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with subprocess.Popen(command, **options) as process:
+        for line in process.stdout:
+            if "compiling" in line:
+                break
+        time.sleep(1)
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    assert "To go on: python " in output
+    assert not (tmp_path / "w" / "bn-seed0" / "result.json").exists()
+    assert compare(tmp_path, *command[3:]).returncode == 0
+    rows, result = content(tmp_path / "w", "bn-seed0")
+    unbroken_rows, unbroken = content(workdir, "bn-seed0")
+    assert rows == unbroken_rows
+    assert {**result, "seconds": 0} == {**unbroken, "seconds": 0}
+
+
+def test_a_variant_that_diverges_or_crashes_does_not_keep_the_others_from_finishing(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import flax.linen as nn, jax.numpy as jnp\n"
+        "from jaxnorm import register_norm\n"
+        "class Faulty(nn.Module):\n"
+        "    train: bool\n"
+        "    @nn.compact\n"
+        "    def __call__(self, x):\n"
+        "        if self.train: raise RuntimeError('no such <norm>')\n"
+        "        return x\n"
+        "class Exploding(nn.Module):\n"
+        "    @nn.compact\n"
+        "    def __call__(self, x): return 1e30 * x\n"
+        "register_norm('faulty', lambda *, train, axis_name, dtype, name: Faulty(train, name=name))\n"
+        "build = lambda *, train, axis_name, dtype, name: Exploding(name=name)\n"
+        "register_norm('exploding', build, label='Bang & <b>')\n"
+    )
+    norms = ["--import", "mine.py", "--norms", "exploding", "faulty", "gn"]
+    finished = compare(tmp_path, *FAST, *norms, "--workdir", "w")
+    assert finished.returncode == 1, finished.stderr
+    assert [row["status"] for row in summary(tmp_path / "w")[::3]] == ["diverged", "crashed", "complete"]
+    assert summary(tmp_path / "w")[0]["accuracy"] == ""
+    assert "diverged at step 1" in finished.stdout
+    assert "RuntimeError: no such <norm>" in finished.stdout
+    assert "no such <norm>" in (tmp_path / "w" / "faulty-seed0" / "crash.txt").read_text()
+    page = (tmp_path / "w" / "report.html").read_text()
+    assert "Bang &amp; &lt;b&gt;" in page
+    assert "<b>" not in page.split("</style>")[-1].replace("<body>", "")
+    assert compare(tmp_path, *FAST, *norms[:3], "exploding", "gn", "--workdir", "w").returncode == 3
+
+
+BAD_INPUT = [
+    (["--norms", "bn", "gm"], r"'gm'; did you mean .*gn.*valid: flax_bn, none"),
+    (["--preset", "sudy"], r"'sudy'; did you mean 'study'\? valid: quick, short, study"),
+    (["--batch-size", "0"], "batch_size must be at least 1, but is 0"),
+    (["--batch-size", "1078"], "1077 training images of digits, but is 1078"),
+    (["--seeds", "1", "2", "1"], "--seeds must name each value once, but names 1 twice"),
+    (["--norms", "bn", "bn"], "names bn twice"),
+    (["--seeds", "-1"], "--seeds must lie in 0"),
+    (["--stop-after-epoch", "13"], "schedule of 12 epochs, but is 13"),
+    (["--import", "nowhere.py"], "'nowhere.py' fails with FileNotFoundError"),
+    (["--workdir", "/proc/1/jaxnorm"], "workdir must be writable"),
+    (["--workdir", str(DRIVER)], "is a file"),
+    (["--workdir", str(ROOT)], "holds other files"),
+    (["--data-dir", "."], "--data-dir goes with --dataset cifar10, but the dataset is digits"),
+    (["--dataset", "cifar10", "--data-dir", "nothing"], "CIFAR-10.*nothing"),
+]
+
+
+@pytest.mark.parametrize("arguments, words", BAD_INPUT, ids=[" ".join(each[0])[:30] for each in BAD_INPUT])
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(tmp_path, arguments, words):
+    finished = compare(tmp_path, *arguments, timeout=60)
+    assert finished.returncode == 2
+    assert re.search(words, finished.stderr), finished.stderr
+    assert re.fullmatch(r"error: [^\n]+\n", finished.stderr)
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
+
+
+@pytest.mark.parametrize("arguments", [["--bogus"], ["--num-epochs", "x"], ["--dataset", "mnist"], ["--batch-size"]])
+def test_a_slip_of_syntax_keeps_the_parsers_own_words(tmp_path, arguments):
+    finished = compare(tmp_path, *arguments, timeout=60)
+    assert finished.returncode == 2
+    assert "--help" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_names_every_flag(tmp_path):
+    finished = compare(tmp_path, "--help", timeout=60)
+    assert finished.returncode == 0
+    flags = "preset norms seeds num-epochs stop-after-epoch batch-size dataset data-dir workdir learning-rate import"
+    for flag in flags.split():
+        assert f"--{flag} " in finished.stdout
+
+
+def test_in_a_terminal_there_is_a_live_bar_with_the_time_left(tmp_path):
+    leader, follower = pty.openpty()
+    command = [sys.executable, str(DRIVER), *FAST, "--norms", "none"]
+    env = {**environment(tmp_path), "TERM": "xterm-256color"}
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=follower, stderr=follower) as process:
+        os.close(follower)
+        screen = b""
+        while True:
+            try:
+                chunk = os.read(leader, 4096)
+            except OSError:  # the other end is closed
+                break
+            if not chunk:
+                break
+            screen += chunk
+    os.close(leader)
+    text = screen.decode(errors="replace")
+    assert process.returncode == 0, text
+    assert re.search(r"none-seed0 .*epoch 1/2", text)
+    assert " left" in text
+    assert "100 %" in text
