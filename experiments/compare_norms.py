@@ -11,6 +11,7 @@ figures and report.html; the same command goes on where an earlier one stopped, 
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare checkout works without being installed
 
@@ -23,33 +24,27 @@ class Options(command_line.Options):
 
     workdir: Path = Path("runs/compare_norms")
     """Folder for the runs, tables, figures and the report. The same command there goes on where it stopped."""
+    learning_rates: tuple[float, ...] = ()
+    """Train at each of these rates instead of one; the report chooses each norm's on validation."""
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The learning rate, where several are compared."""
+        return ("learning_rate",) if self.learning_rates else ()
+
+    def points(self) -> list[dict[str, Any]]:
+        """One point, or one for each learning rate."""
+        return [{"learning_rate": rate, "tags": (f"lr{rate:g}",)} for rate in self.learning_rates] or [{}]
+
+    def validate(self) -> None:
+        """Also checks the learning rates."""
+        super().validate()
+        command_line.check_distinct("--learning-rates", self.learning_rates)
 
 
 def main() -> int:
-    """Trains what is missing in the workdir, writes the report and returns the exit code."""
-    options = command_line.parse(Options, description=__doc__)
-    options.validate()
-
-    from rich.console import Console
-
-    from jaxnorm.analysis.report import print_table, write_report
-    from jaxnorm.data import load_dataset
-    from jaxnorm.runs import study
-    from jaxnorm.runs.workdir import Workdir
-
-    console = Console()
-    configs = options.configs()
-    workdir = Workdir(options.workdir, study="compare_norms")
-    dataset = load_dataset(options.dataset, data_dir=options.data_dir)
-    study.check(configs, dataset, workdir)
-    study.announce(configs, dataset, workdir, console)
-    with workdir.held():
-        code = study.run_study(configs, dataset, workdir, preset=options.preset, console=console)
-        if code < 128:  # not stopped by a signal
-            report = write_report(workdir.path)
-            print_table(workdir.path, console)
-            console.print(f"Report: {report}", highlight=False, soft_wrap=True)
-    return code
+    """Compares, and returns the exit code."""
+    return command_line.carry_out(command_line.parse(Options, description=__doc__), study="compare_norms")
 
 
 if __name__ == "__main__":

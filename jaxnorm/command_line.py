@@ -32,10 +32,24 @@ class Options(Recipe):
     imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import"), tyro.conf.UseAppendAction] = ()
     """A Python file or module to load first, for the norms it registers. Repeatable."""
 
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """Fields of the recipe in which the runs of the grid differ."""
+        return ()
+
+    def points(self) -> list[dict[str, Any]]:
+        """What is trained for every norm and seed: settings of the `varied` fields, with the tags of their runs."""
+        return [{}]
+
     def configs(self) -> list[Config]:
-        """The grid, seed by seed and norm by norm: every norm has a first run before any has a second."""
+        """The grid, seed by seed: every norm has a first run before any has a second."""
         recipe = {field.name: getattr(self, field.name) for field in dataclasses.fields(Recipe)}
-        return [Config(**recipe, norm=norm, seed=seed) for seed in self.seeds for norm in self.norms]
+        return [
+            Config(**{**recipe, **point, "norm": norm, "seed": seed})
+            for seed in self.seeds
+            for point in self.points()
+            for norm in self.norms
+        ]
 
     def validate(self) -> None:
         """Checks the recipe, the norms (after loading `imports`) and the seeds.
@@ -60,10 +74,8 @@ class Options(Recipe):
         for norm in self.norms:
             if norm not in NORMS:
                 raise UserError(f"--norms must name registered norms, but names {norm!r}; {nearest(norm, NORMS)}")
-        for name, values in (("--norms", self.norms), ("--seeds", self.seeds)):
-            for value in values:
-                if list(values).count(value) > 1:
-                    raise UserError(f"{name} must name each value once, but names {value} twice; drop one")
+        check_distinct("--norms", self.norms)
+        check_distinct("--seeds", self.seeds)
         for seed in self.seeds:
             if not 0 <= seed < 2**32:
                 raise UserError(f"--seeds must lie in 0..{2**32 - 1}, but holds {seed}; for example --seeds 0 1 2")
@@ -89,6 +101,37 @@ def parse(
     return tyro.cli(options, default=defaults, description=description, prog=f"python {Path(sys.argv[0]).name}")
 
 
+def carry_out(options: Options, *, study: str) -> int:
+    """Trains what is missing of a grid in its workdir, writes the report and returns the exit code.
+
+    Raises:
+        UserError: before anything is written, if options, data or workdir do not fit.
+    """
+    options.validate()
+
+    # Late, so that --help and mistakes in flags load neither jax nor matplotlib.
+    from rich.console import Console
+
+    from jaxnorm.analysis.report import print_table, write_report
+    from jaxnorm.data import load_dataset
+    from jaxnorm.runs import study as runs
+    from jaxnorm.runs.workdir import Workdir
+
+    console = Console()
+    configs = options.configs()
+    workdir = Workdir(options.workdir, study=study, varied=options.varied)
+    dataset = load_dataset(options.dataset, data_dir=options.data_dir)
+    runs.check(configs, dataset, workdir)
+    runs.announce(configs, dataset, workdir, console)
+    with workdir.held():
+        code = runs.run_study(configs, dataset, workdir, preset=options.preset, console=console)
+        if code < 128:  # not stopped by a signal
+            report = write_report(workdir.path)
+            print_table(workdir.path, console)
+            console.print(f"Report: {report}", highlight=False, soft_wrap=True, markup=False)
+    return code
+
+
 def run(main: Callable[[], int]) -> None:
     """Runs `main` and leaves with its exit code; a `UserError` becomes one line and exit code 2."""
     try:
@@ -99,6 +142,17 @@ def run(main: Callable[[], int]) -> None:
     except KeyboardInterrupt:  # before training began, or while the report is written: nothing to save
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def check_distinct(flag: str, values: Sequence[Any]) -> None:
+    """Checks that a flag names each value once.
+
+    Raises:
+        UserError: naming the value that comes twice.
+    """
+    for value in values:
+        if list(values).count(value) > 1:
+            raise UserError(f"{flag} must name each value once, but names {value} twice; drop one")
 
 
 def load(name: str) -> None:

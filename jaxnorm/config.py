@@ -8,6 +8,10 @@ from typing import Any, Literal
 from jaxnorm.errors import UserError
 
 DEFAULT_NORMS = ("flax_bn", "none", "bn", "in", "bin", "ln", "gn")
+GHOSTLY_NORMS = ("bn", "bin", "bin_frozen")
+"""Norms whose batch statistics can be taken over parts of a batch."""
+REFERENCE_BATCH_SIZE = 128
+"""The study's batch size, at which the linear rule's learning rate equals the fixed one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +28,25 @@ class Recipe:
     """End after this epoch, schedule unchanged. May be raised later: the same command then goes on."""
     learning_rate: float = 0.1
     """Rate of plain SGD before the schedule lowers it."""
+    lr_rule: Literal["fixed", "linear"] = "fixed"
+    """The learning rate at another batch size than 128: as it is, or times batch size / 128."""
     gate_lr_multiplier: float = 10.0
     """Batch-instance norm's gate learns at this multiple of the learning rate."""
+    init: Literal["torch", "he"] = "torch"
+    """Initial weights: uniform within 1/sqrt(fan-in), as the study's, or normal with variance 2/fan-in and bias 0."""
+    ghost_batch_size: int | None = None
+    """Take batch statistics over parts of this many images of each batch (bn and bin only)."""
+    record_features: Literal["pooled", "all"] = "pooled"
+    """Quantiles after each epoch of the pooled features alone, or of every convolution's output too."""
+    quantiles: tuple[float, ...] = (1.0, 20.0, 80.0, 99.0)
+    """Which quantiles, in percent."""
+    evaluate_statistics: bool = False
+    """Evaluate the final weights with recomputed batch statistics, too, where a norm keeps running ones."""
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The rate before the schedule lowers it, after the rule for the batch size."""
+        return self.learning_rate * (self.batch_size / REFERENCE_BATCH_SIZE if self.lr_rule == "linear" else 1)
 
     @property
     def last_epoch(self) -> int:
@@ -49,6 +70,22 @@ class Recipe:
                 )
         _positive("learning_rate", self.learning_rate)
         _not_negative("gate_lr_multiplier", self.gate_lr_multiplier)
+        if self.ghost_batch_size is not None:
+            _at_least("ghost_batch_size", self.ghost_batch_size, 1)
+            if self.batch_size % self.ghost_batch_size:
+                raise UserError(
+                    f"ghost_batch_size must divide the batch size {self.batch_size}, but is {self.ghost_batch_size}; "
+                    "give --ghost-batch-size a divisor"
+                )
+        if not self.quantiles:
+            raise UserError("quantiles must name at least one percentage, but name none; for example --quantiles 1 99")
+        for value in self.quantiles:
+            if not 0 <= value <= 100:
+                raise UserError(f"quantiles must lie in 0..100 percent, but hold {value}; see --quantiles")
+        if list(self.quantiles) != sorted(set(self.quantiles)):
+            raise UserError(
+                f"quantiles must ascend, each once, but are {self.quantiles}; sort --quantiles and drop repeats"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,15 +101,26 @@ class Config(Recipe):
     """Id of the normalization in `jaxnorm.NORMS`."""
     seed: int = 0
     """Decides initial weights, data order and augmentation, alike in all variants."""
+    tags: tuple[str, ...] = ()
+    """What sets this run apart from others of its norm and seed in the same study, such as "bs8"."""
+
+    def validate(self) -> None:
+        """Also checks that the norm can have ghosts, where the recipe asks for them."""
+        super().validate()
+        if self.ghost_batch_size is not None and self.norm not in GHOSTLY_NORMS:
+            raise UserError(
+                f"ghost_batch_size needs a norm with batch statistics of ours ({', '.join(GHOSTLY_NORMS)}), but the norm "
+                f"is {self.norm}; drop --ghost-batch-size or change --norms"
+            )
 
     @property
     def name(self) -> str:
         """The run's directory within its workdir."""
-        return f"{self.norm}-seed{self.seed}"
+        return "-".join([self.norm, *self.tags, f"seed{self.seed}"])
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values, as `config.json` holds them."""
-        return dataclasses.asdict(self)
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 
@@ -24,7 +25,9 @@ def test_a_configuration_is_frozen_hashable_and_names_its_run():
 
 def test_to_json_gives_back_the_configuration():
     config = Config(norm="gn", seed=1, stop_after_epoch=2)
-    assert Config(**config.to_json()) == config
+    again = config.to_json()
+    assert again == json.loads(json.dumps(again))
+    assert Config(**{**again, "quantiles": tuple(again["quantiles"]), "tags": tuple(again["tags"])}) == config
 
 
 @pytest.mark.parametrize("stop, last", [(None, 12), (5, 5), (12, 12)])
@@ -45,11 +48,28 @@ def test_last_epoch(stop, last):
         ("learning_rate", float("inf"), "but is inf"),
         ("gate_lr_multiplier", -1.0, "but is -1.0"),
         ("gate_lr_multiplier", float("inf"), "but is inf"),
+        ("ghost_batch_size", 0, "ghost_batch_size must be at least 1"),
+        ("ghost_batch_size", 5, "must divide the batch size 32, but is 5"),
+        ("quantiles", (), "at least one"),
+        ("quantiles", (1.0, 101.0), r"0..100 percent, but hold 101.0"),
+        ("quantiles", (-1.0,), "but hold -1.0"),
+        ("quantiles", (20.0, 1.0), "must ascend"),
+        ("quantiles", (20.0, 20.0), "each once"),
     ],
 )
 def test_what_a_recipe_cannot_hold(field, value, words):
     with pytest.raises(UserError, match=words):
         dataclasses.replace(Recipe(), **{field: value}).validate()
+
+
+def test_the_linear_rule_scales_the_rate_with_the_batch():
+    assert Recipe(batch_size=8).peak_learning_rate == 0.1
+    assert Recipe(batch_size=8, lr_rule="linear").peak_learning_rate == pytest.approx(0.1 * 8 / 128)
+    assert Recipe(batch_size=128, lr_rule="linear").peak_learning_rate == 0.1
+
+
+def test_tags_stand_in_a_runs_name():
+    assert Config(norm="bn", tags=("bs8", "linear"), seed=1).name == "bn-bs8-linear-seed1"
 
 
 def test_nearest_puts_likely_names_first():

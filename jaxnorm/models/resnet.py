@@ -3,11 +3,13 @@
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+Weights = Literal["torch", "he"]
 
 
 def uniform(fan_in: int) -> nn.initializers.Initializer:
@@ -29,17 +31,42 @@ class NormBuilder(Protocol):
         ...
 
 
-def conv(features: int, kernel_size: int, strides: int, in_features: int, dtype: Any, name: str) -> nn.Conv:
+def he_normal(fan_in: int) -> nn.initializers.Initializer:
+    """N(0, 2/fan_in): keeps the variance of activations through ReLUs (He et al. 2015, arXiv 1502.01852)."""
+
+    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        return jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape) * (2 / fan_in) ** 0.5
+
+    return init
+
+
+def initializers(weights: Weights, fan_in: int) -> tuple[nn.initializers.Initializer, nn.initializers.Initializer]:
+    """Initializers of a layer's weights and bias: "torch", as the study had them, or "he", with biases of zero."""
+    if weights == "torch":
+        return uniform(fan_in), uniform(fan_in)
+    return he_normal(fan_in), nn.initializers.zeros
+
+
+def conv(
+    features: int,
+    kernel_size: int,
+    strides: int,
+    in_features: int,
+    *,
+    weights: Weights = "torch",
+    dtype: Any = None,
+    name: str | None = None,
+) -> nn.Conv:
     """A convolution as the study has it: one pixel of padding on every side of a 3x3, none at a 1x1, with a bias."""
-    fan_in = kernel_size**2 * in_features
+    kernel_init, bias_init = initializers(weights, kernel_size**2 * in_features)
     return nn.Conv(
         features,
         (kernel_size, kernel_size),
         strides=(strides, strides),
         padding=kernel_size // 2,
         dtype=dtype,
-        kernel_init=uniform(fan_in),
-        bias_init=uniform(fan_in),
+        kernel_init=kernel_init,
+        bias_init=bias_init,
         name=name,
     )
 
@@ -53,6 +80,7 @@ class Block(nn.Module):
     num_filters: int
     strides: int = 1
     norm: NormBuilder | None = None
+    weights: Weights = "torch"
     axis_name: str | None = None
     dtype: Any = None
 
@@ -60,14 +88,15 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Applies the block; `train` reaches the norms alone."""
         norm = functools.partial(_norm, self.norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
+        layer = functools.partial(conv, weights=self.weights, dtype=self.dtype)
         in_features = x.shape[-1]
         shortcut = x
-        y = conv(self.num_filters, 3, self.strides, in_features, self.dtype, "conv1")(x)
+        y = layer(self.num_filters, 3, self.strides, in_features, name="conv1")(x)
         y = nn.relu(norm(y, name="norm1"))
-        y = conv(self.num_filters, 3, 1, self.num_filters, self.dtype, "conv2")(y)
+        y = layer(self.num_filters, 3, 1, self.num_filters, name="conv2")(y)
         y = norm(y, name="norm2")
         if self.strides != 1 or in_features != self.num_filters:
-            shortcut = conv(self.num_filters, 1, self.strides, in_features, self.dtype, "conv_proj")(x)
+            shortcut = layer(self.num_filters, 1, self.strides, in_features, name="conv_proj")(x)
             shortcut = norm(shortcut, name="norm_proj")
         return nn.relu(y + shortcut)
 
@@ -86,6 +115,7 @@ class ResNet(nn.Module):
         norm: builds each normalization layer, for example ``NORMS["gn"]``; None leaves normalization out.
         num_classes: number of logits.
         num_filters: channels of the first stage.
+        weights: initial ones, "torch" or "he" for N(0, 2/fan_in) and biases of zero.
         axis_name: mapped axis over which the norms combine their statistics, or None.
         dtype: of the computation; None infers it from the input and parameters (float32).
 
@@ -107,13 +137,14 @@ class ResNet(nn.Module):
     norm: NormBuilder | None = None
     num_classes: int = 10
     num_filters: int = 16
+    weights: Weights = "torch"
     axis_name: str | None = None
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Logits of a batch of images, (N, H, W, C) with the data's mean subtracted."""
-        x = conv(self.num_filters, 3, 1, x.shape[-1], self.dtype, "stem_conv")(x)
+        x = conv(self.num_filters, 3, 1, x.shape[-1], weights=self.weights, dtype=self.dtype, name="stem_conv")(x)
         x = _norm(self.norm, x, train=train, axis_name=self.axis_name, dtype=self.dtype, name="stem_norm")
         x = nn.relu(x)
         for stage in range(3):
@@ -122,14 +153,17 @@ class ResNet(nn.Module):
                     num_filters=self.num_filters * 2**stage,
                     strides=2 if stage > 0 and block == 0 else 1,
                     norm=self.norm,
+                    weights=self.weights,
                     axis_name=self.axis_name,
                     dtype=self.dtype,
                     name=f"stage{stage + 1}_block{block + 1}",
                 )(x, train=train)
         x = x.mean(axis=(1, 2))
         self.sow("intermediates", "pooled", x)
-        init = uniform(x.shape[-1])
-        return nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=init, bias_init=init, name="head")(x)
+        kernel_init, bias_init = initializers(self.weights, x.shape[-1])
+        return nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=kernel_init, bias_init=bias_init, name="head")(
+            x
+        )
 
 
 class ResNet14(ResNet):

@@ -1,6 +1,5 @@
 """One run on disk: its configuration, provenance, epochs, checkpoints and result."""
 
-import dataclasses
 import json
 import os
 import time
@@ -68,6 +67,12 @@ class RunDirectory:
             file.flush()
             os.fsync(file.fileno())
 
+    def keep(self, epoch: int, arrays: dict[str, np.ndarray]) -> None:
+        """Writes the arrays of an epoch to ``arrays/epoch_0001.npz``; nothing where there are none."""
+        if arrays:
+            with files.replacing(self.path / "arrays" / f"epoch_{epoch:04d}.npz") as part, part.open("wb") as file:
+                np.savez_compressed(file, allow_pickle=False, **arrays)
+
     def cut(self, step: int) -> None:
         """Drops the lines of epochs that ended after `step`: training goes on from there."""
         kept = [row for row in self.rows if row["step"] <= step]
@@ -96,16 +101,16 @@ def read_json(path: Path) -> Any | None:
 
 
 def config_differences(found: dict[str, Any], wanted: Config) -> list[str]:
-    """Fields in which a run on disk differs from `wanted`, as ``name: found -> wanted``.
+    """Fields of `found`, read from disk, in which `wanted` differs, as ``name: found -> wanted``.
 
     ``stop_after_epoch`` is left out: it may grow.
     """
-    differences = []
-    for field in dataclasses.fields(wanted):
-        before, now = found.get(field.name, field.default), getattr(wanted, field.name)
-        if field.name != "stop_after_epoch" and before != now:
-            differences.append(f"{field.name}: {before} -> {now}")
-    return differences
+    now = wanted.to_json()
+    return [
+        f"{name}: {value} -> {now.get(name)}"
+        for name, value in found.items()
+        if name != "stop_after_epoch" and now.get(name) != value
+    ]
 
 
 def timestamp() -> str:

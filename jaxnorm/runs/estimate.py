@@ -28,7 +28,7 @@ def seconds_for(configs: Sequence[Config], dataset: Dataset) -> float:
 
 def _probe(size: tuple[int, int]) -> float:
     image = jnp.ones((32, *size, 16))
-    layer = conv(16, 3, 1, 16, None, "probe")
+    layer = conv(16, 3, 1, 16)
     apply = jax.jit(layer.apply)
     variables = layer.init(jax.random.key(0), image)
     jax.block_until_ready(apply(variables, image))

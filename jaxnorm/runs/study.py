@@ -55,6 +55,10 @@ class DirectoryRecord:
         self._saved_at = time.monotonic()
         self._save_cost = self._saved_at - started
 
+    def keep(self, epoch: int, arrays: dict[str, np.ndarray]) -> None:
+        """Writes the epoch's arrays."""
+        self.directory.keep(epoch, arrays)
+
     def append(self, row: Row) -> None:
         """Writes the epoch's line."""
         self.rows.append(row)
@@ -150,6 +154,7 @@ def _finish(directory: RunDirectory, config: Config, label: str, result: Result,
         num_params=result.num_params,
         seconds=result.seconds,
         diverged_at_step=result.diverged_at_step,
+        statistics=result.statistics,
         **{name: metrics.to_json() for name, metrics in result.splits.items()},
     )
     directory.finish(outcome, predictions)
@@ -168,6 +173,7 @@ def _outcome(config: Config, label: str, rows: list[Row], **fields: Any) -> dict
         "error": None,
         "best_val_accuracy": best and best["val_accuracy"],
         "best_val_epoch": best and best["epoch"],
+        "statistics": None,
         "train": None,
         "validation": None,
         "test": None,

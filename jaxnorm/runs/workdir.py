@@ -25,10 +25,12 @@ class Workdir:
     Attributes:
         path: the folder.
         study: name of the driver whose runs it holds.
+        varied: fields of the recipe in which its runs may differ.
     """
 
     path: Path
     study: str
+    varied: tuple[str, ...] = ()
 
     def directory(self, config: Config) -> RunDirectory:
         """Where a run lives."""
@@ -75,10 +77,13 @@ class Workdir:
             )
 
     def _differences(self, config: Config, study: dict[str, Any]) -> list[str]:
-        # Every run of a folder shares one recipe, so a new run is held against the folder's too.
-        shared = {**study.get("recipe", {}), "norm": config.norm, "seed": config.seed}
-        found = self.directory(config).config or shared
-        differences = config_differences(found, config)
+        # Runs of a folder share one recipe but for what the study varies, so a new run is held against that, too.
+        differences = config_differences(study.get("recipe", {}), config)
+        found = self.directory(config).config
+        if found is not None:
+            differences += config_differences(found, config)
+        if tuple(study.get("varied", ())) != self.varied:
+            differences.append(f"varied: {study.get('varied', [])} -> {list(self.varied)}")
         result = self.directory(config).result
         if result and result["status"] == "complete" and result["epoch"] > config.last_epoch:
             differences.append(f"{config.name} has already been trained to epoch {result['epoch']}, not less")
@@ -93,16 +98,21 @@ class Workdir:
 
     def describe(self, configs: Sequence[Config], *, preset: str, command: str) -> None:
         """Writes ``study.json``; norms and seeds that the folder already had stay in it, first."""
-        before = read_json(self.path / "study.json") or {"norms": [], "seeds": []}
-        recipe = {name: value for name, value in configs[0].to_json().items() if name not in ("norm", "seed")}
+        before = read_json(self.path / "study.json") or {"norms": [], "seeds": [], "runs": []}
+        own = {"norm", "seed", "tags", *self.varied}
+        runs = {run["name"]: run for run in before["runs"]}
+        runs |= {config.name: {"name": config.name, **config.to_json()} for config in configs}
         files.write_json(
             self.path / "study.json",
             {
                 "study": self.study,
                 "preset": preset,
-                "recipe": recipe,
+                "recipe": {name: value for name, value in configs[0].to_json().items() if name not in own},
+                "varied": list(self.varied),
                 "norms": list(dict.fromkeys([*before["norms"], *(config.norm for config in configs)])),
                 "seeds": list(dict.fromkeys([*before["seeds"], *(config.seed for config in configs)])),
+                "grid": {f"{name}s": list(dict.fromkeys(run[name] for run in runs.values())) for name in self.varied},
+                "runs": list(runs.values()),
                 "command": command,
             },
         )

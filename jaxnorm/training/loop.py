@@ -16,10 +16,11 @@ from jaxnorm.data.dataset import Dataset, Split
 from jaxnorm.errors import UserError
 from jaxnorm.models import ResNet14
 from jaxnorm.norms.registry import NORMS
-from jaxnorm.training.evaluation import evaluate
-from jaxnorm.training.features import feature_quantiles
+from jaxnorm.training.evaluation import EVAL_BATCH_SIZE, evaluate
+from jaxnorm.training.features import feature_quantiles, layer_quantiles
 from jaxnorm.training.metrics import Metrics, measure
-from jaxnorm.training.optimizer import learning_rate_in, make_optimizer
+from jaxnorm.training.optimizer import gates, learning_rate_in, make_optimizer
+from jaxnorm.training.recalibration import evaluate_statistics
 from jaxnorm.training.step import EpochSums, Images, TrainState, create_state, epoch_order, train_steps
 
 Row = dict[str, Any]
@@ -44,6 +45,9 @@ class Record(Protocol):
     def save(self, numbers: dict[str, Any], seconds: float) -> None:
         """Keeps the numbers of a state, and the seconds that its unfinished epoch has taken."""
 
+    def keep(self, epoch: int, arrays: dict[str, np.ndarray]) -> None:
+        """Keeps the arrays of a finished epoch: gates, and the layers' quantiles and histograms."""
+
     def append(self, row: Row) -> None:
         """Keeps the line of a finished epoch."""
 
@@ -62,6 +66,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
+        self.arrays: dict[int, dict[str, np.ndarray]] = {}
 
     def restore(self, numbers: dict[str, Any]) -> tuple[dict[str, Any], float]:
         """Nothing is ever saved: the numbers as they are."""
@@ -69,6 +74,10 @@ class Memory:
 
     def save(self, numbers: dict[str, Any], seconds: float) -> None:
         """Keeps nothing."""
+
+    def keep(self, epoch: int, arrays: dict[str, np.ndarray]) -> None:
+        """Keeps the arrays for the caller."""
+        self.arrays[epoch] = arrays
 
     def append(self, row: Row) -> None:
         """Keeps the line for the caller."""
@@ -99,6 +108,8 @@ class Result:
         seconds: spent in training steps, compilation left out.
         rows: one mapping per epoch, as in ``metrics.jsonl``.
         splits: metrics by split ("train", "validation", "test") under the final weights; empty if diverged.
+        statistics: validation and test metrics under other batch statistics, see `evaluate_statistics`; None unless
+            asked for.
         test_logits: (N, classes) float32; None if diverged.
         variables: the network's final (or last good) variables.
     """
@@ -111,6 +122,7 @@ class Result:
     seconds: float
     rows: list[Row]
     splits: Mapping[str, Metrics]
+    statistics: Mapping[str, Any] | None
     test_logits: np.ndarray | None
     variables: Mapping[str, Any]
 
@@ -153,8 +165,8 @@ def train(config: Config, dataset: Dataset, *, record: Record | None = None) -> 
     while True:
         epochs_done, into_epoch = divmod(step, steps_per_epoch)
         if into_epoch == 0 and epochs_done > len(record.rows):
-            rate = learning_rate_in(epochs_done, config.learning_rate, config.num_epochs)
-            record.append(close_epoch(state, images["validation"], epochs_done, rate, seconds))
+            record.keep(epochs_done, arrays_of(config, state, images["validation"], epochs_done))
+            record.append(close_epoch(config, state, images["validation"], epochs_done, seconds))
             seconds = 0.0
         if record.should_stop():
             record.save(state.numbers, seconds)
@@ -181,7 +193,7 @@ def train(config: Config, dataset: Dataset, *, record: Record | None = None) -> 
         seconds = time.perf_counter() - started
 
     record.save(state.numbers, seconds)
-    return conclude(state, images, record.rows, diverged_at, steps_per_epoch)
+    return conclude(config, state, images, record.rows, diverged_at)
 
 
 def check_fits(config: Config, dataset: Dataset) -> None:
@@ -212,9 +224,9 @@ def on_device(split: Split, dataset: Dataset) -> Images:
 def initial_state(config: Config, dataset: Dataset) -> TrainState:
     """The state of a run before its first step."""
     steps_per_epoch = len(dataset.train.label) // config.batch_size
-    model = ResNet14(norm=NORMS[config.norm], num_classes=len(dataset.class_names))
-    tx = make_optimizer(config.learning_rate, config.gate_lr_multiplier, config.num_epochs, steps_per_epoch)
-    return create_state(model, tx, config.seed, dataset.train.image.shape[1:])
+    model = ResNet14(norm=NORMS[config.norm], num_classes=dataset.num_classes, weights=config.init)
+    tx = make_optimizer(config.peak_learning_rate, config.gate_lr_multiplier, config.num_epochs, steps_per_epoch)
+    return create_state(model, tx, config.seed, dataset.image_shape)
 
 
 def compile_ahead(
@@ -224,7 +236,7 @@ def compile_ahead(
     jax.block_until_ready(take_step(jax.tree.map(jnp.copy, state), images, order))
 
 
-def close_epoch(state: TrainState, validation: Images, epoch: int, learning_rate: float, seconds: float) -> Row:
+def close_epoch(config: Config, state: TrainState, validation: Images, epoch: int, seconds: float) -> Row:
     """The epoch's line: sums over its own augmented batches, and the validation split under its last weights."""
     logits, pooled = evaluate(state.model, state.variables, validation)
     metrics = measure(logits, np.asarray(validation.label))
@@ -232,37 +244,55 @@ def close_epoch(state: TrainState, validation: Images, epoch: int, learning_rate
     return dict(
         epoch=epoch,
         step=int(state.step),
-        learning_rate=learning_rate,
+        learning_rate=learning_rate_in(epoch, config.peak_learning_rate, config.num_epochs),
         train_loss=float(state.sums.loss) / count,
         train_accuracy=int(state.sums.correct) / count,
         val_loss=metrics.loss,
         val_accuracy=metrics.accuracy,
         val_macro_f1=metrics.macro_f1,
         seconds=round(seconds, 3),
-        feature_quantiles=feature_quantiles(pooled),
+        feature_quantiles=feature_quantiles(pooled, config.quantiles),
     )
 
 
+def arrays_of(config: Config, state: TrainState, validation: Images, epoch: int) -> dict[str, np.ndarray]:
+    """The epoch's arrays: every gate; where all features are recorded, each layer's quantiles; its histogram in the
+    first, middle and last epoch."""
+    arrays = {f"gate/{layer}": np.asarray(gate) for layer, gate in gates(state.params).items()}
+    if config.record_features == "all":
+        quantiles, histograms = layer_quantiles(
+            state.model, state.variables, validation, config.quantiles, EVAL_BATCH_SIZE
+        )
+        arrays |= {f"quantiles/{layer}": values for layer, values in quantiles.items()}
+        if epoch in (1, (config.last_epoch + 1) // 2, config.last_epoch):
+            arrays |= {f"histogram/{layer}": counts for layer, counts in histograms.items()}
+    return arrays
+
+
 def conclude(
-    state: TrainState, images: Mapping[str, Images], rows: list[Row], diverged_at: int, steps_per_epoch: int
+    config: Config, state: TrainState, images: Mapping[str, Images], rows: list[Row], diverged_at: int
 ) -> Result:
     """Evaluates the three splits under the final weights, unless the run diverged."""
-    splits, test_logits = {}, None
+    splits, test_logits, statistics = {}, None, None
     if diverged_at < 0:
         for name, split in images.items():
             logits, _ = evaluate(state.model, state.variables, split)
             splits[name] = measure(logits, np.asarray(split.label))
             if name == "test":
                 test_logits = logits
+        if config.evaluate_statistics:
+            key = jax.random.fold_in(jax.random.key(config.seed), 3)
+            statistics = evaluate_statistics(state.model, state.variables, images, config.batch_size, key)
     return Result(
         status="complete" if diverged_at < 0 else "diverged",
         step=int(state.step),
-        epoch=int(state.step) // steps_per_epoch,
+        epoch=rows[-1]["epoch"] if rows else 0,
         diverged_at_step=None if diverged_at < 0 else diverged_at,
         num_params=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
         seconds=round(sum(row["seconds"] for row in rows), 3),
         rows=rows,
         splits=splits,
+        statistics=statistics,
         test_logits=test_logits,
         variables=state.variables,
     )

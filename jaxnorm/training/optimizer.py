@@ -74,6 +74,12 @@ def project_gates(params: Params) -> Params:
     )
 
 
+def gates(params: Params) -> dict[str, jax.Array]:
+    """Every parameter named ``gate`` by the path of its layer, such as "stage1_block1/norm1"."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {"/".join(key.key for key in path[:-1]): leaf for path, leaf in leaves if _is_gate(path)}
+
+
 def _labels(params: Params) -> Params:
     return jax.tree_util.tree_map_with_path(lambda path, _: "gate" if _is_gate(path) else "weight", params)
 

@@ -13,7 +13,6 @@ from jaxnorm.training.loop import initial_state, on_device
 from jaxnorm.training.optimizer import make_optimizer
 from jaxnorm.training.step import EpochSums, create_state, epoch_order, train_step, train_steps
 
-
 STEP = jax.jit(train_step)  # shared: each variant is compiled once for all tests
 
 
