@@ -14,14 +14,13 @@ def report(workdir: Annotated[Path, tyro.conf.Positional]) -> int:
     Args:
         workdir: the folder that a driver of experiments/ has filled.
     """
-    from rich.console import Console
-
     from jaxnorm.analysis.report import print_table, write_report
+    from jaxnorm.runs.progress import StudyConsole, say
 
     page = write_report(workdir)
-    console = Console()
+    console = StudyConsole()
     print_table(workdir, console)
-    console.print(f"Report: {page}", highlight=False, soft_wrap=True, markup=False)
+    say(console, f"Report: {page}")
     return 0
 
 

@@ -1,7 +1,10 @@
 """What all drivers share: flags from a dataclass, presets, imports of a user's norms, errors in one line."""
 
+import collections
 import dataclasses
+import hashlib
 import importlib
+import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +32,9 @@ class Options(Recipe):
     """Folder for the runs, tables, figures and the report. The same command there goes on where it stopped."""
     data_dir: Path | None = None
     """Where CIFAR-10 lies or is to be downloaded to; default $JAXNORM_DATA_DIR, then the cache folder."""
-    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import"), tyro.conf.UseAppendAction] = ()
+    imports: Annotated[
+        tuple[str, ...], tyro.conf.arg(name="import", metavar="FILE_OR_MODULE"), tyro.conf.UseAppendAction
+    ] = ()
     """A Python file or module to load first, for the norms it registers. Repeatable."""
 
     @property
@@ -110,25 +115,26 @@ def carry_out(options: Options, *, study: str) -> int:
     options.validate()
 
     # Late, so that --help and mistakes in flags load neither jax nor matplotlib.
-    from rich.console import Console
-
     from jaxnorm.analysis.report import print_table, write_report
     from jaxnorm.data import load_dataset
     from jaxnorm.runs import study as runs
+    from jaxnorm.runs.progress import StudyConsole, say
     from jaxnorm.runs.workdir import Workdir
 
-    console = Console()
+    console = StudyConsole()
     configs = options.configs()
     workdir = Workdir(options.workdir, study=study, varied=options.varied)
+    workdir.check(configs)  # before a download
     dataset = load_dataset(options.dataset, data_dir=options.data_dir)
     runs.check(configs, dataset, workdir)
     runs.announce(configs, dataset, workdir, console)
     with workdir.held():
+        runs.check(configs, dataset, workdir)  # once more: another process may have come first
         code = runs.run_study(configs, dataset, workdir, preset=options.preset, console=console)
         if code < 128:  # not stopped by a signal
             report = write_report(workdir.path)
             print_table(workdir.path, console)
-            console.print(f"Report: {report}", highlight=False, soft_wrap=True, markup=False)
+            say(console, f"Report: {report}")
     return code
 
 
@@ -150,37 +156,53 @@ def check_distinct(flag: str, values: Sequence[Any]) -> None:
     Raises:
         UserError: naming the value that comes twice.
     """
-    for value in values:
-        if list(values).count(value) > 1:
-            raise UserError(f"{flag} must name each value once, but names {value} twice; drop one")
+    for value, count in collections.Counter(values).items():
+        if count > 1:
+            raise UserError(f"{flag} must name each value once, but names {value} {count} times; drop the others")
 
 
 def load(name: str) -> None:
-    """Imports a Python file or module for what it registers.
+    """Imports a Python file or module for what it registers; the same one twice counts once.
 
     Raises:
         UserError: if it is not found or fails.
     """
     path = Path(name)
+    is_file = path.suffix == ".py" or path.is_file()
+    if is_file and not path.is_file():
+        raise UserError(f"--import must name a Python file or module, but there is no file {name!r}; check the path")
     try:
-        if path.suffix == ".py":
-            spec = importlib.util.spec_from_file_location(path.stem, path.resolve(strict=True))
-            if spec is None or spec.loader is None:
-                raise ImportError(f"no Python file: {path}")
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[path.stem] = module
-            spec.loader.exec_module(module)
+        if is_file:
+            _load_file(path.resolve())
         else:
             if "" not in sys.path:
                 sys.path.insert(0, "")
             importlib.import_module(name)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"--import must name a Python file or module that loads, but {name!r} fails with "
-            f"{type(error).__name__}: {error}; mend it or check the path"
+            f"{type(error).__name__}: {error}; mend it or check the name"
         ) from error
+
+
+def _load_file(path: Path) -> None:
+    # Under a name of our own: a file called json.py must not take the place of the module.
+    name = f"_jaxnorm_import_{hashlib.sha256(bytes(path)).hexdigest()[:16]}"
+    if name in sys.modules:
+        return
+    loader = importlib.machinery.SourceFileLoader(name, str(path))
+    spec = importlib.util.spec_from_loader(name, loader)
+    if spec is None:
+        raise ImportError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
 
 
 def _preset_in(arguments: Sequence[str]) -> str | None:

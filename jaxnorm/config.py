@@ -109,8 +109,8 @@ class Config(Recipe):
         super().validate()
         if self.ghost_batch_size is not None and self.norm not in GHOSTLY_NORMS:
             raise UserError(
-                f"ghost_batch_size needs a norm with batch statistics of ours ({', '.join(GHOSTLY_NORMS)}), but the norm "
-                f"is {self.norm}; drop --ghost-batch-size or change --norms"
+                f"ghost_batch_size needs one of our norms with batch statistics ({', '.join(GHOSTLY_NORMS)}), but the "
+                f"norm is {self.norm}; drop --ghost-batch-size or change --norms"
             )
 
     @property

@@ -147,9 +147,7 @@ def test_a_variant_that_diverges_or_crashes_does_not_keep_the_others_from_finish
         "class Faulty(nn.Module):\n"
         "    train: bool\n"
         "    @nn.compact\n"
-        "    def __call__(self, x):\n"
-        "        if self.train: raise RuntimeError('no such <norm>')\n"
-        "        return x\n"
+        "    def __call__(self, x): raise RuntimeError('no such <norm>')\n"
         "class Exploding(nn.Module):\n"
         "    @nn.compact\n"
         "    def __call__(self, x): return 1e30 * x\n"
@@ -157,18 +155,36 @@ def test_a_variant_that_diverges_or_crashes_does_not_keep_the_others_from_finish
         "build = lambda *, train, axis_name, dtype, name: Exploding(name=name)\n"
         "register_norm('exploding', build, label='Bang & <b>')\n"
     )
-    norms = ["--import", "mine.py", "--norms", "exploding", "faulty", "gn"]
+    norms = ["--import", "mine.py", "--norms", "faulty", "exploding", "gn"]
     finished = compare(tmp_path, *FAST, *norms, "--workdir", "w")
     assert finished.returncode == 1, finished.stderr
-    assert [row["status"] for row in summary(tmp_path / "w")[::3]] == ["diverged", "crashed", "complete"]
+    assert [row["status"] for row in summary(tmp_path / "w")[::3]] == ["crashed", "diverged", "complete"]
     assert summary(tmp_path / "w")[0]["accuracy"] == ""
-    assert "diverged at step 1" in finished.stdout
-    assert "RuntimeError: no such <norm>" in finished.stdout
+    assert "exploding-seed0: diverged at step 1" in finished.stdout
+    assert "faulty-seed0: crashed: RuntimeError: no such <norm>" in finished.stdout
     assert "no such <norm>" in (tmp_path / "w" / "faulty-seed0" / "crash.txt").read_text()
     page = (tmp_path / "w" / "report.html").read_text()
     assert "Bang &amp; &lt;b&gt;" in page
     assert "<b>" not in page.split("</style>")[-1].replace("<body>", "")
-    assert compare(tmp_path, *FAST, *norms[:3], "exploding", "gn", "--workdir", "w").returncode == 3
+    # A name in brackets is no markup.
+    assert compare(tmp_path, *FAST, *norms[:3], "exploding", "gn", "--workdir", "w[b]").returncode == 3
+
+
+def test_an_import_that_ends_the_process_or_shadows_a_module_does_neither(tmp_path):
+    (tmp_path / "leaver.py").write_text("import sys; sys.exit(0)")
+    finished = compare(tmp_path, "--import", "leaver.py", timeout=60)
+    assert finished.returncode == 2
+    assert "'leaver.py' fails with SystemExit" in finished.stderr
+    (tmp_path / "json.py").write_text(
+        "from jaxnorm import register_norm, NORMS\n"
+        "register_norm('copy', lambda *, train, axis_name, dtype, name: NORMS['none'](train=train, name=name))\n"
+    )
+    twice = ["--import", "json.py", "--import", "./json.py"]
+    finished = compare(tmp_path, *twice, "--norms", "copi", timeout=60)
+    assert "did you mean 'copy'" in finished.stderr
+    (tmp_path / "wrong.py").write_text("from jaxnorm import register_norm\nregister_norm('w', lambda x: None)\n")
+    finished = compare(tmp_path, "--import", "wrong.py", "--norms", "w", timeout=60)
+    assert "must take the keywords train, axis_name, dtype and name" in finished.stderr
 
 
 BAD_INPUT = [
@@ -176,11 +192,11 @@ BAD_INPUT = [
     (["--preset", "sudy"], r"'sudy'; did you mean 'study'\? valid: quick, short, study"),
     (["--batch-size", "0"], "batch_size must be at least 1, but is 0"),
     (["--batch-size", "1078"], "1077 training images of digits, but is 1078"),
-    (["--seeds", "1", "2", "1"], "--seeds must name each value once, but names 1 twice"),
-    (["--norms", "bn", "bn"], "names bn twice"),
+    (["--seeds", "1", "2", "1"], "--seeds must name each value once, but names 1 2 times"),
+    (["--norms", "bn", "bn"], "names bn 2 times"),
     (["--seeds", "-1"], "--seeds must lie in 0"),
     (["--stop-after-epoch", "13"], "schedule of 12 epochs, but is 13"),
-    (["--import", "nowhere.py"], "'nowhere.py' fails with FileNotFoundError"),
+    (["--import", "nowhere.py"], "there is no file 'nowhere.py'"),
     (["--workdir", "/proc/1/jaxnorm"], "workdir must be writable"),
     (["--workdir", str(DRIVER)], "is a file"),
     (["--workdir", str(ROOT)], "holds other files"),
@@ -233,6 +249,8 @@ def test_in_a_terminal_there_is_a_live_bar_with_the_time_left(tmp_path):
     os.close(leader)
     text = screen.decode(errors="replace")
     assert process.returncode == 0, text
-    assert re.search(r"none-seed0 .*epoch 1/2", text)
+    assert re.search(r"none-seed0 .*compiling", text)
+    assert re.search(r"none-seed0 .*epoch 2/2 .*val", text)
+    assert re.search(r"none-seed0 .*final evaluation", text)
     assert " left" in text
     assert "100 %" in text

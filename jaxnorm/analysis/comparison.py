@@ -58,7 +58,27 @@ def compare(study: Study) -> tuple[Comparison, ...]:
     """
     pairs = [(norm, BASELINE) for norm in study.norms if norm != BASELINE]
     pairs += [pair for pair in PLANNED if pair not in pairs]
-    found = [comparison for pair in pairs if (comparison := _compare(study, *pair)) is not None]
+    return _corrected([comparison for pair in pairs if (comparison := _compare(study, *pair)) is not None])
+
+
+def compare_cells(study: Study) -> tuple[tuple[tuple[str, ...], Comparison], ...]:
+    """Every setting's norms against `bn` in the same setting, with the setting's tags; the planned ones are corrected
+    together over all settings.
+
+    Raises:
+        UserError: if two runs' predictions are of different test images.
+    """
+    found = []
+    for tags in dict.fromkeys(run.tags for run in study.runs):
+        alike = study.within(lambda run, tags=tags: run.tags == tags)  # type: ignore[misc]
+        for norm in alike.norms:
+            if norm != BASELINE and (one := _compare(alike, norm, BASELINE)) is not None:
+                found.append((tags, one))
+    return tuple(zip([tags for tags, _ in found], _corrected([one for _, one in found]), strict=True))
+
+
+def _corrected(found: list[Comparison]) -> tuple[Comparison, ...]:
+    """With Holm's correction over those that were planned."""
     planned = [index for index, comparison in enumerate(found) if comparison.planned and comparison.p_value is not None]
     for index, value in zip(planned, holm([found[index].p_value or 0.0 for index in planned]), strict=True):
         found[index] = replace(found[index], holm_p=value)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from jaxnorm.analysis.comparison import EQUALITY_MARGIN, SANITY_PAIR
-from jaxnorm.analysis.runs import Epoch, Run, Study
+from jaxnorm.analysis.epochs import Epoch
+from jaxnorm.analysis.runs import Run, Study
+from jaxnorm.analysis.scales import plain_log_ticks, share_limits
 from jaxnorm.analysis.sheet import (
     DIVERGED_ENTRY,
     Entry,
@@ -21,7 +22,7 @@ from jaxnorm.analysis.sheet import (
     sheet,
     subtitle,
 )
-from jaxnorm.analysis.styles import DIVERGED, EQUAL, MUTED, Style, styles_for
+from jaxnorm.analysis.styles import DIVERGED, EQUAL, MUTED, Style, styles_of
 
 Value = Callable[[Epoch], float]
 
@@ -32,44 +33,44 @@ def draw_accuracy(study: Study, layout: Layout) -> Figure:
     for axis, title, value in zip(axes, ("Training accuracy (%)", "Validation accuracy (%)"), values, strict=True):
         _curves(axis, study, value, worst="low")
         panel(axis, title)
-    _share_limits(axes)
+    share_limits(axes)
     return figure
 
 
 def draw_loss(study: Study, layout: Layout) -> Figure:
     figure, axes = _curve_sheet(study, layout, "Loss over training")
-    values = (lambda e: _drawable(e.train_loss), lambda e: _drawable(e.val_loss))
+    values = (lambda e: drawable(e.train_loss), lambda e: drawable(e.val_loss))
     for axis, title, value in zip(axes, ("Training loss", "Validation loss"), values, strict=True):
         axis.set_yscale("log")
         _curves(axis, study, value, worst="high")
         panel(axis, f"{title} (cross entropy, log scale)" if layout.wide else f"{title} (log scale)")
-    _share_limits(axes)
+    share_limits(axes)
     for axis in axes:
-        _plain_log_ticks(axis)
+        plain_log_ticks(axis)
     return figure
 
 
-def _drawable(loss: float) -> float:
+def drawable(loss: float) -> float:
     """A loss as a logarithmic axis can show it: zero at its lower end, a gap where it is not finite."""
     return max(loss, 1e-8) if math.isfinite(loss) else math.nan
 
 
 def _curve_sheet(study: Study, layout: Layout, title: str) -> tuple[Figure, list[Axes]]:
-    styles = styles_for(study.norms)
-    entries = [Entry(legend_text(study, norm), styles[norm]) for norm in study.norms]
+    styles = styles_of(study)
+    entries = [Entry(legend_text(study, norm), styles[norm]) for norm in study.variants]
     if any(run.status == "diverged" for run in study.runs):
         entries.append(DIVERGED_ENTRY)
     return sheet(layout, title, subtitle(study), entries, panels=2, columns=2 if layout.wide else 1, height=2.9)
 
 
 def _curves(axis: Axes, study: Study, value: Value, worst: str) -> None:
-    styles = styles_for(study.norms)
-    for index, norm in enumerate(study.norms):
-        _curve(axis, study.of(norm), value, styles[norm], offset=index)
+    styles = styles_of(study)
+    for index, norm in enumerate(study.variants):
+        draw_curve(axis, study.of(norm), value, styles[norm], offset=index)
     _crosses(axis, study, value, worst)
 
 
-def _curve(axis: Axes, runs: Sequence[Run], value: Value, style: Style, offset: int = 0) -> None:
+def draw_curve(axis: Axes, runs: Sequence[Run], value: Value, style: Style, offset: int = 0) -> None:
     """The mean of the finished runs with a band from lowest to highest; every other run as a thin line of its own.
 
     A run that ended early must not make the mean jump, hence the division.
@@ -94,7 +95,7 @@ def _curve(axis: Axes, runs: Sequence[Run], value: Value, style: Style, offset: 
 
 def _crosses(axis: Axes, study: Study, value: Value, worst: str) -> None:
     """A cross at the step at which each diverged run did so: beside its last value, or at the axis' worst end."""
-    styles, per_epoch = styles_for(study.norms), _steps_per_epoch(study)
+    styles, per_epoch = styles_of(study), _steps_per_epoch(study)
     for run in study.runs:
         if run.status != "diverged" or run.diverged_at_step is None or per_epoch is None:
             continue
@@ -117,25 +118,8 @@ def _steps_per_epoch(study: Study) -> float | None:
     return float(images // batch) if images and batch and images >= batch else None
 
 
-def _share_limits(axes: Sequence[Axes]) -> None:
-    limits = [axis.get_ylim() for axis in axes]
-    for axis in axes:
-        axis.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-
-
-def _plain_log_ticks(axis: Axes) -> None:
-    """Plain numbers along a logarithmic axis: 1, 2 and 5 in every decade."""
-    low, high = axis.get_ylim()
-    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if math.log10(high / low) < 4 else (1,)
-    axis.set_yticks([step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high])
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
-    axis.set_yticks([], minor=True)
-
-
 def draw_sanity(study: Study, layout: Layout) -> Figure:
-    styles = styles_for(study.norms)
+    styles = styles_of(study)
     library, own = SANITY_PAIR
     entries = [Entry(legend_text(study, norm), styles[norm]) for norm in (own, library)]
     figure, axes = sheet(
@@ -150,14 +134,14 @@ def draw_sanity(study: Study, layout: Layout) -> Figure:
     for axis, title, value in zip(
         axes,
         ("Training loss (log scale)", "Validation accuracy (%)"),
-        (lambda e: _drawable(e.train_loss), lambda e: 100 * e.val_accuracy),
+        (lambda e: drawable(e.train_loss), lambda e: 100 * e.val_accuracy),
         strict=False,
     ):
         for norm in (own, library):  # the library's dashes lie on our line where the two agree
-            _curve(axis, study.of(norm), value, styles[norm])
+            draw_curve(axis, study.of(norm), value, styles[norm])
         panel(axis, title)
     axes[0].set_yscale("log")
-    _plain_log_ticks(axes[0])
+    plain_log_ticks(axes[0])
     _differences(axes[2], study, styles[library])
     panel(axes[2], "Validation difference (points)")
     return figure

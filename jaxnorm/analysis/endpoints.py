@@ -12,13 +12,13 @@ from jaxnorm.analysis.reference import references_for
 from jaxnorm.analysis.runs import Run, Study
 from jaxnorm.analysis.sheet import LETTERS_PER_INCH, Entry, Layout, marker_style, panel, plain, sheet, subtitle
 from jaxnorm.analysis.statistics import mean_interval, standard_error
-from jaxnorm.analysis.styles import HOLLOW, INK, Style, styles_for
+from jaxnorm.analysis.styles import HOLLOW, INK, Style, styles_of
 
 
 def draw_endpoints(study: Study, layout: Layout) -> Figure:
     """Final test accuracy of every variant that has a finished run, in the study's order."""
-    styles, references = styles_for(study.norms), references_for(study.recipe)
-    norms = [norm for norm in study.norms if study.finished(norm)]
+    styles, references = styles_of(study), references_for(study.recipe)
+    norms = [norm for norm in study.variants if study.finished(norm)]
     labels = [plain(study.label(norm), 34) for norm in norms]
     known = any(norm in references for norm in norms)
     figure, (axis,) = sheet(

@@ -19,7 +19,7 @@ def question(study: Study) -> str:
 
 def introduction(study: Study) -> str:
     """What was done, in two sentences."""
-    variants = counted(len(study.norms), "variant")
+    variants = counted(len(study.variants), "variant")
     schedule = f", on a schedule of {counted(study.num_epochs, 'epoch')}" if study.num_epochs else ""
     return (
         f"A 14-layer residual network is trained on {study.data_description}{schedule}, in {variants} that differ in "
@@ -43,7 +43,7 @@ def lead(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def _range(study: Study) -> str:
-    finished = {norm: study.finished(norm) for norm in study.norms if study.finished(norm)}
+    finished = {norm: study.finished(norm) for norm in study.variants if study.finished(norm)}
     means = {norm: float(np.mean([run.splits["test"].accuracy for run in runs])) for norm, runs in finished.items()}
     shown = {norm: percent(mean, 2 if several_seeds(study) else 1) for norm, mean in means.items()}
     counts = sorted({len(runs) for runs in finished.values()})

@@ -1,21 +1,24 @@
 """Reads a workdir into frozen dataclasses: what was planned, what was trained, what came of it."""
 
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxnorm.analysis.arrays import EpochArrays, find_arrays
+from jaxnorm.analysis.epochs import Epoch, quantiles_of, read_epochs
 from jaxnorm.analysis.predictions import Predictions, read_predictions
 from jaxnorm.analysis.reading import reading
+from jaxnorm.config import REFERENCE_BATCH_SIZE
 from jaxnorm.errors import UserError
 
 SPLITS = ("train", "validation", "test")
-QUANTILES = (1, 20, 80, 99)
-"""The per cent of the pooled features that `feature_quantiles` holds, in this order."""
+STATISTICS = ("running", "precise", "precise_128", "evaluation_batch")
+"""What the final weights were evaluated with besides the running averages, where that was asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,30 +42,29 @@ class SplitResult:
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """One line of `metrics.jsonl`."""
+class Evaluation:
+    """The final weights on one split, with one kind of statistics in the normalization."""
 
-    epoch: int
-    step: int
-    learning_rate: float
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    val_macro_f1: float
-    seconds: float
-    feature_quantiles: tuple[float, ...]
+    accuracy: float
+    loss: float
+    num_images: int
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One normalization trained from one seed, as far as it came."""
+    """One normalization trained from one seed in one setting, as far as it came."""
 
     norm: str
     seed: int
     label: str
     status: str
     """complete, diverged or crashed as recorded; unfinished without a result, missing without a directory."""
+    name: str
+    """The run's directory within its workdir."""
+    tags: tuple[str, ...] = ()
+    """What sets the run apart from others of its norm and seed."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The run's configuration; the study's recipe where the run has none of its own."""
     epochs: tuple[Epoch, ...] = ()
     epoch: int | None = None
     step: int | None = None
@@ -76,11 +78,41 @@ class Run:
     splits: Mapping[str, SplitResult] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     predictions: Predictions | None = None
+    statistics: Mapping[str, Mapping[str, Evaluation]] = field(default_factory=dict)
+    """By kind of statistics (see `STATISTICS`), then split; empty where nothing but the running averages was used."""
+    arrays: tuple[EpochArrays, ...] = ()
 
     @property
-    def name(self) -> str:
-        """The run's directory within its workdir."""
-        return f"{self.norm}-seed{self.seed}"
+    def variant(self) -> str:
+        """Normalization and setting: what all seeds of it share."""
+        return "-".join([self.norm, *self.tags])
+
+    @property
+    def batch_size(self) -> int | None:
+        """Images per step."""
+        return self.settings.get("batch_size")
+
+    @property
+    def learning_rate(self) -> float | None:
+        """The configured rate, before the rule for the batch size and the schedule."""
+        return self.settings.get("learning_rate")
+
+    @property
+    def lr_rule(self) -> str:
+        """fixed, or linear in the batch size."""
+        return str(self.settings.get("lr_rule") or "fixed")
+
+    @property
+    def peak_learning_rate(self) -> float | None:
+        """The rate before the schedule lowers it, after the rule for the batch size."""
+        if self.learning_rate is None or self.batch_size is None:
+            return None
+        return self.learning_rate * (self.batch_size / REFERENCE_BATCH_SIZE if self.lr_rule == "linear" else 1)
+
+    @property
+    def ghost_batch_size(self) -> int | None:
+        """Images whose statistics are taken together, where that is only a part of the batch."""
+        return self.settings.get("ghost_batch_size")
 
     @property
     def complete(self) -> bool:
@@ -90,7 +122,7 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """A workdir: every planned run in the order of its norms, then seeds."""
+    """A workdir: every planned run in the order of the plan."""
 
     workdir: Path
     name: str
@@ -100,18 +132,44 @@ class Study:
     seeds: tuple[int, ...]
     command: str
     runs: tuple[Run, ...]
+    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """What the study varies besides norms and seeds, such as `batch_sizes`."""
 
-    def of(self, norm: str) -> tuple[Run, ...]:
-        """The runs of one normalization, in the order of the seeds; empty for one that was not planned."""
-        return tuple(run for run in self.runs if run.norm == norm)
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Every norm in every setting, in the order of the runs; the norms themselves where there is one setting."""
+        return tuple(dict.fromkeys(run.variant for run in self.runs)) or self.norms
 
-    def finished(self, norm: str) -> tuple[Run, ...]:
-        """The runs of one normalization that have final figures."""
-        return tuple(run for run in self.of(norm) if run.complete)
+    def of(self, variant: str) -> tuple[Run, ...]:
+        """The runs of one variant, in the order of the seeds; empty for one that was not planned."""
+        return tuple(run for run in self.runs if run.variant == variant)
 
-    def label(self, norm: str) -> str:
-        """The name a reader sees; the id where no run has said one."""
-        return next((run.label for run in self.of(norm) if run.label != norm), norm)
+    def finished(self, variant: str) -> tuple[Run, ...]:
+        """The runs of one variant that have final figures."""
+        return tuple(run for run in self.of(variant) if run.complete)
+
+    def norm(self, variant: str) -> str:
+        """The normalization of a variant."""
+        return next((run.norm for run in self.of(variant)), variant)
+
+    def label(self, variant: str) -> str:
+        """The name a reader sees: the norm's (its id where no run has said one), then what its setting is."""
+        setting = next((run.tags for run in self.of(variant)), ())
+        return ", ".join(filter(None, [self.norm_label(self.norm(variant)), setting_words(setting)]))
+
+    def norm_label(self, norm: str) -> str:
+        """The name of a norm in any setting."""
+        return next((run.label for run in self.runs if run.norm == norm and run.label != norm), norm)
+
+    def within(self, keep: Callable[[Run], bool], *, keep_tags: bool = False) -> "Study":
+        """The study with some of its runs; without their tags, unless these are kept, so that a variant is a norm."""
+        kept = (run for run in self.runs if keep(run))
+        return replace(self, runs=tuple(run if keep_tags else replace(run, tags=()) for run in kept))
+
+    @property
+    def quantiles(self) -> tuple[float, ...]:
+        """The percentages of the features that were recorded."""
+        return quantiles_of(self.recipe)
 
     @property
     def num_epochs(self) -> int | None:
@@ -153,43 +211,68 @@ def read_study(workdir: Path) -> Study:
             raise ValueError("its norms are not names")
         if not all(isinstance(seed, int) for seed in seeds):
             raise ValueError("its seeds are not whole numbers")
-        return Study(
-            workdir=workdir,
-            name=str(plan["study"]),
-            preset=plan.get("preset"),
-            recipe=dict(plan["recipe"]),
-            norms=norms,
-            seeds=seeds,
-            command=str(plan.get("command") or ""),
-            runs=tuple(_read_run(workdir / f"{norm}-seed{seed}", norm, seed) for norm in norms for seed in seeds),
-        )
+        recipe, grid = dict(plan["recipe"]), dict(plan.get("grid") or {})
+        quantiles_of(recipe)
+        planned = [_planned(recipe, entry) for entry in plan["runs"]] if "runs" in plan else None
+        if planned is None:  # a plan without a list of runs: every norm from every seed, in one setting
+            planned = [
+                Run(norm, seed, norm, "missing", f"{norm}-seed{seed}", (), recipe) for norm in norms for seed in seeds
+            ]
+    return Study(
+        workdir=workdir,
+        name=str(plan["study"]),
+        preset=plan.get("preset"),
+        recipe=recipe,
+        norms=norms,
+        seeds=seeds,
+        command=str(plan.get("command") or ""),
+        runs=tuple(_read_run(workdir / run.name, run) for run in planned),
+        grid={str(key): tuple(values) for key, values in grid.items()},
+    )
 
 
-def _read_run(directory: Path, norm: str, seed: int) -> Run:
+def _planned(recipe: Mapping[str, Any], entry: Mapping[str, Any]) -> Run:
+    """A run as the plan lists it."""
+    name, norm, seed, tags = entry["name"], entry["norm"], entry["seed"], tuple(entry.get("tags") or ())
+    if not all(isinstance(text, str) and Path(text).name == text for text in (name, norm, *tags)):
+        raise ValueError("a run's name, norm or tag is no name")
+    if not isinstance(seed, int):
+        raise ValueError("a run's seed is no whole number")
+    return Run(norm, seed, norm, "missing", name, tags, {**recipe, **entry})
+
+
+def _read_run(directory: Path, planned: Run) -> Run:
+    """What the directory holds of a run that was planned."""
     if not directory.is_dir():
-        return Run(norm, seed, label=norm, status="missing")
+        return planned
     path = directory / "provenance.json"
     provenance = _read_object(path)
     with reading(path):
         for key in ("git", "versions", "device", "data"):
             if not isinstance(provenance.get(key, {}), dict):
                 raise ValueError(f"its {key} is not an object")
-    epochs = _read_epochs(directory / "metrics.jsonl")
-    config = _read_object(directory / "config.json")
+    path = directory / "config.json"
+    config = _read_object(path)
+    with reading(path):
+        settings = {**planned.settings, **config}
+        epochs = read_epochs(directory / "metrics.jsonl", len(quantiles_of(settings)))
     path = directory / "result.json"
     result = _read_object(path)
-    label = str(provenance.get("label") or result.get("label") or norm)
+    begun = replace(
+        planned,
+        label=str(provenance.get("label") or result.get("label") or planned.norm),
+        settings=settings,
+        epochs=epochs,
+        provenance=provenance,
+        arrays=find_arrays(directory / "arrays"),
+    )
     if not result:
-        return Run(
-            norm,
-            seed,
-            label,
+        return replace(
+            begun,
             status="unfinished",
-            epochs=epochs,
             epoch=epochs[-1].epoch if epochs else None,
             step=epochs[-1].step if epochs else None,
             num_epochs=config.get("num_epochs"),
-            provenance=provenance,
         )
     with reading(path):
         if result["status"] not in ("complete", "diverged", "crashed"):
@@ -197,12 +280,9 @@ def _read_run(directory: Path, norm: str, seed: int) -> Run:
         splits = {split: _split_result(result[split]) for split in SPLITS if result.get(split)}
         if result["status"] == "complete" and len(splits) < len(SPLITS):
             raise ValueError("it is complete, but a split's evaluation is absent")
-        return Run(
-            norm,
-            seed,
-            label,
+        return replace(
+            begun,
             status=result["status"],
-            epochs=epochs,
             epoch=result.get("epoch"),
             step=result.get("step"),
             num_epochs=result.get("num_epochs"),
@@ -213,9 +293,36 @@ def _read_run(directory: Path, norm: str, seed: int) -> Run:
             best_val_accuracy=result.get("best_val_accuracy"),
             best_val_epoch=result.get("best_val_epoch"),
             splits=splits,
-            provenance=provenance,
             predictions=read_predictions(directory / "predictions.npz"),
+            statistics={
+                kind: {split: _evaluation(found) for split, found in by_split.items()}
+                for kind, by_split in (result.get("statistics") or {}).items()
+            },
         )
+
+
+def _evaluation(found: Mapping[str, Any]) -> Evaluation:
+    loss = found["loss"]
+    return Evaluation(float(found["accuracy"]), float("nan" if loss is None else loss), int(found["num_images"]))
+
+
+def setting_words(tags: Sequence[str]) -> str:
+    """Tags in words: bs8 is batch size 8."""
+
+    def words_of(tag: str) -> str:
+        found = ((re.fullmatch(pattern, tag), words) for pattern, words in _SETTINGS)
+        return next((words.format(*match.groups()) for match, words in found if match), tag)
+
+    return ", ".join(map(words_of, tags))
+
+
+_SETTINGS = (
+    (r"bs(\d+)", "batch size {}"),
+    (r"ghost(\d+)", "ghosts of {}"),
+    (r"lr([\d.e-]+)", "rate {}"),
+    (r"linear", "linear rate"),
+    (r"fixed", "fixed rate"),
+)
 
 
 def _split_result(found: Mapping[str, Any]) -> SplitResult:
@@ -227,31 +334,6 @@ def _split_result(found: Mapping[str, Any]) -> SplitResult:
         num_images=int(found["num_images"]),
         confusion_matrix=matrix,
     )
-
-
-def _read_epochs(path: Path) -> tuple[Epoch, ...]:
-    if not path.is_file():
-        return ()
-    with reading(path):
-        lines = path.read_text(encoding="utf-8").split("\n")
-        # What follows the last line feed is empty, or a line that a kill cut off; resuming trains that epoch again.
-        rows = [json.loads(line) for line in lines[:-1]]
-        # A run resumed from an older checkpoint may record an epoch twice; the later line belongs to the weights.
-        return tuple({epoch.epoch: epoch for epoch in map(_epoch, rows)}.values())
-
-
-def _epoch(row: Mapping[str, Any]) -> Epoch:
-    values: dict[str, Any] = {
-        key: _number(row[key]) for key in Epoch.__dataclass_fields__ if key != "feature_quantiles"
-    }
-    quantiles = tuple(_number(value) for value in row["feature_quantiles"])
-    if len(quantiles) != len(QUANTILES):
-        raise ValueError(f"an epoch has {len(quantiles)} feature quantiles, not {len(QUANTILES)}")
-    return Epoch(**(values | {key: int(row[key]) for key in ("epoch", "step")}), feature_quantiles=quantiles)
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -102,28 +102,12 @@ def sheet(
 
     `left` is the room for each panel's tick labels; with `share` only the first column has any.
     """
-    subtitles = textwrap.wrap(plain(subtitle, 400), int((layout.width - 2 * PAD) * LETTERS_PER_INCH)) or [""]
-    legend_columns = _legend_columns(layout, entries)
-    legend_rows = math.ceil(len(entries) / legend_columns)
+    head = head_height(layout, subtitle, entries)
     rows = math.ceil(panels / columns)
-    legend_top = PAD + 0.28 + 0.19 * len(subtitles) + 0.2
-    head = legend_top + 0.225 * legend_rows - (0.06 if legend_rows else 0.14)
     above, below = 0.2 + 0.2 * title_lines, 0.3 if share else 0.5  # titles; tick labels and the axis' name
     row = above + height + below
     total = head + rows * row + (0.2 if share else 0.0) + PAD / 2
-
-    def at(y: float) -> float:
-        return 1 - y / total
-
-    edge = PAD / layout.width
-    figure = Figure(figsize=(layout.width, total))
-    figure.text(edge, at(PAD), plain(title), va="top", size=12, weight="bold", parse_math=False)
-    for index, text in enumerate(subtitles):
-        figure.text(edge, at(PAD + 0.28 + 0.19 * index), text, va="top", size=9, color=MUTED, parse_math=False)
-    for index, entry in enumerate(entries):
-        x = edge + (1 - 2 * edge) * (index % legend_columns) / legend_columns
-        _legend_entry(figure, layout, x, at(legend_top + 0.225 * (index // legend_columns)), entry)
-
+    figure = headed(layout, title, subtitle, entries, total)
     gap, inner = 0.3, layout.width - 2 * PAD
     width = (inner - left - gap * (columns - 1)) / columns if share else (inner - gap * (columns - 1)) / columns - left
     axes: list[Axes] = []
@@ -137,6 +121,37 @@ def sheet(
             axis.tick_params(labelleft=False)
         axes.append(axis)
     return figure, axes
+
+
+def head_height(layout: Layout, subtitle: str, entries: Sequence[Entry]) -> float:
+    """Inches that title, subtitle and legend take."""
+    rows = math.ceil(len(entries) / _legend_columns(layout, entries))
+    return _legend_top(layout, subtitle) + 0.225 * rows - (0.06 if rows else 0.14)
+
+
+def headed(layout: Layout, title: str, subtitle: str, entries: Sequence[Entry], height: float) -> Figure:
+    """A figure of `height` inches in all, with title, subtitle and legend at its top."""
+
+    def at(y: float) -> float:
+        return 1 - y / height
+
+    edge, columns = PAD / layout.width, _legend_columns(layout, entries)
+    figure = Figure(figsize=(layout.width, height))
+    figure.text(edge, at(PAD), plain(title), va="top", size=12, weight="bold", parse_math=False)
+    for index, text in enumerate(_subtitles(layout, subtitle)):
+        figure.text(edge, at(PAD + 0.28 + 0.19 * index), text, va="top", size=9, color=MUTED, parse_math=False)
+    for index, entry in enumerate(entries):
+        x = edge + (1 - 2 * edge) * (index % columns) / columns
+        _legend_entry(figure, layout, x, at(_legend_top(layout, subtitle) + 0.225 * (index // columns)), entry)
+    return figure
+
+
+def _subtitles(layout: Layout, subtitle: str) -> list[str]:
+    return textwrap.wrap(plain(subtitle, 400), int((layout.width - 2 * PAD) * LETTERS_PER_INCH)) or [""]
+
+
+def _legend_top(layout: Layout, subtitle: str) -> float:
+    return PAD + 0.28 + 0.19 * len(_subtitles(layout, subtitle)) + 0.2
 
 
 def _legend_columns(layout: Layout, entries: Sequence[Entry]) -> int:
@@ -190,10 +205,10 @@ def panel(axis: Axes, title: str, xlabel: str = "Epoch") -> None:
 
 def subtitle(study: Study) -> str:
     """What every figure must say of itself: the data in words, how it was trained, how many seeds."""
-    recipe = study.recipe
     words = [study.data_description]
-    if "batch_size" in recipe:
-        words.append(f"batch size {recipe['batch_size']}")
+    batch_sizes = {run.batch_size for run in study.runs} or {study.recipe.get("batch_size")}
+    if len(batch_sizes) == 1 and None not in batch_sizes:
+        words.append(f"batch size {batch_sizes.pop()}")
     last = max((run.epoch for run in study.runs if run.epoch is not None), default=None)
     if study.num_epochs is not None:
         stopped = f"{last} of {study.num_epochs} epochs" if last not in (None, study.num_epochs) else None

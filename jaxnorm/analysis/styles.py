@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from jaxnorm.analysis.runs import Study
+
 INK = "#1b1f24"
 MUTED = "#5b636d"
 GRID = "#dfe2e6"
@@ -54,3 +56,9 @@ def styles_for(norms: Sequence[str]) -> dict[str, Style]:
     """The style of each norm; a registered one takes the next of six further styles, in the order given."""
     extra = [norm for norm in norms if norm not in _STYLES]
     return {norm: _STYLES.get(norm) or _EXTRA[extra.index(norm) % len(_EXTRA)] for norm in norms}
+
+
+def styles_of(study: Study) -> dict[str, Style]:
+    """The style of every norm and of every variant of the study: a norm keeps its own in every setting."""
+    styles = styles_for(list(dict.fromkeys([*study.norms, *(run.norm for run in study.runs)])))
+    return styles | {variant: styles[study.norm(variant)] for variant in study.variants}

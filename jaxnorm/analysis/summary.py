@@ -13,6 +13,7 @@ from jaxnorm.analysis.statistics import Interval, mean_interval, standard_deviat
 
 METRICS = ("accuracy", "micro_f1", "macro_f1", "loss")
 HEADER = ("norm", "seed", "split", *METRICS, "status", "epoch", "step", "num_images")
+SETTINGS = ("batch_size", "learning_rate", "lr_rule", "ghost_batch_size", "tags")
 
 
 def summary_csv(study: Study) -> str:
@@ -22,14 +23,16 @@ def summary_csv(study: Study) -> str:
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(HEADER)
+    writer.writerow([*HEADER, *SETTINGS])
     for run in study.runs:
+        setting = [_blank(run.batch_size), _blank(run.learning_rate), run.lr_rule, _blank(run.ghost_batch_size)]
+        setting.append(" ".join(run.tags))
         for split in SPLITS:
             found = run.splits.get(split)
             metrics = [repr(getattr(found, metric)) for metric in METRICS] if found else [""] * len(METRICS)
             images = found.num_images if found else ""
             writer.writerow(
-                [run.norm, run.seed, split, *metrics, run.status, _blank(run.epoch), _blank(run.step), images]
+                [run.norm, run.seed, split, *metrics, run.status, _blank(run.epoch), _blank(run.step), images, *setting]
             )
     return buffer.getvalue()
 
@@ -44,7 +47,7 @@ def summary_json(study: Study, comparisons: tuple[Comparison, ...]) -> dict[str,
         "seeds": list(study.seeds),
         "command": study.command,
         "data": dict(study.data),
-        "variants": [_variant(study, norm) for norm in study.norms],
+        "variants": [_variant(study, norm) for norm in study.variants],
         "comparisons": [_comparison(one) for one in comparisons],
         "runs": [_run(run) for run in study.runs],
     }
@@ -130,5 +133,5 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and np.isfinite(value) else None
 
 
-def _blank(value: int | None) -> int | str:
-    return "" if value is None else value
+def _blank(value: float | None) -> str:
+    return "" if value is None else repr(value)

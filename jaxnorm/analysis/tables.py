@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxnorm.analysis.comparison import Comparison
 from jaxnorm.analysis.reference import comparable, references_for
-from jaxnorm.analysis.runs import SPLITS, Run, SplitResult, Study
+from jaxnorm.analysis.runs import SPLITS, Run, SplitResult, Study, setting_words
 from jaxnorm.analysis.words import DASH, duration, interval_points, number, p_value, percent, points, spread
 
 
@@ -51,7 +51,7 @@ class Table:
 
 def several_seeds(study: Study) -> bool:
     """Whether any variant has more than one finished seed."""
-    return any(len(study.finished(norm)) > 1 for norm in study.norms)
+    return any(len(study.finished(norm)) > 1 for norm in study.variants)
 
 
 def status_of(run: Run) -> str:
@@ -73,9 +73,8 @@ def status_of(run: Run) -> str:
             return "not started"
 
 
-def _states(study: Study, norm: str) -> str:
+def state_of(runs: Sequence[Run]) -> str:
     """One cell for all seeds of a variant."""
-    runs = study.of(norm)
     if len(runs) == 1:
         run = runs[0]
         if run.complete and run.epoch and run.num_epochs and run.epoch < run.num_epochs:
@@ -103,7 +102,7 @@ def results_table(study: Study) -> Table:
             columns += [Column("Difference", "Published study")]
     columns.append(Column("Status", numeric=False))
     rows = []
-    for norm in study.norms:
+    for norm in study.variants:
         runs = study.finished(norm)
         cells = [study.label(norm)]
         cells += [_spread(runs, "test", lambda f: f.accuracy, digits, 100)]
@@ -115,7 +114,7 @@ def results_table(study: Study) -> Table:
             if _comparable(study):
                 ours = [run.splits["test"].accuracy for run in runs]
                 cells += [points(float(np.mean(ours)) - known.test, 1) if known and ours else DASH]
-        rows.append(Row(norm, (*cells, _states(study, norm))))
+        rows.append(Row(norm, (*cells, state_of(study.of(norm)))))
     note = "Mean over the finished seeds, ± standard deviation on test." if several_seeds(study) else ""
     if references:
         note += " The published study's values: one seed each, standard error about 0.3 points."
@@ -130,13 +129,13 @@ def terminal_table(study: Study) -> Table:
     references = references_for(study.recipe)
     titles = ["Test %", "Val. %", "Train %", "F1 %", "Loss"] + (["Study %"] if references else [])
     rows = []
-    for norm in study.norms:
+    for norm in study.variants:
         runs, known = study.finished(norm), references.get(norm)
         cells = [study.label(norm), _spread(runs, "test", lambda f: f.accuracy, digits, 100)]
         cells += [_mean(runs, split, lambda f: f.accuracy, digits, 100) for split in ("validation", "train")]
         cells += [_mean(runs, "test", lambda f: f.macro_f1, digits, 100), _mean(runs, "test", lambda f: f.loss, 3)]
         cells += [percent(known.test) if known else DASH] if references else []
-        rows.append(Row(norm, (*cells, _states(study, norm))))
+        rows.append(Row(norm, (*cells, state_of(study.of(norm)))))
     columns = (Column("Variant", numeric=False), *map(Column, titles), Column("Status", numeric=False))
     note = "Accuracy on test, validation and train; macro F1 and loss on test."
     if several_seeds(study):
@@ -154,7 +153,7 @@ def metrics_tables(study: Study) -> list[Table]:
     found = []
     for split, title in zip(SPLITS, ("Training images", "Validation images", "Test images"), strict=True):
         rows = []
-        for norm in study.norms:
+        for norm in study.variants:
             runs = study.finished(norm)
             cells = [_spread(runs, split, value, digits, 100) for value in values]
             rows.append(Row(norm, (study.label(norm), *cells, _spread(runs, split, lambda f: f.loss, 3))))
@@ -165,7 +164,7 @@ def metrics_tables(study: Study) -> list[Table]:
 def reference_table(study: Study) -> Table | None:
     """Ours and the published study's, side by side; None on other data than the study's."""
     references = references_for(study.recipe)
-    norms = [norm for norm in study.norms if norm in references]
+    norms = [norm for norm in study.variants if norm in references]
     if not norms:
         return None
     parts: list[tuple[str, str, Callable[[SplitResult], float], str]] = [
@@ -214,9 +213,22 @@ def comparison_table(study: Study, comparisons: Sequence[Comparison]) -> Table |
     return Table("Paired comparisons", tuple(columns), tuple(rows), "Test accuracy, in points.")
 
 
+def cell_comparison_table(study: Study, comparisons: Sequence[tuple[tuple[str, ...], Comparison]]) -> Table | None:
+    """Paired differences in test accuracy within each setting; None where nothing can be paired."""
+    table = comparison_table(study, [one for _, one in comparisons])
+    if table is None:
+        return None
+    rows = []
+    for row, (tags, one) in zip(table.rows, comparisons, strict=True):
+        cells = [study.norm_label(one.norm), study.norm_label(one.baseline), setting_words(tags)]
+        rows.append(Row(one.norm, (*cells, *row.cells[2:])))
+    columns = (*table.columns[:2], Column("Setting", numeric=False), *table.columns[2:])
+    return Table(table.title, columns, tuple(rows), table.note)
+
+
 def class_f1_table(study: Study) -> Table | None:
     """F1 of every class on test, mean over the finished seeds."""
-    norms = [norm for norm in study.norms if study.finished(norm)]
+    norms = [norm for norm in study.variants if study.finished(norm)]
     if not norms:
         return None
     names = class_names(study)
@@ -232,7 +244,7 @@ def class_f1_table(study: Study) -> Table | None:
 def calibration_table(study: Study) -> Table | None:
     """Expected calibration error and negative log-likelihood from the saved test logits; None without any."""
     rows = []
-    for norm in study.norms:
+    for norm in study.variants:
         found = [run.predictions for run in study.finished(norm) if run.predictions is not None]
         if found:
             error = [one.expected_calibration_error() for one in found]
@@ -254,7 +266,7 @@ def calibration_table(study: Study) -> Table | None:
 def time_table(study: Study) -> Table | None:
     """Median seconds of an epoch, whole training time and parameters; None before any epoch has ended."""
     rows = []
-    for norm in study.norms:
+    for norm in study.variants:
         seconds = [epoch.seconds for run in study.of(norm) for epoch in run.epochs]
         if seconds:
             whole = [run.seconds for run in study.finished(norm) if run.seconds is not None]

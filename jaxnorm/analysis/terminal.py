@@ -7,8 +7,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxnorm.analysis.batch_tables import batch_terminal_table
+from jaxnorm.analysis.rates import chosen
 from jaxnorm.analysis.runs import read_study
-from jaxnorm.analysis.styles import INK, styles_for
+from jaxnorm.analysis.styles import INK, styles_of
 from jaxnorm.analysis.tables import terminal_table
 
 
@@ -18,8 +20,9 @@ def print_table(workdir: Path, console: Console) -> None:
     Raises:
         UserError: if `workdir` is no workdir, or holds a damaged file.
     """
-    study = read_study(workdir)
-    table, styles = terminal_table(study), styles_for(study.norms)
+    study = chosen(read_study(workdir))
+    styles = styles_of(study)
+    table = batch_terminal_table(study) if study.name == "batch_size_study" else terminal_table(study)
     shown = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -32,7 +35,7 @@ def print_table(workdir: Path, console: Console) -> None:
             Text(column.title),
             justify="right" if column.numeric else "left",
             no_wrap=column.numeric,
-            min_width=None if column.numeric else 11,
+            min_width=11 if column.title in ("Variant", "Status") else None,
         )
     for row in table.rows:
         # Text, not markup: a label in brackets is a label. Ink is dark, and so are many terminals.

@@ -24,6 +24,7 @@ The fields that all layers share:
     force_float32_reductions: False keeps the statistics of bfloat16 and float16 in that precision.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -33,13 +34,16 @@ from flax.typing import Array, Axes, Dtype, Initializer
 from jax import lax
 from jax.nn import initializers
 
-from jaxnorm.norms.moments import canonical_axes, combine, normalize, normalize_mixed
+from jaxnorm.norms.moments import Moments, canonical_axes, combine, normalize, normalize_mixed
 from jaxnorm.norms.variables import (
     active_axis_name,
+    average,
     feature_shape,
     finish,
+    ghosts,
     kept_shape,
     layer_moments,
+    of_each_image,
     prepare,
     running_statistics,
     scale_and_bias,
@@ -63,6 +67,8 @@ class BatchNorm(nn.Module):
         use_running_average: evaluate with the running statistics; may be given at the call instead.
         axis: the feature axis or axes, by default the last.
         momentum: weight of the old running value.
+        ghost_batch_size: in training, take statistics over parts of this many neighbouring samples instead of the whole
+            batch (Hoffer et al. 2017, https://arxiv.org/abs/1705.08741), and their average into the running ones.
 
     Raises:
         ValueError: in training, where a channel has exactly one value: the output would be the bias, whatever the
@@ -92,6 +98,7 @@ class BatchNorm(nn.Module):
     axis_index_groups: Any = None
     use_fast_variance: bool = True
     force_float32_reductions: bool = True
+    ghost_batch_size: int | None = None
 
     @nn.compact
     def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
@@ -102,10 +109,17 @@ class BatchNorm(nn.Module):
         running = running_statistics(self, work, feature_axes)
         if nn.merge_param("use_running_average", self.use_running_average, use_running_average):
             moments = running
-        else:
+        elif self.ghost_batch_size is None or self.is_initializing():
             _check_more_than_one_value(self, work, axes, mask)
             moments = layer_moments(self, work, axes, mask, axis_name=active_axis_name(self))
             update_running_statistics(self, moments)
+        else:
+            parts = ghosts(self, work)
+            _check_more_than_one_value(self, parts[0], axes, mask)
+            shown = None if mask is None else ghosts(self, jnp.broadcast_to(mask, work.shape))
+            ghostly = layer_moments(self, parts, tuple(axis + 1 for axis in axes), shown)
+            update_running_statistics(self, average(ghostly))
+            moments = of_each_image(ghostly, self.ghost_batch_size)
         scale, bias = scale_and_bias(self, work, feature_axes)
         return finish(self, normalize(work, moments, scale, bias, self.epsilon), x, scale, bias, void)
 
@@ -152,10 +166,18 @@ class BatchInstanceNorm(BatchNorm):
         instance = layer_moments(self, work, axes, mask)
         if nn.merge_param("use_running_average", self.use_running_average, use_running_average):
             batch = running
-        else:
+        elif self.ghost_batch_size is None or self.is_initializing():
             _check_more_than_one_value(self, work, (0, *axes), mask)
             batch = combine(instance, (0,), active_axis_name(self), self.axis_index_groups)
             update_running_statistics(self, batch)
+        else:
+            _check_more_than_one_value(self, work[: self.ghost_batch_size], (0, *axes), mask)
+            cut = functools.partial(ghosts, self)
+            counts = instance.count if mask is None else cut(instance.count)
+            parts = Moments(cut(instance.shift), cut(instance.offset), cut(instance.var), counts)
+            ghostly = combine(parts, (1,))
+            update_running_statistics(self, average(ghostly))
+            batch = of_each_image(ghostly, self.ghost_batch_size)
         scale, bias = scale_and_bias(self, work, feature_axes)
         gate = self.param("gate", self.gate_init, feature_shape(work, feature_axes), self.param_dtype)
         gate = (gate if self.train_gate else lax.stop_gradient(gate)).reshape(kept_shape(work, feature_axes))

@@ -4,11 +4,11 @@ Float32 knows a number to seven digits. The usual one-pass variance, E[x^2] - E[
 in 2 log10(mean / std) of them: at mean/std = 1e4 nothing is left. Here a value from the midst of the set, the
 `shift`, is subtracted first. That is exact for nearby values and changes neither the variance nor any gradient, and
 E[d^2] - E[d]^2 of d = x - shift loses little: no element of n lies further than sqrt(n - 1) standard deviations from
-their mean (Samuelson's inequality), and of three the median is taken, so that an outlier is rarely the one. Sums run
-over the positions of each sample and channel first, then over samples or channels: short sums keep their digits. Sets
-with a shift each, instances or devices, are put together as in Chan, Golub and LeVeque, "Algorithms for computing the
-sample variance" (1983). The mean stays the unevaluated sum `shift + offset`, because to round it once would cost more
-than everything above.
+their mean (Samuelson's inequality), and medians of three find one that is no outlier. Sums run over the positions of
+each sample and channel first, then over samples or channels: short sums keep their digits. Sets with a shift each,
+instances or devices, are put together as in Chan, Golub and LeVeque, "Algorithms for computing the sample variance"
+(1983). The mean stays the unevaluated sum `shift + offset`, because to round it once would cost more than everything
+above.
 """
 
 import math
@@ -22,6 +22,8 @@ from jax import lax
 
 MIN_BLOCK = 16
 """Sums of fewer values are not split, and coefficients are folded only where x has this many values for each."""
+MAX_BLOCK = 4096
+"""Sums of more values are split where they run over several axes: rounding errors grow with their length."""
 
 
 class Moments(NamedTuple):
@@ -71,7 +73,6 @@ def compute_moments(
     Returns:
         Moments in x's dtype (the variance of complex values is real); mean and variance of an empty set are zero.
     """
-
     if not use_fast_variance:
         return _two_pass(x, axes, num_groups, mask, axis_name, axis_index_groups)
     moments = _one_pass(x, axes, num_groups, mask)
@@ -87,12 +88,12 @@ def combine(parts: Moments, axes: tuple[int, ...], axis_name: Any = None, axis_i
 
     counts = parts.count
     if axes:
-        counts = jnp.broadcast_to(jnp.asarray(counts, parts.var.dtype), parts.var.shape)
+        counts = jnp.broadcast_to(jnp.asarray(counts, jnp.promote_types(parts.var.dtype, jnp.float32)), parts.var.shape)
     # Two sums, of which the first finds a shift for all sets: a single one would cancel, or need every set everywhere.
     count, rough = add((counts, counts * parts.mean))
-    shift = _rounded(rough / jnp.maximum(count, 1))
+    shift = _rounded((rough / jnp.maximum(count, 1)).astype(parts.shift.dtype))
     offset = (parts.shift - shift) + parts.offset
-    weight = counts / jnp.maximum(count, 1)
+    weight = jnp.asarray(counts / jnp.maximum(count, 1), parts.var.dtype)
     mean, square = add((weight * offset, weight * (parts.var + _abs_sq(offset))))
     return Moments(shift, mean, _variance(square, mean), count)
 
@@ -151,24 +152,24 @@ def _one_pass(x: jax.Array, axes: tuple[int, ...], num_groups: int | None, mask:
     def add(values: jax.Array) -> jax.Array:
         return _over(_sum, _sum(values, inner), outer, num_groups)
 
-    count: Any
+    def mean(total: jax.Array) -> jax.Array:
+        return (total / jnp.maximum(count, 1)).astype(total.dtype)
+
+    count = _count(x, axes, num_groups, mask)
     if mask is None:
-        count = float(_size(x.shape, axes, num_groups))
         shift = lax.stop_gradient(_over(_median, _median(x, inner), outer, num_groups))
         d = x - shift
     else:
         # Any element may be masked out, so the shift is a rough mean, for one more look at x.
-        count = add(jnp.broadcast_to(mask, x.shape).astype(x.real.dtype))
-        shift = _rounded(add(jnp.where(mask, x, 0)) / jnp.maximum(count, 1))
+        shift = _rounded(mean(add(jnp.where(mask, x, 0))))
         d = jnp.where(mask, x - shift, 0)
     total, square = _sum(d, inner), _sum(_abs_sq(d), inner)
     if outer:
         # Without the barrier XLA makes one long sum of the two short ones, which costs digits and time.
         total, square = lax.optimization_barrier((total, square))
         total, square = _over(_sum, total, outer, num_groups), _over(_sum, square, outer, num_groups)
-    count_or_one = jnp.maximum(count, 1)
-    offset = total / count_or_one
-    return Moments(shift, offset, _variance(square / count_or_one, offset), count)
+    offset = mean(total)
+    return Moments(shift, offset, _variance(mean(square), offset), count)
 
 
 def _two_pass(
@@ -179,25 +180,31 @@ def _two_pass(
     axis_name: Any,
     axis_index_groups: Any,
 ) -> Moments:
-    count: Any = float(_size(x.shape, axes, num_groups))
-    if mask is not None:
-        count = _over(_sum, jnp.broadcast_to(mask, x.shape).astype(x.real.dtype), axes, num_groups)
-    total = _psum(count, axis_name, axis_index_groups)
+    total = _psum(_count(x, axes, num_groups, mask), axis_name, axis_index_groups)
 
     def mean(values: jax.Array) -> jax.Array:
         values = values if mask is None else jnp.where(mask, values, 0)
-        return _psum(_over(_sum, values, axes, num_groups), axis_name, axis_index_groups) / jnp.maximum(total, 1)
+        values = _psum(_over(partial(jnp.sum, keepdims=True), values, axes, num_groups), axis_name, axis_index_groups)
+        return (values / jnp.maximum(total, 1)).astype(values.dtype)
 
     mu = mean(x)
     return Moments(mu, jnp.zeros_like(mu), mean(_abs_sq(x - mu)), total)
 
 
+def _count(x: jax.Array, axes: tuple[int, ...], num_groups: int | None, mask: jax.Array | None) -> Any:
+    """How many values each set has, in float32 at least: bfloat16 counts to 256."""
+    if mask is None:
+        return float(_size(x.shape, axes, num_groups))
+    dtype = jnp.promote_types(x.real.dtype, jnp.float32)
+    return _over(_sum, jnp.broadcast_to(mask, x.shape).astype(dtype), axes, num_groups)
+
+
 def _rounded(shift: jax.Array) -> jax.Array:
     """`shift` without a derivative and without its last bit, the same wherever the compiler computes it anew.
 
-    It does so in every fusion that uses `shift`, and may turn a product and a difference into one fused multiply-add, which
-    does not round in between. Two such shifts would differ by half a unit in the last place: at mean/std = 1e5, 4e-3
-    standard deviations. An integer operation in between rules that out (an optimization barrier does not).
+    It does so in every fusion that uses `shift`, and may turn a product and a difference into one fused multiply-add,
+    which does not round in between. Two such shifts would differ by half a unit in the last place: at mean/std = 1e5,
+    4e-3 standard deviations. An integer operation in between rules that out (an optimization barrier does not).
     """
     shift = lax.stop_gradient(shift)
     if jnp.iscomplexobj(shift):
@@ -248,7 +255,9 @@ def _psum(values: Any, axis_name: Any, axis_index_groups: Any) -> Any:
 
 
 def _sum(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    if axes != (x.ndim - 1,) or x.shape[-1] < MIN_BLOCK:
+    if len(axes) > 1 and _size(x.shape, axes, None) > MAX_BLOCK:
+        return _sum(lax.optimization_barrier(_sum(x, axes[1:])), axes[:1])
+    if axes != (x.ndim - 1,) or not MIN_BLOCK <= x.shape[-1] <= MAX_BLOCK // 4:
         return jnp.sum(x, axes, keepdims=True)
     # XLA sums along the last axis one value after the other on CPU; a product with ones takes the vector unit.
     ones = jnp.ones((x.shape[-1], 1), x.dtype)
@@ -256,21 +265,24 @@ def _sum(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     return lax.platform_dependent(x, ones, cpu=product, default=lambda x, _: jnp.sum(x, axes, keepdims=True))
 
 
-def _pick(x: jax.Array, axes: tuple[int, ...], numerator: int) -> jax.Array:
-    """The element numerator/4 of the way along each axis; zero where an axis is empty."""
-    if any(x.shape[axis] == 0 for axis in axes):
-        return jnp.zeros([1 if axis in axes else length for axis, length in enumerate(x.shape)], x.dtype)
-    start = [length * numerator // 4 if axis in axes else 0 for axis, length in enumerate(x.shape)]
-    stop = [at + 1 if axis in axes else x.shape[axis] for axis, at in enumerate(start)]
-    return lax.slice(x, start, stop)
-
-
 def _median(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """The median of three elements along `axes`, away from the borders, which padding makes unlike the rest."""
-    low, middle, high = (_pick(x, axes, numerator) for numerator in (1, 2, 3))
-    if jnp.iscomplexobj(x):
-        return middle
-    return jnp.maximum(jnp.minimum(low, high), jnp.minimum(jnp.maximum(low, high), middle))
+    """An element from the midst: of three along each axis the median, of those the median along the next, and so on.
+
+    The three lie away from the borders, which padding makes unlike the rest. Nothing is computed, only chosen, so the
+    compiler cannot round it differently in different places (see `_rounded`). Zero where an axis is empty.
+    """
+    for axis in axes:
+        length = x.shape[axis]
+        if length == 0:
+            x = jnp.zeros((*x.shape[:axis], 1, *x.shape[axis + 1 :]), x.dtype)
+            continue
+        positions = (length // 4, length // 2, length * 3 // 4)
+        low, middle, high = (lax.slice_in_dim(x, at, at + 1, axis=axis) for at in positions)
+        if jnp.iscomplexobj(x):
+            x = middle  # complex numbers have no order
+        else:
+            x = jnp.maximum(jnp.minimum(low, high), jnp.minimum(jnp.maximum(low, high), middle))
+    return x
 
 
 def _abs_sq(x: jax.Array) -> jax.Array:

@@ -54,6 +54,39 @@ def layer_moments(
     )
 
 
+def ghosts(layer: Any, array: Array) -> Array:
+    """An array (N, ...) cut into ghosts, (N / ghost_batch_size, ghost_batch_size, ...).
+
+    Raises:
+        ValueError: if the ghosts do not divide the batch, or statistics are to be combined across devices as well.
+    """
+    size = layer.ghost_batch_size
+    if size < 1 or array.shape[0] % size:
+        raise ValueError(f"ghost_batch_size must divide the batch of {array.shape[0]}, but is {size}; choose a divisor")
+    if layer.axis_name is not None:
+        raise ValueError(
+            f"a ghost lies on one device, but axis_name is {layer.axis_name!r}; set it or ghost_batch_size to None"
+        )
+    return array.reshape(-1, size, *array.shape[1:])
+
+
+def of_each_image(ghostly: Moments, size: int) -> Moments:
+    """The moments of each image's ghost: from (N / size, 1, ...) to (N, ...)."""
+
+    def spread(leaf: Array) -> Array:
+        return jnp.repeat(jnp.squeeze(leaf, 1), size, axis=0)
+
+    return Moments(spread(ghostly.shift), spread(ghostly.offset), spread(ghostly.var), ghostly.count)
+
+
+def average(ghostly: Moments) -> Moments:
+    """Mean of the ghosts' means and of their variances, each ghost weighing as many values as it counts."""
+    count = jnp.broadcast_to(jnp.asarray(ghostly.count, ghostly.var.dtype), ghostly.var.shape)
+    total = count.sum(axis=0)
+    mean, var = ((count * leaf).sum(axis=0) / jnp.maximum(total, 1) for leaf in (ghostly.mean, ghostly.var))
+    return Moments(mean, jnp.zeros_like(mean), var, total)
+
+
 def active_axis_name(layer: Any) -> Any:
     """The mapped axis, which need not exist while the layer is initialised."""
     return None if layer.is_initializing() else layer.axis_name

@@ -40,8 +40,39 @@ class RunDirectory:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What ``result.json`` says; None while the run is not finished."""
-        return read_json(self.path / "result.json")
+        """What ``result.json`` says; None while the run is not finished.
+
+        Raises:
+            UserError: if it is damaged.
+        """
+        result = read_json(self.path / "result.json")
+        if result is not None and not {"status", "epoch"} <= set(result):
+            raise UserError(
+                f"{self.path / 'result.json'} must hold a status and an epoch, but is damaged; {self._mend}"
+            )
+        return result
+
+    def check_whole(self) -> None:
+        """Checks that a complete run still has all it was written with.
+
+        Raises:
+            UserError: naming the file that is missing or damaged.
+        """
+        result = self.result
+        if result is None or result["status"] != "complete":
+            return
+        epochs = [row.get("epoch") for row in self.rows]
+        if epochs != list(range(1, result["epoch"] + 1)):
+            raise UserError(
+                f"{self.path / 'metrics.jsonl'} must hold epochs 1 to {result['epoch']}, but holds "
+                f"{str(epochs)[:40]}; {self._mend}"
+            )
+        if not (self.path / "predictions.npz").is_file():
+            raise UserError(f"{self.path / 'predictions.npz'} must stand beside result.json, but is gone; {self._mend}")
+
+    @property
+    def _mend(self) -> str:
+        return f"restore it, or delete the folder {self.path} to train this run again"
 
     @property
     def rows(self) -> list[Row]:
@@ -50,7 +81,11 @@ class RunDirectory:
             lines = (self.path / "metrics.jsonl").read_text().splitlines(keepends=True)
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        try:
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+        except ValueError as error:
+            path = self.path / "metrics.jsonl"
+            raise UserError(f"{path} must hold JSON lines, but is damaged ({error}); {self._mend}") from None
 
     def begin(self, config: Config, provenance: dict[str, Any]) -> None:
         """Makes the directory, or takes an unfinished one up again; an older outcome no longer stands."""
@@ -86,18 +121,21 @@ class RunDirectory:
         files.write_json(self.path / "result.json", result)
 
 
-def read_json(path: Path) -> Any | None:
-    """The content of a JSON file, or None if there is no such file.
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, or None if there is no such file.
 
     Raises:
-        UserError: if the file is not JSON.
+        UserError: if the file cannot be read or holds no JSON object.
     """
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise UserError(f"{path} must be JSON, but is damaged ({error}); restore or delete it") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} must be JSON, but is damaged or unreadable ({error}); restore it") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a JSON object, but holds {str(content)[:20]!r}; restore it")
+    return content
 
 
 def config_differences(found: dict[str, Any], wanted: Config) -> list[str]:

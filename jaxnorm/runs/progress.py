@@ -1,6 +1,9 @@
 """What a person sees while a study runs: a live bar in a terminal, plain lines elsewhere."""
 
+import os
+import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -9,6 +12,21 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from jaxnorm.config import Config
+
+
+class StudyConsole(Console):
+    """A console that falls silent, instead of ending the process, when nobody reads it any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Training goes on; what would be printed is dropped."""
+        self.quiet = True
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def say(console: Console, line: str) -> None:
+    """Prints a line as it stands: a log keeps one line per line, and brackets in a path are no markup."""
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 class Display:
@@ -54,15 +72,21 @@ class Display:
     ) -> None:
         self._bar.stop()
 
-    def begin(self, config: Config, step: int) -> None:
-        """A run starts, or goes on after `step` steps."""
-        self._config, self._step, self._latest = config, step, None
+    def begin(self, config: Config, steps_per_epoch: int) -> None:
+        """A run is taken up."""
+        self._config, self._steps_per_epoch = config, steps_per_epoch
+        self._step, self._latest, self._result = 0, None, ""
         self._runs_begun += 1
         self._runs_left -= 1
         self._describe("compiling")
         if not self.live:
-            where = f", going on after step {step}" if step else ""
-            self._say(f"{config.name}: compiling{where}")
+            self._say("compiling")
+
+    def resume(self, step: int) -> None:
+        """The run goes on after `step` steps."""
+        self._step = step
+        if step and not self.live:
+            self._say(f"going on after step {step}")
 
     def stepped(self, step: int) -> None:
         """The run has done `step` steps."""
@@ -73,16 +97,18 @@ class Display:
         self._latest = now
         self._done += step - self._step
         self._step = step
+        self._describe(f"epoch {-(-step // self._steps_per_epoch)}/{self._config.last_epoch}{self._result}")
         if self._task is not None:
             self._bar.update(self._task, completed=self._done, left=self._left())
 
     def epoch(self, row: dict[str, Any]) -> None:
         """The run has finished an epoch."""
-        of = f"epoch {row['epoch']}/{self._config.last_epoch}"
-        self._describe(f"{of}  val {_percent(row['val_accuracy'])}")
+        self._result = f"  val {_percent(row['val_accuracy'])}"
+        if row["epoch"] == self._config.last_epoch:
+            self._describe(f"final evaluation{self._result}")
         if not self.live:
             words = (
-                f"{self._config.name}: {of}",
+                f"epoch {row['epoch']}/{self._config.last_epoch}",
                 f"train loss {row['train_loss']:.4f}",
                 f"train {_percent(row['train_accuracy'])}",
                 f"val loss {row['val_loss']:.4f}",
@@ -94,7 +120,7 @@ class Display:
 
     def end(self, outcome: str) -> None:
         """The run is over; `outcome` says how in a few words."""
-        self._say(f"{self._config.name}: {outcome}")
+        self._say(outcome)
 
     def skip(self, steps: int) -> None:
         """`steps` steps that were planned will not be done: a run ended early."""
@@ -106,9 +132,8 @@ class Display:
         if self._task is not None:
             self._bar.update(self._task, description=escape(f"{self._config.name}  {words}"))
 
-    def _say(self, line: str) -> None:
-        # soft_wrap: a log keeps one line per line, however wide its terminal was.
-        self.console.print(escape(line), highlight=False, soft_wrap=True)
+    def _say(self, words: str) -> None:
+        say(self.console, f"{self._config.name}: {words}")
 
     def _left(self) -> str:
         if self._stepped == 0:

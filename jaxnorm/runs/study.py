@@ -1,6 +1,5 @@
 """Runs a grid of configurations: skips what is complete, goes on after a failure, stops when asked."""
 
-import dataclasses
 import time
 import traceback
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from jaxnorm.errors import UserError
 from jaxnorm.norms.registry import NORMS
 from jaxnorm.runs.directory import RunDirectory
 from jaxnorm.runs.estimate import seconds_for
-from jaxnorm.runs.progress import Display, duration
+from jaxnorm.runs.progress import Display, duration, say
 from jaxnorm.runs.provenance import command, provenance
 from jaxnorm.runs.signals import StopRequest
 from jaxnorm.runs.workdir import Workdir
@@ -44,7 +43,7 @@ class DirectoryRecord:
         step = int(restored["step"])
         self.directory.cut(step)
         self.rows = self.directory.rows
-        self._display.begin(self._config, step)
+        self._display.resume(step)
         return restored, seconds
 
     def save(self, numbers: dict[str, Any], seconds: float) -> None:
@@ -98,6 +97,7 @@ def run_study(configs: Sequence[Config], dataset: Dataset, workdir: Workdir, *, 
     steps = {config: len(dataset.train.label) // config.batch_size * config.last_epoch for config in todo}
     with StopRequest() as stop, Display(console, sum(steps.values()), len(todo)) as display:
         for config in todo:
+            display.begin(config, len(dataset.train) // config.batch_size)
             display.skip(steps[config] - _steps_left(workdir, config, steps[config]))
             try:
                 run_one(config, dataset, workdir, display, stop)
@@ -108,7 +108,7 @@ def run_study(configs: Sequence[Config], dataset: Dataset, workdir: Workdir, *, 
             if result.get("status") != "complete":
                 display.skip(steps[config] - result.get("step", 0))
     if stop.signal is not None:
-        console.print(f"To go on: {command()}", highlight=False, soft_wrap=True, markup=False)
+        say(console, f"To go on: {command()}")
         return stop.exit_code
     statuses = {(workdir.directory(config).result or {}).get("status") for config in configs}
     return CRASHED if "crashed" in statuses else DIVERGED if "diverged" in statuses else COMPLETE
@@ -125,7 +125,7 @@ def run_one(config: Config, dataset: Dataset, workdir: Workdir, display: Display
     except (Stopped, UserError):
         raise
     except Exception as error:
-        words = f"{type(error).__name__}: {error}".splitlines()[0]
+        words = " ".join(f"{type(error).__name__}: {error}".split())
         files.write_text(directory.path / "crash.txt", traceback.format_exc())
         step = record.rows[-1]["step"] if record.rows else 0
         epoch = record.rows[-1]["epoch"] if record.rows else 0
@@ -186,21 +186,26 @@ def announce(configs: Sequence[Config], dataset: Dataset, workdir: Workdir, cons
     todo = [config for config in configs if not workdir.is_finished(config)]
     first = configs[0]
     of = "" if first.last_epoch == first.num_epochs else f" (of a schedule of {first.num_epochs})"
-    images = len(dataset.train.label)
+    sizes = ", ".join(map(str, dict.fromkeys(config.batch_size for config in configs)))
+    seeds = [str(seed) for seed in dict.fromkeys(config.seed for config in configs)]
     lines = [
-        f"Data: {dataset.description}, {images:,} training images, from {dataset.source}",
-        f"Plan: {len(configs)} runs of {first.last_epoch} epochs{of}, batch size {first.batch_size}: "
+        f"Data: {dataset.description}, {len(dataset.train):,} training images, from {dataset.source}",
+        f"Plan: {_counted(len(configs), 'run')} of {_counted(first.last_epoch, 'epoch')}{of}, batch size {sizes}: "
         + ", ".join(dict.fromkeys(config.norm for config in configs))
-        + f"; seeds {', '.join(map(str, dict.fromkeys(config.seed for config in configs)))}",
+        + f"; seeds {', '.join(seeds if len(seeds) <= 10 else [*seeds[:9], '...', seeds[-1]])}",
         f"Into: {workdir.path}",
     ]
     if len(todo) < len(configs):
-        lines.append(f"Done: {len(configs) - len(todo)} of {len(configs)} runs are complete and stay as they are")
+        lines.append(f"Done: {len(configs) - len(todo)} of {_counted(len(configs), 'run')}, left as they are")
     if todo:
-        seconds = seconds_for([dataclasses.replace(config) for config in todo], dataset)
-        lines.append(f"Time: about {duration(seconds)} on {jax.devices()[0].platform.upper()}")
+        seconds = seconds_for(todo, dataset)
+        lines.append(f"Time: training takes about {duration(seconds)} on {jax.devices()[0].platform.upper()}")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(console, line)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def check(configs: Sequence[Config], dataset: Dataset, workdir: Workdir) -> None:
@@ -211,7 +216,8 @@ def check(configs: Sequence[Config], dataset: Dataset, workdir: Workdir) -> None
     """
     for config in configs:
         check_fits(config, dataset)
-    workdir.check(configs, dataset.fingerprint)
+    workdir.check(configs)
+    workdir.check_data(dataset.fingerprint)
 
 
 def _steps_left(workdir: Workdir, config: Config, total: int) -> int:

@@ -40,23 +40,22 @@ class Workdir:
         """A run's checkpoints."""
         return Checkpoints(self.path / config.name / "checkpoints")
 
-    def check(self, configs: Sequence[Config], fingerprint: str) -> None:
+    def check(self, configs: Sequence[Config]) -> None:
         """Checks, without touching anything, that the runs may be added to or continued in this folder.
 
         Raises:
-            UserError: if the path is no folder, holds something else, another study, or runs that differ from what is
-                wanted in more than norms, seeds and a later stop; the differences are listed.
+            UserError: if the path is no folder, holds something else, another study, damaged results, or runs that
+                differ from what is wanted in more than norms, seeds and a later stop; the differences are listed.
         """
-        if not self.path.exists():
+        if not self._is_folder():
             return
-        if not self.path.is_dir():
-            raise UserError(f"the workdir must be a folder, but {self.path} is a file; choose another --workdir")
         study = read_json(self.path / "study.json")
         if study is None:
-            if any(child.name not in (".lock", ".lock.holder") for child in self.path.iterdir()):
+            others = sorted(child.name for child in self.path.iterdir() if not child.name.startswith("."))
+            if others:
                 raise UserError(
-                    f"the workdir must be new, empty or a study's, but {self.path} holds other files; "
-                    "choose another --workdir"
+                    f"the workdir must be new, empty or a study's, but {self.path} holds other files ({others[0]!r}) "
+                    "and no study.json; choose another --workdir"
                 )
             return
         if study.get("study") != self.study:
@@ -65,16 +64,54 @@ class Workdir:
                 "choose another --workdir"
             )
         differences = list(dict.fromkeys(text for config in configs for text in self._differences(config, study)))
-        for child in sorted(self.path.glob("*/provenance.json")):
-            data = (read_json(child) or {}).get("data", {})
-            if data.get("fingerprint") != fingerprint:
-                differences.append(f"data: fingerprint {str(data.get('fingerprint'))[:12]} -> {fingerprint[:12]}")
-                break
         if differences:
             raise UserError(
                 f"{self.path} holds runs of another configuration ({'; '.join(differences)}); "
                 "choose another --workdir or the flags it was made with"
             )
+        for config in configs:
+            directory = self.directory(config)
+            directory.check_whole()
+            result = directory.result
+            if result and result["status"] == "complete" and result["epoch"] > config.last_epoch:
+                raise UserError(
+                    f"{config.name} in {self.path} is trained to epoch {result['epoch']}, but --stop-after-epoch "
+                    f"{config.stop_after_epoch} asks for less; raise it or choose another --workdir"
+                )
+
+    def check_data(self, fingerprint: str) -> None:
+        """Checks that the runs in the folder were trained on the same data.
+
+        Raises:
+            UserError: if not.
+        """
+        for path in sorted(self.path.glob("*/provenance.json")):
+            found = str((read_json(path) or {}).get("data", {}).get("fingerprint"))
+            if found != fingerprint:
+                raise UserError(
+                    f"{self.path} holds runs on other data (fingerprint {found[:12]}... -> {fingerprint[:12]}...); "
+                    "choose another --workdir or the data it was made with"
+                )
+
+    def _is_folder(self) -> bool:
+        try:
+            if self.path.is_dir():
+                return True
+            if self.path.is_symlink() and not self.path.exists():
+                raise UserError(f"the workdir must be a folder, but {self.path} links to nothing; mend the link")
+            if self.path.exists():
+                raise UserError(f"the workdir must be a folder, but {self.path} is a file; choose another --workdir")
+            for parent in self.path.absolute().parents:
+                if parent.exists() and not parent.is_dir():
+                    raise UserError(
+                        f"the workdir must lie in a folder, but {parent} is a file; choose another --workdir"
+                    )
+        except OSError as error:
+            raise UserError(
+                f"the workdir must be a usable path, but {str(self.path)[:80]!r} is not ({error.strerror}); choose "
+                "another --workdir"
+            ) from None
+        return False
 
     def _differences(self, config: Config, study: dict[str, Any]) -> list[str]:
         # Runs of a folder share one recipe but for what the study varies, so a new run is held against that, too.
@@ -84,9 +121,6 @@ class Workdir:
             differences += config_differences(found, config)
         if tuple(study.get("varied", ())) != self.varied:
             differences.append(f"varied: {study.get('varied', [])} -> {list(self.varied)}")
-        result = self.directory(config).result
-        if result and result["status"] == "complete" and result["epoch"] > config.last_epoch:
-            differences.append(f"{config.name} has already been trained to epoch {result['epoch']}, not less")
         return differences
 
     def is_finished(self, config: Config) -> bool:
@@ -113,7 +147,8 @@ class Workdir:
                 "seeds": list(dict.fromkeys([*before["seeds"], *(config.seed for config in configs)])),
                 "grid": {f"{name}s": list(dict.fromkeys(run[name] for run in runs.values())) for name in self.varied},
                 "runs": list(runs.values()),
-                "command": command,
+                # Together they give all that the folder holds.
+                "command": "\n".join(dict.fromkeys([*before.get("command", "").splitlines(), command])),
             },
         )
 

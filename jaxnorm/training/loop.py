@@ -15,7 +15,7 @@ from jaxnorm.config import Config
 from jaxnorm.data.dataset import Dataset, Split
 from jaxnorm.errors import UserError
 from jaxnorm.models import ResNet14
-from jaxnorm.norms.registry import NORMS
+from jaxnorm.norms.registry import NORMS, with_ghosts
 from jaxnorm.training.evaluation import EVAL_BATCH_SIZE, evaluate
 from jaxnorm.training.features import feature_quantiles, layer_quantiles
 from jaxnorm.training.metrics import Metrics, measure
@@ -224,7 +224,10 @@ def on_device(split: Split, dataset: Dataset) -> Images:
 def initial_state(config: Config, dataset: Dataset) -> TrainState:
     """The state of a run before its first step."""
     steps_per_epoch = len(dataset.train.label) // config.batch_size
-    model = ResNet14(norm=NORMS[config.norm], num_classes=dataset.num_classes, weights=config.init)
+    norm = NORMS[config.norm]
+    if config.ghost_batch_size is not None:
+        norm = with_ghosts(config.norm, config.ghost_batch_size)
+    model = ResNet14(norm=norm, num_classes=dataset.num_classes, weights=config.init)
     tx = make_optimizer(config.peak_learning_rate, config.gate_lr_multiplier, config.num_epochs, steps_per_epoch)
     return create_state(model, tx, config.seed, dataset.image_shape)
 

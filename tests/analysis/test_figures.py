@@ -11,11 +11,13 @@ from PIL import Image
 
 from jaxnorm.analysis import curves, quantiles
 from jaxnorm.analysis.figures import _PLANS, draw_figures, figure_names
+from jaxnorm.analysis.rates import chosen
 from jaxnorm.analysis.runs import read_study
 from jaxnorm.analysis.sheet import NARROW, RC, WIDE
 from jaxnorm.analysis.styles import DIVERGED, styles_for
 from jaxnorm.analysis.svg import to_inline, to_svg
 
+COMPARED = ["test_accuracy", "accuracy", "loss", "sanity_check", "feature_quantiles", "gate_histograms", "gate_paths"]
 FATES = {("none", 0): ("diverged", 0), ("gn", 0): ("diverged", 5), ("in", 0): ("unfinished", 7)}
 
 
@@ -25,7 +27,7 @@ def drawn(session_workdir):
 
 
 def test_every_figure_is_a_valid_png_and_svg(drawn):
-    assert [figure.name for figure in drawn] == list(figure_names())
+    assert [figure.name for figure in drawn] == COMPARED
     for figure in drawn:
         image = np.asarray(Image.open(io.BytesIO(figure.png)).convert("L"))
         assert image.shape[1] == 1536 and image.std() > 5
@@ -94,28 +96,48 @@ def test_no_figure_without_data(make_workdir, options, expected):
     assert [figure.name for figure in draw_figures(read_study(make_workdir(**options)))] == expected
 
 
+def test_each_study_has_its_figures(features_workdir, batches_workdir, rates_workdir):
+    def possible(workdir):
+        study = read_study(workdir)
+        return {plan.name for plan in _PLANS if plan.possible(study if plan.every_rate else chosen(study))}
+
+    features, batches, rates = map(possible, (features_workdir, batches_workdir, rates_workdir))
+    layers = {"pooled_histograms", "last_convolution", "convolution_histograms", "layers"}
+    assert features == {*COMPARED, *layers} - {"sanity_check"}
+    assert batches == {"batch_sizes", "ghosts", "batch_curves_fixed", "batch_curves_linear", "batch_time"}
+    assert rates == {"test_accuracy", "accuracy", "loss", "feature_quantiles", "learning_rates"}
+    assert features | batches | rates | {"sanity_check"} == set(figure_names())
+
+
 @pytest.mark.parametrize("layout", [WIDE, NARROW])
-def test_nothing_leaves_the_sheet_and_no_words_overlap(session_workdir, layout):
+@pytest.mark.parametrize("kind", ["curves", "features", "batches", "rates"])
+def test_nothing_leaves_the_sheet_and_no_words_overlap(request, session_workdir, kind, layout):
     # bold and plain DejaVu Sans is among the widest fonts: what fits here fits with any a browser may take
-    study = read_study(session_workdir("curves", fates=FATES))
-    import matplotlib.style
-
-    from jaxnorm.analysis.sheet import RC
-
+    workdir = session_workdir("curves", fates=FATES) if kind == "curves" else request.getfixturevalue(f"{kind}_workdir")
+    study = read_study(workdir)
     with matplotlib.style.context(["default", RC]):
         for plan in _PLANS:
-            figure = plan.draw(study, layout)
+            shown = study if plan.every_rate else chosen(study)
+            if not plan.possible(shown):
+                continue
+            figure = plan.draw(shown, layout)
             figure.draw_without_rendering()
             width, height = figure.bbox.width, figure.bbox.height
-            boxes = [text.get_window_extent() for text in figure.texts]
+            boxes = [(text, text.get_window_extent()) for text in figure.texts]
             for axis in figure.axes:
                 texts = [axis.title, axis._left_title, axis.xaxis.label, *axis.texts]
-                for ticks, (low, high) in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, sorted(axis.get_ylim()))):
-                    texts += [tick.label1 for tick in ticks.get_major_ticks() if low <= tick.get_loc() <= high]
-                boxes += [text.get_window_extent() for text in texts if text.get_text() and text.get_visible()]
-            for index, box in enumerate(boxes):
-                assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, plan.name
-                assert not any(box.overlaps(other) for other in boxes[:index]), plan.name
+                for ticks, (low, high) in (
+                    (axis.xaxis, sorted(axis.get_xlim())),
+                    (axis.yaxis, sorted(axis.get_ylim())),
+                ):
+                    shown_ticks = [tick for tick in ticks.get_major_ticks() if low <= tick.get_loc() <= high]
+                    texts += [tick.label1 for tick in shown_ticks if tick.label1.get_visible()]
+                boxes += [(text, text.get_window_extent()) for text in texts if text.get_text() and text.get_visible()]
+            for index, (text, box) in enumerate(boxes):
+                what = f"{plan.name}: {text.get_text()}"
+                assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, what
+                clash = [other.get_text() for other, theirs in boxes[:index] if box.overlaps(theirs)]
+                assert not clash, f"{what} lies on {clash}"
 
 
 def test_hostile_names_are_drawn_as_they_are(make_workdir):

@@ -12,6 +12,7 @@ from jaxnorm.analysis.markdown import fenced, markdown
 from jaxnorm.analysis.report import print_table, write_report
 from jaxnorm.errors import UserError
 
+COMPARED = ("test_accuracy", "accuracy", "loss", "sanity_check", "feature_quantiles", "gate_histograms", "gate_paths")
 FATES = {
     ("none", 0): ("diverged", 0),
     ("gn", 0): ("diverged", 5),
@@ -82,11 +83,7 @@ def test_everything_is_written_whole(session_workdir):
     names = {path.name for path in workdir.iterdir() if path.is_file()}
     assert names == {"study.json", "summary.csv", "summary.json", "report.html", "report.md"}
     figures = {path.name for path in (workdir / "figures").iterdir()}
-    assert figures == {
-        f"{name}.{form}"
-        for name in ("test_accuracy", "accuracy", "loss", "sanity_check", "feature_quantiles")
-        for form in ("png", "svg")
-    }
+    assert figures == {f"{name}.{form}" for name in COMPARED for form in ("png", "svg")}
     for link in re.findall(r"\]\((.*?)\)", (workdir / "report.md").read_text()):
         assert (workdir / link).is_file()
 

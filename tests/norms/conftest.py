@@ -66,6 +66,12 @@ def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]
 
 
+@pytest.fixture(params=[*CASES, "mixed"])
+def any_case(request: pytest.FixtureRequest, mixed: Callable[..., Any]) -> Callable[..., Any]:
+    """Each of the five layers, by a function of its fields."""
+    return mixed if request.param == "mixed" else CASES[request.param].layer
+
+
 @pytest.fixture
 def cases() -> dict[str, Case]:
     return CASES

@@ -50,7 +50,7 @@ def step(layer, variables, x, mask, cotangent):
 def one_device(build, masked):
     x, mask, cotangent = data()
     layer = build()
-    variables = layer.init(jax.random.key(0), x)
+    variables = jax.jit(layer.init)(jax.random.key(0), x)
     mask = mask if masked else np.ones_like(mask)
     return variables, jax.jit(functools.partial(step, layer, variables))(x, mask if masked else None, cotangent)
 
@@ -93,7 +93,7 @@ def test_groups_of_devices_have_statistics_of_their_own(build, masked):
     x, mask, cotangent = data()
     layer = build(axis_name="data", axis_index_groups=[[0, 1], [2, 3]])
     single = build()
-    variables = single.init(jax.random.key(0), x)
+    variables = jax.jit(single.init)(jax.random.key(0), x)
     run = jax.shard_map(
         functools.partial(step, layer, variables),
         mesh=mesh(),
@@ -102,9 +102,10 @@ def test_groups_of_devices_have_statistics_of_their_own(build, masked):
         check_vma=False,  # jax cannot check groups
     )
     y, _, d_x = jax.jit(run)(x, mask if masked else None, cotangent)
+    alone = jax.jit(functools.partial(step, single, variables))
     for half in (slice(0, 4), slice(4, 8)):
         part = mask[half] if masked else None
-        own_y, _, own_d_x = step(single, variables, x[half], part, cotangent[half])
+        own_y, _, own_d_x = alone(x[half], part, cotangent[half])
         assert_same((y[half], d_x[half]), (own_y, own_d_x))
 
 
@@ -125,15 +126,14 @@ def test_positions_of_a_sample_may_lie_on_several_devices(cases, name, masked):
     mask = mask.copy()
     mask[..., 0, 0, :] = True  # no empty sample
     layer = cases[name].layer(axis_name="row")
-    variables = layer.init(jax.random.key(0), x)
-    apply = jax.vmap(
-        lambda x, mask: layer.apply(variables, x, mask=mask), in_axes=(1, 1), out_axes=1, axis_name="row"
-    )  # one row of each image per replica
-    expected = cases[name].layer().apply(variables, x, mask=mask if masked else None)
+    variables = jax.jit(layer.init)(jax.random.key(0), x)
+    apply = jax.vmap(lambda x, mask: layer.apply(variables, x, mask=mask), (1, 1), 1, axis_name="row")
+    expected = jax.jit(cases[name].layer().apply)(variables, x, mask=mask if masked else None)
     rows = np.expand_dims(x, 2), np.expand_dims(mask, 2) if masked else None
-    assert_same(jnp.squeeze(apply(*rows), 2), expected)
+    # one row of each image per replica
+    assert_same(jnp.squeeze(jax.jit(apply)(*rows), 2), expected)
 
 
 def test_initialisation_needs_no_mapped_axis(cases, build):
     for layer in (build(axis_name="data"), cases["layer"].layer(axis_name="data")):
-        layer.init(jax.random.key(0), data()[0])
+        jax.eval_shape(layer.init, jax.random.key(0), data()[0])

@@ -101,6 +101,6 @@ def test_an_id_that_is_no_directory_name_is_refused(registry, id):
 def test_a_taken_id_and_a_build_that_cannot_be_called_are_refused(registry):
     with pytest.raises(UserError, match="'bn' is registered as 'Batch norm'"):
         register_norm("bn", build_identity)
-    with pytest.raises(UserError, match="must be callable"):
+    with pytest.raises(UserError, match="must take the keywords"):
         register_norm("mine", "jaxnorm.norms")
     assert "mine" not in registry

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def begun(workdir, *configs, **result):
 
 
 def test_checking_touches_nothing(workdir):
-    workdir.check([CONFIG], DATA)
+    workdir.check([CONFIG])
     assert not workdir.path.exists()
 
 
@@ -43,7 +44,7 @@ def test_more_norms_and_seeds_and_a_later_stop_are_welcome(workdir):
     first = dataclasses.replace(CONFIG, stop_after_epoch=2)
     begun(workdir, first)
     more = [dataclasses.replace(CONFIG, norm=norm, seed=seed) for norm in ("bn", "gn") for seed in (0, 1)]
-    workdir.check(more, DATA)
+    workdir.check(more)
     workdir.describe(more, preset="quick", command="")
     study = json.loads((workdir.path / "study.json").read_text())
     assert (study["norms"], study["seeds"]) == (["bn", "gn"], [0, 1])
@@ -55,32 +56,68 @@ def test_any_other_difference_is_refused_and_listed_for_old_runs_and_new_ones(wo
     begun(workdir, CONFIG)
     other = dataclasses.replace(CONFIG, norm=norm, batch_size=64, learning_rate=0.3)
     with pytest.raises(UserError, match=r"batch_size: 32 -> 64; learning_rate: 0.1 -> 0.3"):
-        workdir.check([other], DATA)
+        workdir.check([other])
 
 
 def test_other_data_are_refused(workdir):
     begun(workdir, CONFIG)
-    with pytest.raises(UserError, match="data: fingerprint ffff"):
-        workdir.check([CONFIG], "e" * 64)
+    with pytest.raises(UserError, match="other data .fingerprint ffff"):
+        workdir.check_data("e" * 64)
+
+
+def finish_files(workdir, epochs):
+    directory = workdir.directory(CONFIG)
+    for epoch in range(1, epochs + 1):
+        directory.append({"epoch": epoch, "step": epoch})
+    (directory.path / "predictions.npz").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("metrics.jsonl", '{"epoch": 2}\n', r"metrics.jsonl must hold epochs 1 to 12, but holds \[2\]"),
+        ("metrics.jsonl", "{\n", "metrics.jsonl must hold JSON lines"),
+        ("predictions.npz", None, "predictions.npz must stand beside result.json, but is gone"),
+        ("result.json", "{}", "result.json must hold a status and an epoch"),
+        ("result.json", "[1]", "result.json must hold a JSON object"),
+        ("config.json", "{", "config.json must be JSON"),
+    ],
+)
+def test_a_finished_run_whose_files_are_damaged_is_not_believed(workdir, name, content, words):
+    begun(workdir, CONFIG, status="complete", epoch=12)
+    finish_files(workdir, 12)
+    workdir.check([CONFIG])
+    path = workdir.directory(CONFIG).path / name
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(UserError, match=words):
+        workdir.check([CONFIG])
 
 
 def test_less_epochs_than_already_trained_are_refused(workdir):
     begun(workdir, CONFIG, status="complete", epoch=12)
-    with pytest.raises(UserError, match="already been trained to epoch 12"):
-        workdir.check([dataclasses.replace(CONFIG, stop_after_epoch=3)], DATA)
+    finish_files(workdir, 12)
+    with pytest.raises(UserError, match="is trained to epoch 12, but --stop-after-epoch 3 asks for less"):
+        workdir.check([dataclasses.replace(CONFIG, stop_after_epoch=3)])
 
 
 def test_another_study_and_a_folder_of_other_things_and_a_file_are_refused(workdir, tmp_path):
     begun(workdir, CONFIG)
     with pytest.raises(UserError, match="must belong to batch_size_study, but .* holds 'compare_norms'"):
-        Workdir(workdir.path, study="batch_size_study").check([CONFIG], DATA)
+        Workdir(workdir.path, study="batch_size_study").check([CONFIG])
     with pytest.raises(UserError, match="holds other files"):
-        Workdir(tmp_path, study="compare_norms").check([CONFIG], DATA)
+        Workdir(tmp_path, study="compare_norms").check([CONFIG])
     with pytest.raises(UserError, match="is a file"):
-        Workdir(workdir.path / "study.json", study="compare_norms").check([CONFIG], DATA)
+        Workdir(workdir.path / "study.json", study="compare_norms").check([CONFIG])
+    with pytest.raises(UserError, match="must lie in a folder, but .*study.json is a file"):
+        Workdir(workdir.path / "study.json" / "sub", study="compare_norms").check([CONFIG])
+    with pytest.raises(UserError, match="must be a usable path"):
+        Workdir(workdir.path / ("x" * 300), study="compare_norms").check([CONFIG])
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="links to nothing"):
+        Workdir(tmp_path / "link", study="compare_norms").check([CONFIG])
     (workdir.path / "study.json").write_text("{")
     with pytest.raises(UserError, match="study.json must be JSON"):
-        workdir.check([CONFIG], DATA)
+        workdir.check([CONFIG])
 
 
 @pytest.mark.parametrize(
@@ -144,12 +181,64 @@ def test_a_line_cut_short_is_not_a_line_and_rows_are_cut_back_to_a_step(tmp_path
     assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
 
 
+def test_hidden_files_do_not_keep_a_folder_from_being_used(workdir):
+    workdir.path.mkdir()
+    (workdir.path / ".DS_Store").write_text("")
+    workdir.check([CONFIG])
+
+
+def test_runs_may_differ_in_what_the_study_varies_and_in_nothing_else(tmp_path):
+    workdir = Workdir(tmp_path / "study", study="batch_size_study", varied=("batch_size",))
+    configs = [dataclasses.replace(CONFIG, batch_size=size, tags=(f"bs{size}",)) for size in (8, 16)]
+    begun(workdir, *configs)
+    study = json.loads((workdir.path / "study.json").read_text())
+    assert study["grid"] == {"batch_sizes": [8, 16]}
+    assert [run["name"] for run in study["runs"]] == ["bn-bs8-seed0", "bn-bs16-seed0"]
+    more = dataclasses.replace(CONFIG, batch_size=4, tags=("bs4",))
+    workdir.check([more])
+    with pytest.raises(UserError, match="learning_rate: 0.1 -> 0.3"):
+        workdir.check([dataclasses.replace(more, learning_rate=0.3)])
+    with pytest.raises(UserError, match="varied: "):
+        dataclasses.replace(workdir, varied=()).check([more])
+
+
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_signal_is_a_request_and_the_handlers_come_back(number, code):
     before = signal.getsignal(number)
     with StopRequest() as stop:
         assert stop.signal is None
-        signal.raise_signal(number)
-        assert signal.getsignal(number) == signal.SIG_DFL, "a second one ends the process at once"
+        for _ in range(2):  # what a terminal and `timeout` send twice at once is one request
+            signal.raise_signal(number)
+        wait_for(lambda: stop.signal is not None)
     assert (stop.signal, stop.exit_code) == (number, code)
     assert signal.getsignal(number) == before
+
+
+def wait_for(condition):
+    until = time.monotonic() + 30
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert condition()
+
+
+def test_a_second_signal_ends_the_process_though_it_is_deep_in_other_work():
+    program = (
+        "import ctypes\n"
+        "from jaxnorm.runs.signals import StopRequest\n"
+        "with StopRequest():\n"
+        "    print('entered', flush=True)\n"
+        "    libc = ctypes.CDLL(None)\n"
+        "    for _ in range(60): libc.usleep(1_000_000)\n"  # as a compilation: outside of Python
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    options = dict(env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen([sys.executable, "-c", program], **options) as process:
+        assert process.stdout.readline() == "entered\n"
+        process.send_signal(signal.SIGINT)
+        line = process.stderr.readline() or process.stderr.readline()
+        while "once more ends at once" not in line:
+            line = process.stderr.readline()
+        time.sleep(1)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 130

@@ -1,0 +1,85 @@
+"""Ghosts against a loop over sub-batches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnorm.errors import UserError
+from jaxnorm.norms.layers import BatchInstanceNorm, BatchNorm
+from jaxnorm.norms.registry import NORMS, with_ghosts
+
+LAYERS = [BatchNorm, BatchInstanceNorm]
+X = jax.random.normal(jax.random.key(0), (12, 5, 4, 3)) * jnp.arange(1.0, 13).reshape(12, 1, 1, 1) + 3
+
+
+def variables_of(layer):
+    variables = layer.init(jax.random.key(1), X, use_running_average=False)
+    params = {
+        name: 0.3 + 0.5 * jax.random.uniform(jax.random.key(2), leaf.shape)
+        for name, leaf in variables["params"].items()
+    }
+    return {**variables, "params": params}
+
+
+def apply(layer, variables, x, mask=None):
+    y, updated = layer.apply(variables, x, use_running_average=False, mask=mask, mutable=["batch_stats"])
+    return y, updated["batch_stats"]
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+@pytest.mark.parametrize("size", [1, 2, 4, 12])
+@pytest.mark.parametrize("masked", [False, True])
+def test_ghosts_equal_a_loop_over_the_parts_in_values_statistics_and_gradients(cls, size, masked):
+    layer, plain = cls(momentum=0.9, ghost_batch_size=size), cls(momentum=0.9)
+    variables = variables_of(plain)
+    mask = jax.random.bernoulli(jax.random.key(3), 0.7, X.shape) if masked else None
+    parts = [slice(start, start + size) for start in range(0, 12, size)]
+
+    def loop(variables, x):
+        return [apply(plain, variables, x[part], None if mask is None else mask[part]) for part in parts]
+
+    y, statistics = apply(layer, variables, X, mask)
+    expected = loop(variables, X)
+    np.testing.assert_allclose(y, jnp.concatenate([part for part, _ in expected]), atol=2e-6)
+    counts = np.stack([np.full(3, size * 20) if mask is None else mask[part].sum((0, 1, 2)) for part in parts])
+    for name in ("mean", "var"):
+        average = np.average(np.stack([updated[name] for _, updated in expected]), axis=0, weights=counts)
+        np.testing.assert_allclose(statistics[name], average, rtol=1e-5)
+
+    weight = jax.random.normal(jax.random.key(4), X.shape)
+    together = jax.grad(lambda v, x: (weight * apply(layer, v, x, mask)[0]).sum(), argnums=(0, 1))(variables, X)
+    apart = jax.grad(lambda v, x: (weight * jnp.concatenate([part for part, _ in loop(v, x)])).sum(), argnums=(0, 1))(
+        variables, X
+    )
+    for got, want in zip(jax.tree.leaves(together), jax.tree.leaves(apart), strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-5)
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+def test_one_ghost_is_the_whole_batch_and_evaluation_knows_no_ghosts(cls):
+    plain, ghostly = cls(), cls(ghost_batch_size=3)
+    variables = variables_of(plain)
+    np.testing.assert_allclose(
+        apply(cls(ghost_batch_size=12), variables, X)[0], apply(plain, variables, X)[0], atol=2e-6
+    )
+    np.testing.assert_array_equal(
+        ghostly.apply(variables, X, use_running_average=True), plain.apply(variables, X, use_running_average=True)
+    )
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+def test_what_ghosts_cannot_be(cls):
+    variables = variables_of(cls())
+    with pytest.raises(ValueError, match="must divide the batch of 12, but is 5"):
+        apply(cls(ghost_batch_size=5), variables, X)
+    with pytest.raises(ValueError, match="a ghost lies on one device"):
+        apply(cls(ghost_batch_size=3, axis_name="batch"), variables, X)
+
+
+def test_only_norms_with_batch_statistics_of_ours_have_ghosts():
+    assert with_ghosts("bin_frozen", 4)(train=True).ghost_batch_size == 4
+    assert with_ghosts("bn", 4) is with_ghosts("bn", 4)
+    for norm in set(NORMS) - {"bn", "bin", "bin_frozen"}:
+        with pytest.raises(UserError, match=f"but the norm is {norm}"):
+            with_ghosts(norm, 4)
