@@ -62,14 +62,12 @@ def draw_gate_histograms(study: Study, layout: Layout) -> Figure:
 def draw_gate_paths(study: Study, layout: Layout) -> Figure:
     """Gates over training by part of the network: median and band above, the share at either end below."""
     parts, styles = groups(study), styles_of(study)
-    columns = len(parts) if layout.wide else min(2, len(parts))
+    columns = len(parts) if layout.wide else 1 + (len(parts) % 2 == 0)  # a row must hold one kind: it has one scale
     entries = [
         Entry("share of channels at 1", Style(INK, "")),
         Entry("share of channels at 0", Style(INK, "", DOTTED)),
     ]
-    order = [(name, kind) for name in parts for kind in ("gate", "share")]
-    if layout.wide:
-        order.sort(key=lambda one: one[1])  # gates in the first row, shares in the second
+    order = [(name, kind) for kind in ("gate", "share") for name in parts]
     figure, axes = _sheet(study, layout, "Gates over training", len(order), columns, 1.5, entries)
     for index, (axis, (name, kind)) in enumerate(zip(axes, order, strict=True)):
         for variant, paths in gate_paths(study).items():

@@ -121,8 +121,11 @@ def draw_rates(study: Study, layout: Layout) -> Figure:
 
 
 def _ranking(rate: float, own: Sequence[float], there: Sequence[float]) -> str:
-    pairs = [(i, j) for i in range(len(own)) for j in range(i)]
-    same = sum((own[i] - own[j]) * (there[i] - there[j]) > 0 for i, j in pairs)
+    products = [(own[i] - own[j]) * (there[i] - there[j]) for i in range(len(own)) for j in range(i)]
+    pairs = [product for product in products if product != 0]  # a tie on either side ranks nothing
+    same = sum(product > 0 for product in pairs)
+    if not pairs:
+        return f"At {rate:g} for all, no two norms can be ranked."
     tau = float(stats.kendalltau(own, there).statistic)
     if same == len(pairs):
         return f"At {rate:g} for all, the norms rank exactly as at their own rates: the ranking survives."

@@ -24,7 +24,7 @@ def plain_log_ticks(axis: Axes) -> None:
     span = math.log10(high / low)
     steps = (1, 1.5, 2, 3, 4, 5, 7) if span < 0.8 else (1, 2, 3, 5) if span < 1.2 else (1, 2, 5) if span < 4 else (1,)
     axis.set_yticks([step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high])
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}" if span < 4 else power_of_ten(y)))
     axis.yaxis.set_minor_formatter(NullFormatter())
     axis.set_yticks([], minor=True)
 

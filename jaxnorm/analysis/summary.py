@@ -69,7 +69,7 @@ def _variant(study: Study, norm: str) -> dict[str, Any]:
             "validation": reference.validation,
             "test": reference.test,
             "test_macro_f1": reference.test_macro_f1,
-            "comparable": bool(runs) and all(comparable(study.recipe, run.epoch) for run in runs),
+            "comparable": bool(runs) and all(comparable(run.settings, run.epoch) for run in runs),
         }
     return found
 

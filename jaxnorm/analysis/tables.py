@@ -309,7 +309,7 @@ def class_names(study: Study) -> list[str]:
 
 def _comparable(study: Study) -> bool:
     finished = [run for run in study.runs if run.complete]
-    return bool(finished) and all(comparable(study.recipe, run.epoch) for run in finished)
+    return bool(finished) and all(comparable(run.settings, run.epoch) for run in finished)
 
 
 def _spread(

@@ -157,7 +157,7 @@ def _one_pass(x: jax.Array, axes: tuple[int, ...], num_groups: int | None, mask:
 
     count = _count(x, axes, num_groups, mask)
     if mask is None:
-        shift = lax.stop_gradient(_over(_median, _median(x, inner), outer, num_groups))
+        shift = lax.stop_gradient(_representative(x, inner, outer, num_groups))
         d = x - shift
     else:
         # Any element may be masked out, so the shift is a rough mean, for one more look at x.
@@ -192,7 +192,7 @@ def _two_pass(
 
 
 def _count(x: jax.Array, axes: tuple[int, ...], num_groups: int | None, mask: jax.Array | None) -> Any:
-    """How many values each set has, in float32 at least: bfloat16 counts to 256."""
+    """How many values each set has, in float32 at least: float16 counts to 65504."""
     if mask is None:
         return float(_size(x.shape, axes, num_groups))
     dtype = jnp.promote_types(x.real.dtype, jnp.float32)
@@ -257,7 +257,7 @@ def _psum(values: Any, axis_name: Any, axis_index_groups: Any) -> Any:
 def _sum(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     if len(axes) > 1 and _size(x.shape, axes, None) > MAX_BLOCK:
         return _sum(lax.optimization_barrier(_sum(x, axes[1:])), axes[:1])
-    if axes != (x.ndim - 1,) or not MIN_BLOCK <= x.shape[-1] <= MAX_BLOCK // 4:
+    if axes != (x.ndim - 1,) or not MIN_BLOCK <= x.shape[-1] <= MAX_BLOCK // 8:
         return jnp.sum(x, axes, keepdims=True)
     # XLA sums along the last axis one value after the other on CPU; a product with ones takes the vector unit.
     ones = jnp.ones((x.shape[-1], 1), x.dtype)
@@ -265,11 +265,29 @@ def _sum(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     return lax.platform_dependent(x, ones, cpu=product, default=lambda x, _: jnp.sum(x, axes, keepdims=True))
 
 
-def _median(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """An element from the midst: of three along each axis the median, of those the median along the next, and so on.
+def _representative(x: jax.Array, inner: tuple[int, ...], outer: tuple[int, ...], num_groups: int | None) -> jax.Array:
+    """One element of each set, near its middle and no lonely outlier; zero where a set is empty.
 
-    The three lie away from the borders, which padding makes unlike the rest. Nothing is computed, only chosen, so the
-    compiler cannot round it differently in different places (see `_rounded`). Zero where an axis is empty.
+    Nothing is computed, only chosen, so the compiler cannot round it differently in different places (see `_rounded`).
+    Where there is more than one axis the last choice, among three medians, is a reduction, which XLA stores: medians it
+    would fuse into x - shift and choose anew for every element of x.
+    """
+    if inner == (x.ndim - 1,) and 0 < x.shape[-1] < 64 and not outer:
+        # Neighbours in memory, where choosing costs most; and in a short set every element is near enough.
+        return lax.slice_in_dim(x, x.shape[-1] // 2, x.shape[-1] // 2 + 1, axis=-1)
+    *middle, last = inner or (None,)
+    if last is None or not (middle or outer) or x.shape[last] == 0:
+        return _over(_median, _median(x, inner), outer, num_groups)
+    step = max(x.shape[last] // 4, 1)
+    few = lax.slice_in_dim(x, x.shape[last] // 4, x.shape[last] // 4 + min(2 * step + 1, x.shape[last]), step, last)
+    medians = _median(_over(_median, few, outer, num_groups), tuple(middle))
+    return lax.slice_in_dim(medians, 0, 1, axis=last) if jnp.iscomplexobj(x) else jnp.min(medians, last, keepdims=True)
+
+
+def _median(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Of three elements along each axis the median, of those the median along the next, and so on.
+
+    The three lie away from the borders, which padding makes unlike the rest.
     """
     for axis in axes:
         length = x.shape[axis]
