@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: compare test lint format clean
+.PHONY: compare test test-report lint format clean
 
 compare: .venv/study
 	$(BIN)/python experiments/compare_norms.py $(ARGS)
 
 test: .venv/test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+
+test-report: .venv/test
+	$(BIN)/python -m pytest -m browser tests/analysis $(ARGS)
 
 lint: .venv/test
 	$(BIN)/ruff check .

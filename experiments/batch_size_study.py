@@ -12,7 +12,7 @@ noise of small batches without their small steps.
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import tyro
 

@@ -115,6 +115,13 @@ def _split(study: Study, loss: Loss) -> str:
         f"{percent(kinds['evaluation_batch'])} % with the evaluation batch's own. "
     )
     against = f"against batch size {large.batch_size}"
+    already = batches.mean(large.with_statistics("precise_128")) or 0.0
+    already -= batches.mean(large.with_statistics("running")) or 0.0
+    if already > 2 * error:
+        start += (
+            f"But at batch size {large.batch_size} itself the running averages cost {number(100 * already, 1)} points "
+            "against precise statistics: in so few steps they lag behind the weights, and comparing with them misleads. "
+        )
     if loss.whole <= 2 * error:
         return start + (
             f"{sentence(against)} that is a change of {points(-loss.whole, 1)} points with running averages: no loss "

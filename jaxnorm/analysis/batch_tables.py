@@ -89,7 +89,7 @@ def loss_table(study: Study) -> Table | None:
         "In all: with running averages. Training: with precise statistics from batches of 128. Averages: the rest, "
         "which recomputed statistics bring back."
     )
-    return Table("Where small batches lose", columns, tuple(rows), note) if rows else None
+    return Table("Against the largest batch", columns, tuple(rows), note) if rows else None
 
 
 def ghost_table(study: Study) -> Table | None:

@@ -25,9 +25,9 @@ def chosen(study: Study) -> Study:
     """The study with each norm only at the rate with the highest mean validation accuracy after the last epoch.
 
     Rates with more finished seeds come first: one at which a seed diverged is not better for it. Where batch sizes or
-    other settings vary as well, each has its own choice. A study of one rate is returned as it is.
+    other settings vary as well, each has its own choice. A study that varies no rate is returned as it is.
     """
-    if not varies_rates(study):
+    if not study.grid.get("learning_rates"):
         return study
     best = {_place(run): rate for run in study.runs if (rate := _best(study, run)) is not None}
     kept = [run for run in study.runs if best.get(_place(run), run.learning_rate) == run.learning_rate]

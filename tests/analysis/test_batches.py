@@ -70,6 +70,14 @@ def test_what_is_training_and_what_only_averages(make_grid, running, precise, pa
     assert words in " ".join(batch_prose.lead(study))
 
 
+def test_averages_that_lag_at_the_largest_batch_are_named(make_grid):
+    workdir = make_grid("batches", norms=("bn",), rules=("fixed",))
+    set_statistics(workdir, "bn-bs128-seed0", 0.2, 0.9)
+    set_statistics(workdir, "bn-bs8-seed0", 0.7, 0.86)
+    words = " ".join(batch_prose.lead(read_study(workdir)))
+    assert "But at batch size 128 itself the running averages cost 70.0 points" in words
+
+
 def test_one_seed_says_that_it_cannot_show_the_noise(make_grid, batches_workdir):
     assert "nothing here shows how far another seed would lie" in batch_prose.noise(read_study(batches_workdir))
     two = read_study(make_grid("batches", seeds=(0, 1), rules=("fixed",)))

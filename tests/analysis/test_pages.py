@@ -38,7 +38,7 @@ def test_the_batch_size_page(batches_workdir):
     assert "Batch norm, batch size 8, linear rate" in text and "One seed each" in text
     assert "batch_size 128 8 2" in text and "lr_rule fixed linear" in text and "ghost_batch_size 8 2" in text
     assert "<details>" in (batches_workdir / "report.html").read_text()
-    for title in ("Where small batches lose", "Whose statistics: test", "Time of an epoch"):
+    for title in ("Against the largest batch", "Whose statistics: test", "Time of an epoch"):
         assert f"### {title}" in twin
 
 

@@ -59,6 +59,11 @@ def test_one_rate_is_no_control(make_workdir):
     assert chosen(study) is study and rates_table(study) is None and about_rates(study) == []
 
 
+def test_one_rate_of_a_grid_is_the_chosen_one(make_grid):
+    study = chosen(read_study(make_grid("rates", rates=(0.3,))))
+    assert study.variants == ("none", "bn", "gn") and rates_table(study) is None
+
+
 def test_a_norm_without_a_finished_run_is_shown(make_grid):
     fates = {f"none{tag}-seed0": ("diverged", 1) for tag in ("-lr0.03", "", "-lr0.3")}
     study = read_study(make_grid("rates", fates=fates))
