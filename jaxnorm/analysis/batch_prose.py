@@ -120,7 +120,7 @@ def _split(study: Study, loss: Loss) -> str:
     if already > 2 * error:
         start += (
             f"But at batch size {large.batch_size} itself the running averages cost {number(100 * already, 1)} points "
-            "against precise statistics: in so few steps they lag behind the weights, and comparing with them misleads. "
+            "against precise ones: in so few steps they lag behind the weights, and comparing with them misleads. "
         )
     if loss.whole <= 2 * error:
         return start + (

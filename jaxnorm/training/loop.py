@@ -285,7 +285,10 @@ def conclude(
                 test_logits = logits
         if config.evaluate_statistics:
             key = jax.random.fold_in(jax.random.key(config.seed), 3)
-            statistics = evaluate_statistics(state.model, state.variables, images, config.batch_size, key)
+            # Batches of a ghost's size are ghosts: without them, the last one may be smaller.
+            model = state.model.clone(norm=NORMS[config.norm])
+            own_size = config.ghost_batch_size or config.batch_size
+            statistics = evaluate_statistics(model, state.variables, images, own_size, key)
     return Result(
         status="complete" if diverged_at < 0 else "diverged",
         step=int(state.step),

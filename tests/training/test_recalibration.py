@@ -105,6 +105,13 @@ def test_a_run_evaluates_its_weights_under_all_four_and_changes_nothing(tiny):
     assert result.statistics["precise"]["test"]["loss"] != result.statistics["running"]["test"]["loss"]
 
 
+def test_ghosts_are_evaluated_as_batches_of_their_size_though_they_do_not_divide_the_split(tiny):
+    config = Config(norm="bn", batch_size=10, ghost_batch_size=5, num_epochs=1, evaluate_statistics=True)
+    result = train(config, tiny)
+    assert result.statistics["evaluation_batch"]["test"]["num_images"] == 7
+    assert result.statistics["running"]["test"]["accuracy"] == result.splits["test"].accuracy
+
+
 def test_norms_without_batch_statistics_have_nothing_to_compare(tiny):
     state = initial_state(Config(norm="gn"), tiny)
     splits = {name: on_device(getattr(tiny, name), tiny) for name in ("train", "validation", "test")}
