@@ -269,7 +269,7 @@ def _representative(x: jax.Array, inner: tuple[int, ...], outer: tuple[int, ...]
     """One element of each set, near its middle and no lonely outlier; zero where a set is empty.
 
     Nothing is computed, only chosen, so the compiler cannot round it differently in different places (see `_rounded`).
-    Where there is more than one axis the last choice, among three medians, is a reduction, which XLA stores: medians it
+    Where there is more than one axis the last choice, among four medians, is a reduction, which XLA stores: medians it
     would fuse into x - shift and choose anew for every element of x.
     """
     if inner == (x.ndim - 1,) and 0 < x.shape[-1] < 64 and not outer:
@@ -278,10 +278,14 @@ def _representative(x: jax.Array, inner: tuple[int, ...], outer: tuple[int, ...]
     *middle, last = inner or (None,)
     if last is None or not (middle or outer) or x.shape[last] == 0:
         return _over(_median, _median(x, inner), outer, num_groups)
-    step = max(x.shape[last] // 4, 1)
-    few = lax.slice_in_dim(x, x.shape[last] // 4, x.shape[last] // 4 + min(2 * step + 1, x.shape[last]), step, last)
+    length = x.shape[last]
+    few = x if length < 4 else lax.slice_in_dim(x, length // 8, length // 8 + 3 * (length // 4) + 1, length // 4, last)
     medians = _median(_over(_median, few, outer, num_groups), tuple(middle))
-    return lax.slice_in_dim(medians, 0, 1, axis=last) if jnp.iscomplexobj(x) else jnp.min(medians, last, keepdims=True)
+    if jnp.iscomplexobj(x):
+        return lax.slice_in_dim(medians, 0, 1, axis=last)
+    if length >= 4:  # of two pairs the larger minimum: a minimum alone would lie low
+        medians = jnp.min(medians.reshape(*medians.shape[:last], 2, 2, *medians.shape[last + 1 :]), last)
+    return jnp.max(medians, last, keepdims=True)
 
 
 def _median(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
