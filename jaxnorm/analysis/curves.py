@@ -28,6 +28,7 @@ Value = Callable[[Epoch], float]
 
 
 def draw_accuracy(study: Study, layout: Layout) -> Figure:
+    """Accuracy of every variant over the epochs, training beside validation, on shared axes."""
     figure, axes = _curve_sheet(study, layout, "Accuracy over training")
     values = (lambda e: 100 * e.train_accuracy, lambda e: 100 * e.val_accuracy)
     for axis, title, value in zip(axes, ("Training accuracy (%)", "Validation accuracy (%)"), values, strict=True):
@@ -38,6 +39,7 @@ def draw_accuracy(study: Study, layout: Layout) -> Figure:
 
 
 def draw_loss(study: Study, layout: Layout) -> Figure:
+    """Cross entropy of every variant over the epochs, training beside validation, on a logarithmic axis."""
     figure, axes = _curve_sheet(study, layout, "Loss over training")
     values = (lambda e: drawable(e.train_loss), lambda e: drawable(e.val_loss))
     for axis, title, value in zip(axes, ("Training loss", "Validation loss"), values, strict=True):
@@ -119,6 +121,7 @@ def _steps_per_epoch(study: Study) -> float | None:
 
 
 def draw_sanity(study: Study, layout: Layout) -> Figure:
+    """The library's batch norm against ours: loss, validation accuracy and their difference."""
     styles = styles_of(study)
     library, own = SANITY_PAIR
     entries = [Entry(legend_text(study, norm), styles[norm]) for norm in (own, library)]

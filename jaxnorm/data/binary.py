@@ -130,7 +130,8 @@ def _read_member(
         raise UserError(f"{name} must be a regular file, but is a link, a folder or a device; {_AGAIN}")
     _check_size(name, member.size, release, _AGAIN)
     file = tar.extractfile(member)
-    assert file is not None  # regular members always have one
+    if file is None:
+        raise UserError(f"{name} must have content, but has none; {_AGAIN}")
     with file:
         part.reshape(-1)[:] = np.frombuffer(file.read(), np.uint8)
     check_labels(part, name)

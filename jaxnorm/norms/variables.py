@@ -43,6 +43,7 @@ def layer_moments(
     axis_name: Any = None,
     num_groups: int | None = None,
 ) -> Moments:
+    """`compute_moments` with the layer's own settings."""
     return compute_moments(
         x,
         axes,
@@ -93,6 +94,7 @@ def active_axis_name(layer: Any) -> Any:
 
 
 def scale_and_bias(layer: Any, x: Array, feature_axes: tuple[int, ...]) -> tuple[Array | None, Array | None]:
+    """The parameters that the layer has, shaped to broadcast against x; None for one it lacks."""
     shape, kept = feature_shape(x, feature_axes), kept_shape(x, feature_axes)
     scale = layer.param("scale", layer.scale_init, shape, layer.param_dtype).reshape(kept) if layer.use_scale else None
     bias = layer.param("bias", layer.bias_init, shape, layer.param_dtype).reshape(kept) if layer.use_bias else None
@@ -100,6 +102,7 @@ def scale_and_bias(layer: Any, x: Array, feature_axes: tuple[int, ...]) -> tuple
 
 
 def running_statistics(layer: Any, x: Array, feature_axes: tuple[int, ...]) -> Moments:
+    """The collection `batch_stats`, mean 0 and variance 1 at first, shaped to broadcast against x."""
     shape, kept = feature_shape(x, feature_axes), kept_shape(x, feature_axes)
     dtype = jnp.float32 if layer.force_float32_reductions else layer.param_dtype
     mean = layer.variable("batch_stats", "mean", jnp.zeros, shape, dtype).value.reshape(kept)
@@ -108,6 +111,7 @@ def running_statistics(layer: Any, x: Array, feature_axes: tuple[int, ...]) -> M
 
 
 def update_running_statistics(layer: Any, batch: Moments) -> None:
+    """running = momentum * running + (1 - momentum) * batch, where the batch has values; nothing in initialisation."""
     if layer.is_initializing() or (isinstance(batch.count, float) and not batch.count):
         return
     for name, value in (("mean", batch.mean), ("var", batch.var)):
@@ -128,6 +132,7 @@ def finish(layer: Any, y: Array, x: Array, scale: Array | None, bias: Array | No
 
 
 def feature_shape(x: Array, feature_axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a parameter: x's lengths on the feature axes."""
     return tuple(x.shape[axis] for axis in feature_axes)
 
 
