@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,16 +60,16 @@ def damage(path, how):
 
 
 @pytest.mark.parametrize("how", ["flip", "truncate", "delete"])
-def test_damage_to_any_file_is_found_and_the_older_checkpoint_used(tmp_path, how):
-    reference = Checkpoints(tmp_path / "reference")
-    reference.save(2, tree_at(2), 0.0)
-    for index in range(len(files_of(reference, 2))):
-        checkpoints = Checkpoints(tmp_path / f"{how}{index}")
-        checkpoints.save(1, tree_at(1), 0.0)
-        checkpoints.save(2, tree_at(2), 0.0)
-        path = files_of(checkpoints, 2)[index]
-        damage(path, how)
-        assert int(checkpoints.restore(TREE)[0]["step"]) == 1, path
+def test_damage_to_any_file_is_found_and_the_older_checkpoint_used(checkpoints, tmp_path, how):
+    checkpoints.save(1, tree_at(1), 0.0)
+    checkpoints.save(2, tree_at(2), 0.0)
+    # Orbax does not always write the same number of files: each copy is of one and the same save.
+    for path in files_of(checkpoints, 2):
+        copy = Checkpoints(tmp_path / "copy")
+        shutil.copytree(checkpoints.folder, copy.folder)
+        damage(copy.folder / path.relative_to(checkpoints.folder), how)
+        assert int(copy.restore(TREE)[0]["step"]) == 1, path
+        shutil.rmtree(copy.folder)
 
 
 def test_if_none_can_be_trusted_it_stops_and_says_which_file(checkpoints):
