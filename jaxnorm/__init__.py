@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jaxnorm.config import PRESETS as PRESETS
     from jaxnorm.config import Config as Config
     from jaxnorm.errors import UserError as UserError
+    from jaxnorm.models.convolution import Conv as Conv
     from jaxnorm.models.resnet import ResNet as ResNet
     from jaxnorm.models.resnet import ResNet14 as ResNet14
     from jaxnorm.norms.layers import BatchInstanceNorm as BatchInstanceNorm
@@ -36,6 +37,7 @@ _HOMES = {
     "PRESETS": "jaxnorm.config",
     "Config": "jaxnorm.config",
     "UserError": "jaxnorm.errors",
+    "Conv": "jaxnorm.models.convolution",
     "ResNet": "jaxnorm.models.resnet",
     "ResNet14": "jaxnorm.models.resnet",
     "BatchInstanceNorm": "jaxnorm.norms.layers",

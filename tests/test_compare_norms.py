@@ -1,8 +1,6 @@
 """The driver as a person runs it: real processes on the embedded digits."""
 
-import csv
-import importlib.util
-import json
+import functools
 import os
 import pty
 import re
@@ -10,45 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jaxnorm import command_line
+from tests.drivers import FAST, ROOT, content, drive, driver_here, environment, path_of, summary
 
-ROOT = Path(__file__).resolve().parent.parent
-DRIVER = ROOT / "experiments" / "compare_norms.py"
-# Large batches: few steps, and the program is compiled quickly.
-FAST = ["--batch-size", "256", "--num-epochs", "2"]
-
-
-def environment(tmp_path):
-    clean = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PYTHONPATH")}
-    return {**clean, "XDG_CACHE_HOME": str(tmp_path / "cache"), "COLUMNS": "100"}
-
-
-def compare(tmp_path, *arguments, timeout=300):
-    """Runs the driver in an empty folder; its standard output and error are no terminal."""
-    return subprocess.run(
-        [sys.executable, str(DRIVER), *map(str, arguments)],
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-
-
-def content(workdir, run):
-    folder = workdir / run
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{**row, "seconds": 0} for row in rows], json.loads((folder / "result.json").read_text())
-
-
-def summary(workdir):
-    with (workdir / "summary.csv").open() as file:
-        return list(csv.DictReader(file))
+DRIVER = path_of("compare_norms")
+compare = functools.partial(drive, "compare_norms")
 
 
 @pytest.fixture(scope="module")
@@ -212,23 +179,7 @@ BAD_INPUT = [
 
 @pytest.fixture
 def compare_here(tmp_path, monkeypatch, capsys):
-    """Runs the driver in this process, where jax is loaded already, in an empty folder."""
-    spec = importlib.util.spec_from_file_location("compare_norms", DRIVER)
-    driver = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "compare_norms", driver)  # tyro reads the flags' docstrings from its source
-    spec.loader.exec_module(driver)
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def compare(*arguments):
-        monkeypatch.setattr(sys, "argv", [str(DRIVER), *arguments])
-        with pytest.raises(SystemExit) as left:
-            command_line.run(driver.main)
-        return left.value.code, capsys.readouterr().err, [path.name for path in folder.iterdir()]
-
-    return compare
+    return driver_here("compare_norms", tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("arguments, words", BAD_INPUT, ids=[" ".join(each[0])[:30] for each in BAD_INPUT])

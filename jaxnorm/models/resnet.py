@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxnorm.models.convolution import Conv
+
 Weights = Literal["torch", "he"]
 
 
@@ -56,10 +58,10 @@ def conv(
     weights: Weights = "torch",
     dtype: Any = None,
     name: str | None = None,
-) -> nn.Conv:
+) -> Conv:
     """A convolution as the study has it: one pixel of padding on every side of a 3x3, none at a 1x1, with a bias."""
     kernel_init, bias_init = initializers(weights, kernel_size**2 * in_features)
-    return nn.Conv(
+    return Conv(
         features,
         (kernel_size, kernel_size),
         strides=(strides, strides),

@@ -1,0 +1,69 @@
+"""The drivers as a person runs them: real processes, or the same code in this one where jax is loaded already."""
+
+import csv
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxnorm import command_line
+
+ROOT = Path(__file__).resolve().parent.parent
+# Large batches: few steps, and the program is compiled quickly.
+FAST = ["--batch-size", "256", "--num-epochs", "2"]
+
+
+def path_of(driver):
+    return ROOT / "experiments" / f"{driver}.py"
+
+
+def environment(tmp_path):
+    clean = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PYTHONPATH")}
+    return {**clean, "XDG_CACHE_HOME": str(tmp_path / "cache"), "COLUMNS": "100"}
+
+
+def drive(driver, tmp_path, *arguments, timeout=300):
+    """Runs a driver in an empty folder; its standard output and error are no terminal."""
+    return subprocess.run(
+        [sys.executable, str(path_of(driver)), *map(str, arguments)],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def driver_here(driver, tmp_path, monkeypatch, capsys):
+    """A function that runs a driver in this process, in a new folder: its exit code, standard error, what is left."""
+    spec = importlib.util.spec_from_file_location(driver, path_of(driver))
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, driver, module)  # tyro reads the flags' docstrings from its source
+    spec.loader.exec_module(module)
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(path_of(driver)), *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            command_line.run(module.main)
+        return left.value.code, capsys.readouterr().err, [path.name for path in folder.iterdir()]
+
+    return run
+
+
+def content(workdir, run):
+    folder = workdir / run
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{**row, "seconds": 0} for row in rows], json.loads((folder / "result.json").read_text())
+
+
+def summary(workdir):
+    with (workdir / "summary.csv").open() as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,70 @@
+"""The batch-size study as a person runs it."""
+
+import json
+import re
+
+import pytest
+
+from tests.drivers import content, drive, driver_here, summary
+
+SMALL = ["--batch-sizes", "256", "64", "--num-epochs", "1"]
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("studied")
+    finished = drive("batch_size_study", tmp_path, *SMALL, "--lr-rules", "linear", "--ghost-batch-sizes", "16")
+    assert finished.returncode == 0, finished.stderr
+    return tmp_path / "runs" / "batch_size_study", finished
+
+
+def test_every_side_of_the_study_has_its_run(studied):
+    workdir, finished = studied
+    plain = {f"{norm}-bs{size}-linear-seed0" for norm in ("bn", "gn") for size in (256, 64)}
+    assert {path.name for path in workdir.glob("*-seed0")} == plain | {"bn-bs256-ghost16-seed0"}
+    assert len(summary(workdir)) == 15
+    for size, rate in ((256, 0.2), (64, 0.05)):
+        rows, _ = content(workdir, f"bn-bs{size}-linear-seed0")
+        assert rows[0]["learning_rate"] == pytest.approx(rate)
+        assert rows[0]["step"] == 1077 // size
+    page = (workdir / "report.html").read_text()
+    assert page.count("<svg") >= 3
+    assert "Batch norm" in finished.stdout
+
+
+def test_batch_norms_are_evaluated_under_other_statistics_and_group_norm_has_none(studied):
+    workdir, _ = studied
+    result = json.loads((workdir / "bn-bs64-linear-seed0" / "result.json").read_text())
+    assert set(result["statistics"]) == {"running", "precise", "precise_128", "evaluation_batch"}
+    assert not json.loads((workdir / "gn-bs64-linear-seed0" / "result.json").read_text())["statistics"]
+
+
+def test_a_workdir_of_another_study_is_refused(studied, tmp_path):
+    workdir, _ = studied
+    before = sorted(path.name for path in workdir.rglob("*"))
+    finished = drive("feature_evolution", tmp_path, "--workdir", workdir, timeout=60)
+    assert finished.returncode == 2
+    assert "must belong to feature_evolution, but" in finished.stderr
+    assert sorted(path.name for path in workdir.rglob("*")) == before
+
+
+BAD_INPUT = [
+    (["--ghost-batch-sizes", "24"], "ghost_batch_size must divide .*128.*but is 24"),
+    (["--ghost-batch-sizes", "0"], "ghost.*0"),
+    (["--ghost-batch-sizes", "8", "--norms", "gn"], "ghost.*bn, bin.*gn"),
+    (["--ghost-batch-sizes", "8", "8"], "names 8 2 times"),
+    (["--batch-sizes", "128", "128"], "names 128 2 times"),
+    (["--batch-sizes", "0"], "batch_size must be at least 1, but is 0"),
+    (["--batch-sizes"], "batch-sizes"),
+    (["--lr-rules", "linear", "linear"], "names linear 2 times"),
+    (["--seeds", "3", "3"], "names 3 2 times"),
+    (["--quantiles", "1", "101"], "quantiles.*101"),
+]
+
+
+@pytest.mark.parametrize("arguments, words", BAD_INPUT, ids=[" ".join(each[0])[:40] for each in BAD_INPUT])
+def test_a_mistake_leaves_nothing_behind(tmp_path, monkeypatch, capsys, arguments, words):
+    code, errors, left_behind = driver_here("batch_size_study", tmp_path, monkeypatch, capsys)(*arguments)
+    assert code == 2
+    assert re.search(words, errors), errors
+    assert left_behind == []
