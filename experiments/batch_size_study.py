@@ -81,6 +81,11 @@ class Options(command_line.Options):
             command_line.check_distinct(flag, values)
             if not values and flag != "--ghost-batch-sizes":
                 raise UserError(f"{flag} must name at least one value, but names none; see --help")
+        if self.ghost_batch_sizes and not set(self.norms) & set(GHOSTLY_NORMS):
+            raise UserError(
+                f"--ghost-batch-sizes needs one of our norms with batch statistics ({', '.join(GHOSTLY_NORMS)}), but "
+                f"the norms are {', '.join(self.norms)}; drop it or change --norms"
+            )
 
 
 def main() -> int:

@@ -1,6 +1,14 @@
 """Settings of every test: several CPU devices, so that sharded code is tested on one machine."""
 
 import os
+from pathlib import Path
+
+HERE = Path(__file__).parent
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+def pytest_collection_modifyitems(items):
+    """The drivers first, which take longest: a worker takes a module whole, so that what its tests share is made once."""
+    items.sort(key=lambda item: item.path.parent != HERE)

@@ -128,17 +128,18 @@ def test_a_variant_that_diverges_or_crashes_does_not_keep_the_others_from_finish
         "register_norm('exploding', build, label='Bang & <b>')\n"
     )
     norms = ["--import", "mine.py", "--norms", "faulty", "exploding", "gn"]
-    finished = compare(tmp_path, *FAST, *norms, "--workdir", "w")
+    # A name in brackets is no markup.
+    finished = compare(tmp_path, *FAST, *norms, "--workdir", "w[b]")
     assert finished.returncode == 1, finished.stderr
-    assert [row["status"] for row in summary(tmp_path / "w")[::3]] == ["crashed", "diverged", "complete"]
-    assert summary(tmp_path / "w")[0]["accuracy"] == ""
+    assert [row["status"] for row in summary(tmp_path / "w[b]")[::3]] == ["crashed", "diverged", "complete"]
+    assert summary(tmp_path / "w[b]")[0]["accuracy"] == ""
     assert "exploding-seed0: diverged at step 1" in finished.stdout
     assert "faulty-seed0: crashed: RuntimeError: no such <norm>" in finished.stdout
-    assert "no such <norm>" in (tmp_path / "w" / "faulty-seed0" / "crash.txt").read_text()
-    page = (tmp_path / "w" / "report.html").read_text()
+    assert "no such <norm>" in (tmp_path / "w[b]" / "faulty-seed0" / "crash.txt").read_text()
+    page = (tmp_path / "w[b]" / "report.html").read_text()
     assert "Bang &amp; &lt;b&gt;" in page
     assert "<b>" not in page.split("</style>")[-1].replace("<body>", "")
-    # A name in brackets is no markup.
+    # Without the one that crashed, nothing is left to train; what diverged still tells.
     assert compare(tmp_path, *FAST, *norms[:3], "exploding", "gn", "--workdir", "w[b]").returncode == 3
 
 
