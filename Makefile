@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: compare test test-report lint format clean
+.PHONY: compare test test-report test-durability lint format clean
 
 compare: .venv/study
 	$(BIN)/python experiments/compare_norms.py $(ARGS)
@@ -13,6 +13,9 @@ test: .venv/test
 
 test-report: .venv/test
 	$(BIN)/python -m pytest -m browser tests/analysis $(ARGS)
+
+test-durability: .venv/test
+	$(BIN)/python -m pytest -m durability tests/durability $(ARGS)
 
 lint: .venv/test
 	$(BIN)/ruff check .

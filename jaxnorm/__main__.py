@@ -1,4 +1,4 @@
-"""``python -m jaxnorm report WORKDIR``: what can be done with a study's folder without training anything."""
+"""``python -m jaxnorm report WORKDIR | doctor``: what can be done without training anything."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,9 +24,23 @@ def report(workdir: Annotated[Path, tyro.conf.Positional]) -> int:
     return 0
 
 
+def doctor(data_dir: Path | None = None) -> int:
+    """Shows the environment, what in it is at risk, and what to do about it; exit code 1 if nothing can be trusted so.
+
+    Args:
+        data_dir: where CIFAR-10 lies; default $JAXNORM_DATA_DIR, then the cache folder.
+    """
+    from jaxnorm.runs.doctor import examine, print_findings
+    from jaxnorm.runs.progress import StudyConsole
+
+    return print_findings(examine(data_dir), StudyConsole())
+
+
 def main() -> int:
     """Runs the subcommand named on the command line."""
-    return tyro.extras.subcommand_cli_from_dict({"report": report}, prog="python -m jaxnorm", description=__doc__)
+    return tyro.extras.subcommand_cli_from_dict(
+        {"report": report, "doctor": doctor}, prog="python -m jaxnorm", description=__doc__
+    )
 
 
 if __name__ == "__main__":

@@ -6,13 +6,17 @@ import hashlib
 import importlib
 import importlib.machinery
 import importlib.util
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
 
+from jaxnorm import files
 from jaxnorm.config import DEFAULT_NORMS, PRESETS, Config, Recipe, nearest
 from jaxnorm.errors import UserError
 
@@ -36,6 +40,11 @@ class Options(Recipe):
         tuple[str, ...], tyro.conf.arg(name="import", metavar="FILE_OR_MODULE"), tyro.conf.UseAppendAction
     ] = ()
     """A Python file or module to load first, for the norms it registers. Repeatable."""
+    checkpoint_every_seconds: float | None = None
+    """Time between a run's checkpoints; by default 50 times what one costs, so that they take at most 2 %."""
+    allow_changes: bool = False
+    """Go on in a workdir whose runs were made with other versions, compiler flags, devices or data; the differences are
+    shown and recorded."""
 
     @property
     def varied(self) -> tuple[str, ...]:
@@ -67,6 +76,11 @@ class Options(Recipe):
             raise UserError(
                 f"--data-dir goes with --dataset cifar10, but the dataset is digits; drop --data-dir {self.data_dir} "
                 "or add --dataset cifar10 or --preset short"
+            )
+        if self.checkpoint_every_seconds is not None and not 0 <= self.checkpoint_every_seconds < float("inf"):
+            raise UserError(
+                "--checkpoint-every-seconds must be zero or a positive finite number, but is "
+                f"{self.checkpoint_every_seconds}; for example --checkpoint-every-seconds 60"
             )
         for name in self.imports:
             load(name)
@@ -126,11 +140,21 @@ def carry_out(options: Options, *, study: str) -> int:
     workdir = Workdir(options.workdir, study=study, varied=options.varied)
     workdir.check(configs)  # before a download
     dataset = load_dataset(options.dataset, data_dir=options.data_dir)
-    runs.check(configs, dataset, workdir)
+    notes = runs.check(configs, dataset, workdir, allow_changes=options.allow_changes)
     runs.announce(configs, dataset, workdir, console)
+    for note in notes:
+        say(console, f"Note: {note}")
     with workdir.held():
-        runs.check(configs, dataset, workdir)  # once more: another process may have come first
-        code = runs.run_study(configs, dataset, workdir, preset=options.preset, console=console)
+        # Once more: another process may have come first.
+        runs.check(configs, dataset, workdir, allow_changes=options.allow_changes)
+        code = runs.run_study(
+            configs,
+            dataset,
+            workdir,
+            preset=options.preset,
+            console=console,
+            checkpoint_every_seconds=options.checkpoint_every_seconds,
+        )
         if code < 128:  # not stopped by a signal
             report = write_report(workdir.path)
             print_table(workdir.path, console)
@@ -139,15 +163,38 @@ def carry_out(options: Options, *, study: str) -> int:
 
 
 def run(main: Callable[[], int]) -> None:
-    """Runs `main` and leaves with its exit code; a `UserError` becomes one line and exit code 2."""
+    """Runs `main` and leaves with its exit code.
+
+    A `UserError`, and a disk that is full, read-only or forbidden, become one line and exit code 2.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
     try:
-        sys.exit(main())
+        code = main()
+        sys.stdout.flush()
+        sys.exit(code)
     except UserError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
+        _leave(str(error), 2)
+    except OSError as error:
+        if not files.is_of_storage(error):
+            raise
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), 1)  # what standard output still holds must not fail once more at the end
+        _leave(files.storage_message(error), 2)
     except KeyboardInterrupt:  # before training began, or while the report is written: nothing to save
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def _terminated(number: int, _: object) -> NoReturn:
+    """SIGTERM outside of training: nothing to save, but neither silence."""
+    print("terminated", file=sys.stderr)
+    sys.exit(128 + number)
 
 
 def check_distinct(flag: str, values: Sequence[Any]) -> None:

@@ -1,13 +1,33 @@
 """Files that are whole at every moment: written beside, flushed to disk, then renamed."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from jaxnorm.errors import UserError
+
+STORAGE_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EFBIG)
+
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @contextlib.contextmanager
@@ -26,7 +46,8 @@ def replacing(path: Path) -> Iterator[Path]:
     os.close(handle)
     part = Path(name)
     try:
-        yield part
+        with naming(path):
+            yield part
         umask = os.umask(0)
         os.umask(umask)
         part.chmod(0o666 & ~umask)  # mkstemp makes private files; results are meant to be read by others
@@ -36,6 +57,17 @@ def replacing(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within it, an error of the disk names `path` if it names no file, as those of a write do."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def sync_folder(folder: Path) -> None:
@@ -69,3 +101,43 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_of_storage(error: BaseException) -> bool:
+    """Whether a disk refused: full, over quota, read-only, not permitted or failing."""
+    return isinstance(error, OSError) and error.errno in STORAGE_CODES
+
+
+def storage_message(error: OSError) -> str:
+    """One line for what a disk refused: the path, the reason, the room that is left and the mend."""
+    path = Path(os.fsdecode(error.filename)) if error.filename is not None else None
+    if path is None:
+        return f"standard output or a file must take what is written, but does not ({error.strerror}); redirect it"
+    room = ""
+    for folder in (path, *path.absolute().parents):
+        with contextlib.suppress(OSError):
+            room = f", {shutil.disk_usage(folder).free / 1e6:,.0f} MB free there"
+            break
+    mend = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "make it writable"
+    return (
+        f"the disk must take {path}, but does not ({error.strerror}{room}); {mend} and run the same command again: "
+        "what was saved before is whole"
+    )
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Within it, what goes wrong is the fault of the file at `path`.
+
+    Raises:
+        UserError: naming the file, what is wrong with it and the mend.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except _DAMAGE as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise UserError(
+            f"{path} is damaged ({reason}); restore it from a copy, or delete the folder it lies in and train again"
+        ) from error

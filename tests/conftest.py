@@ -10,5 +10,5 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 def pytest_collection_modifyitems(items):
-    """The drivers first, which take longest: a worker takes a module whole, so that what its tests share is made once."""
+    """The drivers first, which take longest: a worker takes whole modules, so that what tests share is made once."""
     items.sort(key=lambda item: item.path.parent != HERE)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxnorm.analysis.reading import reading
+from jaxnorm.files import reading
 
 BUCKETS = 65_536
 """Buckets of a recorded histogram: the values of float32 by the upper half of their order-preserving key."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxnorm.analysis.reading import reading
+from jaxnorm.files import reading
 
 QUANTILES = (1.0, 20.0, 80.0, 99.0)
 """The percentages that a run records unless told otherwise."""

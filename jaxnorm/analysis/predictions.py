@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxnorm.analysis.reading import reading
+from jaxnorm.files import reading
 
 
 @dataclass(frozen=True, eq=False)

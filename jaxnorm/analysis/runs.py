@@ -12,9 +12,9 @@ import numpy as np
 from jaxnorm.analysis.arrays import EpochArrays, find_arrays
 from jaxnorm.analysis.epochs import Epoch, quantiles_of, read_epochs
 from jaxnorm.analysis.predictions import Predictions, read_predictions
-from jaxnorm.analysis.reading import reading
 from jaxnorm.config import REFERENCE_BATCH_SIZE
 from jaxnorm.errors import UserError
+from jaxnorm.files import reading
 
 SPLITS = ("train", "validation", "test")
 STATISTICS = ("running", "precise", "precise_128", "evaluation_batch")

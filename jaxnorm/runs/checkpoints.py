@@ -1,5 +1,6 @@
 """Checkpoints that are whole and verified: orbax writes, our own SHA-256 vouches."""
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -17,17 +18,35 @@ from jaxnorm.errors import UserError
 
 logging.getLogger("absl").setLevel(logging.WARNING)  # orbax reports every save
 KEPT = 2
+FORMAT = 1
+OVERHEAD_BYTES = 256 * 1024  # of orbax and the manifest, with room to spare
 
 
 class CheckpointError(UserError):
     """No checkpoint of a run can be trusted."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What a checkpoint held.
+
+    Attributes:
+        numbers: the tree.
+        seconds: that the unfinished epoch had taken.
+        problems: of newer checkpoints that could not be trusted, a line each; they were put aside.
+    """
+
+    numbers: Any
+    seconds: float
+    problems: tuple[str, ...]
+
+
 class Checkpoints:
     """The checkpoints of one run: folders ``step_00000312/`` with orbax's arrays and a manifest of hashes.
 
     A folder appears under its name only when all of it is on disk, so a process killed while it saves leaves nothing
-    that could be mistaken for a checkpoint. The newest two are kept.
+    that could be mistaken for a checkpoint. The newest two are kept. ``checkpoints.json`` beside the folder says which
+    was the newest, so that a folder that somebody emptied is not taken for a run that never saved.
 
     Args:
         folder: where the checkpoints lie; made when the first is saved.
@@ -35,47 +54,62 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()  # orbax refuses relative paths
+        self._newest = self.folder.with_name(f"{folder.name}.json")
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""
         return sorted(int(path.name.removeprefix("step_")) for path in self.folder.glob("step_[0-9]*"))
 
     def save(self, step: int, numbers: Any, seconds: float) -> None:
-        """Writes the arrays of the tree `numbers` as the checkpoint of `step`; does nothing if that one exists."""
+        """Writes the arrays of the tree `numbers` as the checkpoint of `step`; does nothing if that one exists.
+
+        Raises:
+            OSError: if the disk does not take it; the checkpoints before it stand.
+        """
         path = self.folder / _name(step)
         if path.exists():
             return
         part = self.folder / f".{path.name}.part"
         shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        # As NumPy arrays: a checkpoint then knows nothing of devices and can be restored on others.
-        ocp.PyTreeCheckpointer().save(part / "arrays", jax.device_get(_by_path(numbers)))
-        hashes = {}
-        for file in sorted(part.rglob("*")):
-            if file.is_file():
-                with file.open("rb+") as opened:
-                    os.fsync(opened.fileno())
-                hashes[file.relative_to(part).as_posix()] = files.sha256(file)
-        manifest = {"step": step, "seconds": seconds, "sha256": hashes}
-        files.write_json(part / "manifest.json", {**manifest, "self": _sha256_of(manifest)})
-        part.rename(path)
+        try:
+            part.mkdir(parents=True)
+            _write(part, step, numbers, seconds)
+            part.rename(path)
+        except Exception as error:
+            shutil.rmtree(part, ignore_errors=True)
+            raise _as_os_error(error, part) from error
         files.sync_folder(self.folder)
+        files.write_json(self._newest, {"newest": step})
         for old in self.steps()[:-KEPT]:
             shutil.rmtree(self.folder / _name(old))
 
-    def restore(self, like: Any) -> tuple[Any, float] | None:
-        """The newest checkpoint that verifies, in the shape of the tree `like`, with its seconds; None if none exists.
+    def restore(self, like: Any, *, last_step: int | None = None) -> Restored | None:
+        """The newest checkpoint that verifies, in the shape of the tree `like`; None if none was ever saved.
+
+        Newer ones that do not verify are put aside as ``damaged_step_...``, so that training writes them anew.
+
+        Args:
+            like: a tree of arrays.
+            last_step: of the training; a checkpoint of a later step is not trusted.
 
         Raises:
-            CheckpointError: if checkpoints exist and none can be trusted.
+            CheckpointError: if checkpoints were saved and none can be trusted.
         """
-        problems = []
-        for step in reversed(self.steps()):
-            path = self.folder / _name(step)
+        problems: list[str] = []
+        steps = self.steps()
+        for step in reversed(steps):
             try:
-                return _read(path, like)
-            except (OSError, ValueError, KeyError) as error:
-                problems.append(f"{path.name}: {error}")
+                numbers, seconds = _read(self.folder / _name(step), like, last_step)
+            except Exception as error:  # whatever a damaged file makes orbax say
+                problems.append(f"{_name(step)}: {' '.join(str(error).split())[:300] or type(error).__name__}")
+                continue
+            for untrusted in steps[steps.index(step) + 1 :]:
+                aside = self.folder / f"damaged_{_name(untrusted)}"
+                shutil.rmtree(aside, ignore_errors=True)
+                (self.folder / _name(untrusted)).rename(aside)
+            return Restored(numbers, seconds, tuple(problems))
+        if not problems and self._newest.exists():
+            problems = [f"{self._newest.name} tells of one, but there is none"]
         if problems:
             raise CheckpointError(
                 f"no checkpoint in {self.folder} can be trusted ({'; '.join(problems)}); restore the folder from a "
@@ -84,10 +118,45 @@ class Checkpoints:
         return None
 
 
-def _read(path: Path, like: Any) -> tuple[Any, float]:
+def _write(part: Path, step: int, numbers: Any, seconds: float) -> None:
+    # As NumPy arrays: a checkpoint then knows nothing of devices and can be restored on others.
+    arrays = jax.device_get(_by_path(numbers))
+    # A disk that refuses says so here in one line; inside orbax, its threads would each print a traceback.
+    room = part / "room"
+    with files.naming(part), room.open("wb") as file:
+        file.write(b"\0" * (sum(array.nbytes for array in arrays.values()) * 5 // 4 + OVERHEAD_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+    room.unlink()
+    ocp.PyTreeCheckpointer().save(part / "arrays", arrays)
+    hashes = {}
+    for file in sorted(part.rglob("*")):
+        if file.is_file():
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+            hashes[file.relative_to(part).as_posix()] = files.sha256(file)
+    manifest = {"format": FORMAT, "step": step, "seconds": seconds, "sha256": hashes}
+    files.write_json(part / "manifest.json", {**manifest, "self": _sha256_of(manifest)})
+
+
+def _as_os_error(error: Exception, path: Path) -> Exception:
+    """Orbax wraps what the disk said in errors of its own, whose text alone tells."""
+    if isinstance(error, OSError):
+        return error
+    for code in files.STORAGE_CODES:
+        if os.strerror(code).lower() in str(error).lower():
+            return OSError(code, os.strerror(code), str(path))
+    return error
+
+
+def _read(path: Path, like: Any, last_step: int | None) -> tuple[Any, float]:
     manifest = json.loads((path / "manifest.json").read_text())
-    if manifest.pop("self") != _sha256_of(manifest):
+    if not isinstance(manifest, dict) or manifest.pop("self", None) != _sha256_of(manifest):
         raise ValueError("manifest.json is damaged: it does not match its own SHA-256")
+    if manifest["format"] != FORMAT:
+        raise ValueError(f"has format {manifest['format']}, but this version of jaxnorm reads {FORMAT}")
+    if last_step is not None and manifest["step"] > last_step:
+        raise ValueError(f"is of step {manifest['step']}, but training ends at step {last_step}")
     if path.name != _name(manifest["step"]):
         raise ValueError(f"is the checkpoint of step {manifest['step']} under another name")
     for name, expected in manifest["sha256"].items():

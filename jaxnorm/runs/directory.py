@@ -46,7 +46,7 @@ class RunDirectory:
             UserError: if it is damaged.
         """
         result = read_json(self.path / "result.json")
-        if result is not None and not {"status", "epoch"} <= set(result):
+        if result is not None and not (isinstance(result.get("status"), str) and isinstance(result.get("epoch"), int)):
             raise UserError(
                 f"{self.path / 'result.json'} must hold a status and an epoch, but is damaged; {self._mend}"
             )
@@ -76,20 +76,34 @@ class RunDirectory:
 
     @property
     def rows(self) -> list[Row]:
-        """The lines of ``metrics.jsonl``; a line cut short by a crash counts as not written."""
+        """The lines of ``metrics.jsonl``; a line cut short by a crash counts as not written.
+
+        Raises:
+            UserError: if a line is no object with an epoch and a step.
+        """
+        path = self.path / "metrics.jsonl"
         try:
-            lines = (self.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+            lines = path.read_text().splitlines(keepends=True)
+            rows = [json.loads(line) for line in lines if line.endswith("\n")]
+            for row in rows:
+                if not isinstance(row, dict) or not all(isinstance(row.get(name), int) for name in ("epoch", "step")):
+                    raise ValueError("a line lacks its epoch or step")
+            return rows
         except FileNotFoundError:
             return []
-        try:
-            return [json.loads(line) for line in lines if line.endswith("\n")]
-        except ValueError as error:
-            path = self.path / "metrics.jsonl"
+        except (OSError, ValueError) as error:
             raise UserError(f"{path} must hold JSON lines, but is damaged ({error}); {self._mend}") from None
 
     def begin(self, config: Config, provenance: dict[str, Any]) -> None:
-        """Makes the directory, or takes an unfinished one up again; an older outcome no longer stands."""
+        """Makes the directory, or takes an unfinished one up again; an older outcome no longer stands.
+
+        What the run was taken up with before stays in its provenance, under ``earlier``.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
+        before = self.provenance
+        if before is not None:
+            earlier = before.pop("earlier", [])
+            provenance = {**provenance, "earlier": [*earlier, before]}
         files.write_json(self.path / "config.json", config.to_json())
         files.write_json(self.path / "provenance.json", provenance)
         for stale in ("result.json", "predictions.npz", "crash.txt"):
@@ -97,7 +111,8 @@ class RunDirectory:
 
     def append(self, row: Row) -> None:
         """Adds a line to ``metrics.jsonl`` and flushes it to disk."""
-        with (self.path / "metrics.jsonl").open("a") as file:
+        path = self.path / "metrics.jsonl"
+        with files.naming(path), path.open("a") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())

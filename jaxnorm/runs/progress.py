@@ -122,6 +122,10 @@ class Display:
         """The run is over; `outcome` says how in a few words."""
         self._say(outcome)
 
+    def note(self, words: str) -> None:
+        """The run has met something that its reader should know."""
+        self._say(words)
+
     def skip(self, steps: int) -> None:
         """`steps` steps that were planned will not be done: a run ended early."""
         self._total -= steps

@@ -24,12 +24,46 @@ def provenance(label: str, dataset: Dataset) -> dict[str, Any]:
         "command": command(),
         "started": timestamp(),
         "git": git_state(Path(__file__).parent),
+        **surroundings(dataset),
+    }
+
+
+def surroundings(dataset: Dataset) -> dict[str, Any]:
+    """The part of `provenance` that must stay the same for a run to go on to the same numbers."""
+    return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "device": device(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "matmul_precision": str(getattr(jax.config, "jax_default_matmul_precision", None) or "default"),
         "data": dataset.to_json(),
     }
+
+
+def differences(found: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """What has changed since a run began: changes that decide its numbers, and those that only move their last bits.
+
+    Versions, compiler flags, matmul precision, the device's platform and the data are of the first kind; another
+    processor or accelerator of the same platform, and another count of cores or devices, of the second.
+    """
+    grave: list[str] = []
+    slight: list[str] = []
+    versions = found.get("versions", {})
+    grave += [
+        f"{name}: {versions[name]} -> {version}"
+        for name, version in now["versions"].items()
+        if name in versions and versions[name] != version
+    ]
+    for name in ("xla_flags", "matmul_precision"):
+        if name in found and found[name] != now[name]:
+            grave.append(f"{name}: {found[name] or 'none'} -> {now[name] or 'none'}")
+    device = found.get("device", {})
+    for name, value in now["device"].items():
+        if name in device and device[name] != value:
+            (grave if name == "platform" else slight).append(f"device {name}: {device[name]} -> {value}")
+    data = str(found.get("data", {}).get("fingerprint"))
+    if data != now["data"]["fingerprint"]:
+        grave.append(f"data fingerprint: {data[:12]}... -> {now['data']['fingerprint'][:12]}...")
+    return grave, slight
 
 
 def command() -> str:

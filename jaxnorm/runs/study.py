@@ -17,7 +17,7 @@ from jaxnorm.norms.registry import NORMS
 from jaxnorm.runs.directory import RunDirectory
 from jaxnorm.runs.estimate import seconds_for
 from jaxnorm.runs.progress import Display, duration, say
-from jaxnorm.runs.provenance import command, provenance
+from jaxnorm.runs.provenance import command, provenance, surroundings
 from jaxnorm.runs.signals import StopRequest
 from jaxnorm.runs.workdir import Workdir
 from jaxnorm.training.loop import Result, Row, Stopped, check_fits, train
@@ -29,18 +29,39 @@ SAVE_COST_FACTOR = 50  # a checkpoint each 50 times its own cost: at most 2 % of
 class DirectoryRecord:
     """A run's `Record` on disk: rows and checkpoints in its directory, progress on the display, stop by signal."""
 
-    def __init__(self, workdir: Workdir, config: Config, display: Display, stop: StopRequest) -> None:
+    def __init__(
+        self,
+        workdir: Workdir,
+        config: Config,
+        steps_per_epoch: int,
+        display: Display,
+        stop: StopRequest,
+        checkpoint_every_seconds: float | None,
+    ) -> None:
         self.directory = workdir.directory(config)
         self.checkpoints = workdir.checkpoints(config)
         self.rows: list[Row] = []
         self._config, self._display, self._stop = config, display, stop
+        self._steps_per_epoch, self._every_seconds = steps_per_epoch, checkpoint_every_seconds
         self._saved_at, self._save_cost = time.monotonic(), 1.0
 
     def restore(self, numbers: dict[str, Any]) -> tuple[dict[str, Any], float]:
-        """The newest checkpoint that verifies; without any, the run starts over."""
-        found = self.checkpoints.restore(numbers)
-        restored, seconds = found or (numbers, 0.0)
+        """The newest checkpoint that verifies; if none was ever saved, the run starts over.
+
+        Raises:
+            UserError: if none of those that were saved can be trusted, or training is past the epoch to stop after.
+        """
+        found = self.checkpoints.restore(numbers, last_step=self._config.num_epochs * self._steps_per_epoch)
+        restored, seconds = (found.numbers, found.seconds) if found else (numbers, 0.0)
         step = int(restored["step"])
+        for problem in found.problems if found else ():
+            self._display.note(f"{problem}; put aside, going on from step {step}")
+        if step > self._config.last_epoch * self._steps_per_epoch:
+            raise UserError(
+                f"{self._config.name} in {self.directory.path.parent} is trained to step {step}, but "
+                f"--stop-after-epoch {self._config.stop_after_epoch} asks for less; raise it or choose another "
+                "--workdir"
+            )
         self.directory.cut(step)
         self.rows = self.directory.rows
         self._display.resume(step)
@@ -69,15 +90,24 @@ class DirectoryRecord:
         self._display.stepped(step)
 
     def should_save(self) -> bool:
-        """Whether the time since the last checkpoint is 50 times what that one took."""
-        return time.monotonic() - self._saved_at > SAVE_COST_FACTOR * self._save_cost
+        """Whether the time since the last checkpoint is 50 times what that one took, or as long as asked for."""
+        wait = SAVE_COST_FACTOR * self._save_cost if self._every_seconds is None else self._every_seconds
+        return time.monotonic() - self._saved_at > wait
 
     def should_stop(self) -> bool:
         """Whether a signal has arrived."""
         return self._stop.signal is not None
 
 
-def run_study(configs: Sequence[Config], dataset: Dataset, workdir: Workdir, *, preset: str, console: Console) -> int:
+def run_study(
+    configs: Sequence[Config],
+    dataset: Dataset,
+    workdir: Workdir,
+    *,
+    preset: str,
+    console: Console,
+    checkpoint_every_seconds: float | None = None,
+) -> int:
     """Trains every run of a grid that is not finished yet, each in its own directory.
 
     A run that crashes or diverges is recorded as such and the others go on. The caller holds the workdir.
@@ -88,6 +118,7 @@ def run_study(configs: Sequence[Config], dataset: Dataset, workdir: Workdir, *, 
         workdir: the study's folder, checked against `configs`.
         preset: name of the preset the recipe started from.
         console: where to report.
+        checkpoint_every_seconds: time between checkpoints; by default 50 times what one costs.
 
     Returns:
         The exit code: 0 complete, 1 a run crashed, 3 a run diverged, 130 or 143 stopped and saved.
@@ -100,7 +131,7 @@ def run_study(configs: Sequence[Config], dataset: Dataset, workdir: Workdir, *, 
             display.begin(config, len(dataset.train) // config.batch_size)
             display.skip(steps[config] - _steps_left(workdir, config, steps[config]))
             try:
-                run_one(config, dataset, workdir, display, stop)
+                run_one(config, dataset, workdir, display, stop, checkpoint_every_seconds)
             except Stopped:
                 display.end("stopped and saved")
                 break
@@ -114,17 +145,27 @@ def run_study(configs: Sequence[Config], dataset: Dataset, workdir: Workdir, *, 
     return CRASHED if "crashed" in statuses else DIVERGED if "diverged" in statuses else COMPLETE
 
 
-def run_one(config: Config, dataset: Dataset, workdir: Workdir, display: Display, stop: StopRequest) -> None:
+def run_one(
+    config: Config,
+    dataset: Dataset,
+    workdir: Workdir,
+    display: Display,
+    stop: StopRequest,
+    checkpoint_every_seconds: float | None = None,
+) -> None:
     """Trains one run in its directory and writes its outcome; a crash is an outcome too."""
     directory = workdir.directory(config)
     label = NORMS[config.norm].label
     directory.begin(config, provenance(label, dataset))
-    record = DirectoryRecord(workdir, config, display, stop)
+    steps_per_epoch = len(dataset.train) // config.batch_size
+    record = DirectoryRecord(workdir, config, steps_per_epoch, display, stop, checkpoint_every_seconds)
     try:
         result = train(config, dataset, record=record)
     except (Stopped, UserError):
         raise
     except Exception as error:
+        if files.is_of_storage(error):  # nor would the other runs, or this one's outcome, find room
+            raise
         words = " ".join(f"{type(error).__name__}: {error}".split())
         files.write_text(directory.path / "crash.txt", traceback.format_exc())
         step = record.rows[-1]["step"] if record.rows else 0
@@ -208,16 +249,31 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def check(configs: Sequence[Config], dataset: Dataset, workdir: Workdir) -> None:
+def check(configs: Sequence[Config], dataset: Dataset, workdir: Workdir, *, allow_changes: bool = False) -> list[str]:
     """Finds every mistake that can be found before anything is written.
 
+    Args:
+        configs: the runs.
+        dataset: what they train on.
+        workdir: where they go.
+        allow_changes: let runs go on under other versions, flags, devices and data than they began with.
+
+    Returns:
+        What a reader should know: differences that are allowed.
+
     Raises:
-        UserError: naming the first.
+        UserError: naming the first mistake.
     """
     for config in configs:
         check_fits(config, dataset)
     workdir.check(configs)
-    workdir.check_data(dataset.fingerprint)
+    refused, allowed = workdir.changes(surroundings(dataset))
+    if refused and not allow_changes:
+        raise UserError(
+            f"{workdir.path} holds runs made under other conditions ({'; '.join(refused)}); restore those, choose "
+            "another --workdir, or accept with --allow-changes that the runs then differ in this, too"
+        )
+    return refused + allowed
 
 
 def _steps_left(workdir: Workdir, config: Config, total: int) -> int:

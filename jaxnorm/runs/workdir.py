@@ -16,6 +16,7 @@ from jaxnorm.config import Config
 from jaxnorm.errors import UserError
 from jaxnorm.runs.checkpoints import Checkpoints
 from jaxnorm.runs.directory import RunDirectory, config_differences, read_json, timestamp
+from jaxnorm.runs.provenance import differences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,20 @@ class Workdir:
         if not self._is_folder():
             return
         study = read_json(self.path / "study.json")
+        with files.reading(self.path / "study.json"):
+            self._check_study(study, configs)
+        for config in configs:
+            directory = self.directory(config)
+            with files.reading(directory.path):
+                directory.check_whole()
+                result = directory.result
+                if result and result["status"] == "complete" and result["epoch"] > config.last_epoch:
+                    raise UserError(
+                        f"{config.name} in {self.path} is trained to epoch {result['epoch']}, but --stop-after-epoch "
+                        f"{config.stop_after_epoch} asks for less; raise it or choose another --workdir"
+                    )
+
+    def _check_study(self, study: dict[str, Any] | None, configs: Sequence[Config]) -> None:
         if study is None:
             others = sorted(child.name for child in self.path.iterdir() if not child.name.startswith("."))
             if others:
@@ -69,29 +84,20 @@ class Workdir:
                 f"{self.path} holds runs of another configuration ({'; '.join(differences)}); "
                 "choose another --workdir or the flags it was made with"
             )
-        for config in configs:
-            directory = self.directory(config)
-            directory.check_whole()
-            result = directory.result
-            if result and result["status"] == "complete" and result["epoch"] > config.last_epoch:
-                raise UserError(
-                    f"{config.name} in {self.path} is trained to epoch {result['epoch']}, but --stop-after-epoch "
-                    f"{config.stop_after_epoch} asks for less; raise it or choose another --workdir"
-                )
 
-    def check_data(self, fingerprint: str) -> None:
-        """Checks that the runs in the folder were trained on the same data.
+    def changes(self, surroundings: dict[str, Any]) -> tuple[list[str], list[str]]:
+        """What the runs in the folder were made under that is different now, each once: grave, and slight.
 
-        Raises:
-            UserError: if not.
+        See `provenance.differences`.
         """
+        grave: dict[str, None] = {}
+        slight: dict[str, None] = {}
         for path in sorted(self.path.glob("*/provenance.json")):
-            found = str((read_json(path) or {}).get("data", {}).get("fingerprint"))
-            if found != fingerprint:
-                raise UserError(
-                    f"{self.path} holds runs on other data (fingerprint {found[:12]}... -> {fingerprint[:12]}...); "
-                    "choose another --workdir or the data it was made with"
-                )
+            with files.reading(path):
+                found = differences(read_json(path) or {}, surroundings)
+            for texts, kind in zip(found, (grave, slight), strict=True):
+                kind.update(dict.fromkeys(texts))
+        return list(grave), list(slight)
 
     def _is_folder(self) -> bool:
         try:

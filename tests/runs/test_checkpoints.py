@@ -1,3 +1,5 @@
+import errno
+import hashlib
 import json
 import os
 import shutil
@@ -25,10 +27,11 @@ def checkpoints(tmp_path):
 
 def test_what_is_restored_is_what_was_saved(checkpoints):
     checkpoints.save(7, TREE, 1.25)
-    restored, seconds = checkpoints.restore(TREE)
-    chex.assert_trees_all_equal(restored, TREE)
-    chex.assert_trees_all_equal_dtypes(restored, TREE)
-    assert seconds == 1.25
+    restored = checkpoints.restore(TREE)
+    chex.assert_trees_all_equal(restored.numbers, TREE)
+    chex.assert_trees_all_equal_dtypes(restored.numbers, TREE)
+    assert restored.seconds == 1.25
+    assert restored.problems == ()
 
 
 def test_without_any_there_is_nothing_to_restore(checkpoints):
@@ -40,7 +43,7 @@ def test_the_newest_two_are_kept(checkpoints):
     for step in (1, 2, 10):
         checkpoints.save(step, tree_at(step), 0.0)
     assert checkpoints.steps() == [2, 10]
-    assert int(checkpoints.restore(TREE)[0]["step"]) == 10
+    assert int(checkpoints.restore(TREE).numbers["step"]) == 10
 
 
 def files_of(checkpoints, step):
@@ -68,7 +71,13 @@ def test_damage_to_any_file_is_found_and_the_older_checkpoint_used(checkpoints, 
         copy = Checkpoints(tmp_path / "copy")
         shutil.copytree(checkpoints.folder, copy.folder)
         damage(copy.folder / path.relative_to(checkpoints.folder), how)
-        assert int(copy.restore(TREE)[0]["step"]) == 1, path
+        restored = copy.restore(TREE)
+        assert int(restored.numbers["step"]) == 1, path
+        assert len(restored.problems) == 1
+        assert restored.problems[0].startswith("step_00000002: ")
+        # Training then comes to step 2 again, and what it saves there counts.
+        copy.save(2, tree_at(2), 0.0)
+        assert int(copy.restore(TREE).numbers["step"]) == 2
         shutil.rmtree(copy.folder)
 
 
@@ -121,6 +130,43 @@ def test_a_checkpoint_under_the_name_of_a_later_step_is_not_believed(checkpoints
     (checkpoints.folder / "step_00000001").rename(checkpoints.folder / "step_00000009")
     with pytest.raises(CheckpointError, match="of step 1 under another name"):
         checkpoints.restore(TREE)
+
+
+def test_a_checkpoint_from_the_future_is_not_believed(checkpoints):
+    checkpoints.save(9, TREE, 0.0)
+    with pytest.raises(CheckpointError, match="is of step 9, but training ends at step 8"):
+        checkpoints.restore(TREE, last_step=8)
+    path = checkpoints.folder / "step_00000009" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["self"]
+    manifest["format"] = 2
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps({**manifest, "self": digest}))
+    with pytest.raises(CheckpointError, match="has format 2, but this version of jaxnorm reads 1"):
+        checkpoints.restore(TREE)
+
+
+@pytest.mark.parametrize("gone", ["*", "."])
+def test_an_emptied_folder_is_not_taken_for_a_run_that_never_saved(checkpoints, gone):
+    checkpoints.save(1, TREE, 0.0)
+    for path in [checkpoints.folder] if gone == "." else list(checkpoints.folder.glob(gone)):
+        shutil.rmtree(path)
+    with pytest.raises(CheckpointError, match="checkpoints.json tells of one, but there is none"):
+        checkpoints.restore(TREE)
+
+
+def test_a_disk_that_refuses_leaves_the_older_checkpoint_and_nothing_else(checkpoints, monkeypatch):
+    checkpoints.save(1, tree_at(1), 0.0)
+
+    def full(*_):
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device [source locations=...]")
+
+    monkeypatch.setattr("orbax.checkpoint.PyTreeCheckpointer.save", full)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        checkpoints.save(2, tree_at(2), 0.0)
+    assert raised.value.errno == errno.ENOSPC
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["step_00000001"]
+    assert int(checkpoints.restore(TREE).numbers["step"]) == 1
 
 
 def test_the_manifest_vouches_for_every_file(checkpoints):

@@ -59,10 +59,47 @@ def test_any_other_difference_is_refused_and_listed_for_old_runs_and_new_ones(wo
         workdir.check([other])
 
 
-def test_other_data_are_refused(workdir):
+NOW = {
+    "versions": {"python": "3.11.7", "jax": "0.10.1"},
+    "device": {"platform": "cpu", "kind": "EPYC", "count": 1, "cores": 2},
+    "xla_flags": "",
+    "matmul_precision": "default",
+    "data": {"fingerprint": DATA},
+}
+
+
+@pytest.mark.parametrize(
+    "field, value, words",
+    [
+        ("data", {"fingerprint": "e" * 64}, "data fingerprint: ffffffffffff... -> eeeeeeeeeeee..."),
+        ("versions", {"python": "3.11.7", "jax": "0.12.0"}, "jax: 0.10.1 -> 0.12.0"),
+        ("xla_flags", "--a", "xla_flags: none -> --a"),
+        ("matmul_precision", "highest", "matmul_precision: default -> highest"),
+        ("device", {"platform": "gpu"}, "device platform: cpu -> gpu"),
+    ],
+)
+def test_what_decides_a_run_s_numbers_and_has_changed_is_named(workdir, field, value, words):
     begun(workdir, CONFIG)
-    with pytest.raises(UserError, match="other data .fingerprint ffff"):
-        workdir.check_data("e" * 64)
+    workdir.directory(CONFIG).begin(CONFIG, NOW)
+    assert workdir.changes(NOW) == ([], [])
+    assert workdir.changes({**NOW, field: value}) == ([words], [])
+
+
+def test_other_cores_and_devices_of_a_platform_are_slight_changes(workdir):
+    begun(workdir, CONFIG)
+    workdir.directory(CONFIG).begin(CONFIG, NOW)
+    other = {**NOW, "device": {"platform": "cpu", "kind": "Xeon", "count": 1, "cores": 8}}
+    assert workdir.changes(other) == ([], ["device kind: EPYC -> Xeon", "device cores: 2 -> 8"])
+
+
+def test_what_a_run_was_taken_up_with_before_is_kept(workdir):
+    begun(workdir, CONFIG)
+    directory = workdir.directory(CONFIG)
+    directory.begin(CONFIG, NOW)
+    directory.begin(CONFIG, {**NOW, "xla_flags": "--a"})
+    found = directory.provenance
+    assert found["xla_flags"] == "--a"
+    assert found["earlier"] == [{"data": {"fingerprint": DATA}}, NOW]
 
 
 def finish_files(workdir, epochs):

@@ -1,0 +1,21 @@
+"""The table that `make test-durability` ends with: what was done, how many times, what was lost."""
+
+import pytest
+
+DONE: list[tuple[str, int, str]] = []
+
+
+@pytest.fixture
+def report():
+    """Adds a line to the table: what was done, how many times, what was lost."""
+    return lambda what, times, lost: DONE.append((what, times, lost))
+
+
+def pytest_terminal_summary(terminalreporter):
+    if not DONE:
+        return
+    terminalreporter.section("durability")
+    width = max(len(what) for what, _, _ in DONE)
+    terminalreporter.write_line(f"{'what was done':{width}}  {'times':>6}  lost")
+    for what, times, lost in DONE:
+        terminalreporter.write_line(f"{what:{width}}  {times:>6}  {lost}")

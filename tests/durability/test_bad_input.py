@@ -1,0 +1,238 @@
+"""Thousands of bad inputs: each ends in one clear line or in the right numbers, never in a traceback."""
+
+import json
+import pickle
+import random
+import shutil
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jaxnorm import UserError
+from jaxnorm.analysis.report import write_report
+from jaxnorm.analysis.runs import read_study
+from jaxnorm.config import Config
+from jaxnorm.runs.checkpoints import CheckpointError, Checkpoints
+from jaxnorm.runs.workdir import Workdir
+from tests.analysis.workdirs import write_workdir
+from tests.drivers import driver_here
+
+pytestmark = pytest.mark.durability
+
+MANY = settings(
+    max_examples=1000,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+VALUES = st.one_of(
+    st.integers(-3, 300).map(str),
+    st.floats().map(str),
+    st.sampled_from(
+        ["", " ", "bn", "gn", "BN", "none", "None", "true", "quick", "short", "digits", "cifar10", "linear", "he"]
+    ),
+    st.sampled_from(
+        ["all", "../..", "/proc/1/x", "/dev/null", "w" * 300, "<script>", "[red]", "-", "--", "é", "=1", "~", "*"]
+    ),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12),
+)
+FLAGS = [
+    *("--preset", "--norms", "--seeds", "--workdir", "--data-dir", "--import", "--dataset", "--batch-size"),
+    *("--num-epochs", "--stop-after-epoch", "--learning-rate", "--learning-rates", "--lr-rule", "--init"),
+    *("--quantiles", "--gate-lr-multiplier", "--ghost-batch-size", "--record-features", "--allow-changes"),
+    *("--checkpoint-every-seconds", "--bogus"),
+]
+ARGUMENTS = st.lists(st.tuples(st.sampled_from(FLAGS), st.lists(VALUES, max_size=3)), max_size=4)
+
+
+def test_command_lines(tmp_path, monkeypatch, capsys, report):
+    run = driver_here("compare_norms", tmp_path, monkeypatch, capsys)
+    trained = []
+
+    def pretend(configs, *_, **__):
+        trained.append(configs)
+        return 0
+
+    monkeypatch.setattr("jaxnorm.runs.study.run_study", pretend)
+    monkeypatch.setattr("jaxnorm.runs.study.announce", lambda *_: None)
+    monkeypatch.setattr("jaxnorm.analysis.report.write_report", lambda path: path)
+    monkeypatch.setattr("jaxnorm.analysis.report.print_table", lambda *_: None)
+    monkeypatch.setattr("jaxnorm.data.download.download", lambda *_, **__: pytest.fail("nothing may be downloaded"))
+    monkeypatch.setenv("JAXNORM_DATA_DIR", str(tmp_path / "nowhere"))
+    monkeypatch.setattr("jaxnorm.data.cifar10._fetch", refuse)
+    counts = {0: 0, 2: 0}
+
+    @MANY
+    @given(ARGUMENTS)
+    def check(arguments):
+        for path in Path.cwd().iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        words = [word for flag, values in arguments for word in (flag, *values)]
+        code, errors, left_behind = run(*words)
+        assert code in (0, 2), (words, errors)
+        assert "Traceback" not in errors, words
+        if code == 2:
+            assert errors.strip(), words
+            assert left_behind == [], words
+            if errors.startswith("error:"):
+                assert errors.count("\n") == 1, words
+        counts[code] += 1
+
+    check()
+    assert trained
+    report(f"command lines, {counts[0]} of them sound", sum(counts.values()), "nothing written for a bad one")
+
+
+def refuse(*_, **__):
+    raise UserError("no network here")
+
+
+NOW = {
+    "versions": {"python": "3", "jax": "1"},
+    "device": {"platform": "cpu", "kind": "x", "count": 1, "cores": 2},
+    "xla_flags": "",
+    "matmul_precision": "default",
+    "data": {"fingerprint": "f" * 64},
+}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 2**70) | st.floats() | st.text(max_size=5) | st.just("<b>x</b>"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def test_files_of_a_workdir(tmp_path, report):
+    """Any JSON value in any place of any file, and any bytes in place of a file: read, or refused by name."""
+    original = write_workdir(tmp_path / "original", norms=("bn", "gn"), seeds=(0,))
+    copy = tmp_path / "copy"
+    shutil.copytree(original, copy)
+    names = ["study.json", *(f"bn-seed0/{name}" for name in ("config.json", "provenance.json", "result.json"))]
+    names += ["bn-seed0/metrics.jsonl", "bn-seed0/predictions.npz"]
+    found = json.loads((original / "bn-seed0" / "config.json").read_text())
+    config = Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
+    outcomes = {"read": 0, "refused": 0}
+
+    @MANY
+    @given(st.sampled_from(names), st.randoms(use_true_random=False), JSON, st.binary(max_size=40), st.booleans())
+    def check(name, draw, value, raw, whole):
+        path = copy / name
+        kept = path.read_bytes()
+        try:
+            if whole or not name.endswith("json"):
+                path.write_bytes(raw)
+            else:
+                path.write_text(json.dumps(changed(json.loads(kept), value, draw)))
+            workdir = Workdir(copy, "compare_norms")
+            for look in (
+                lambda: read_study(copy),
+                lambda: workdir.check([config]),
+                lambda: workdir.changes(NOW),
+                lambda: workdir.is_finished(config),
+            ):
+                try:
+                    look()
+                    outcomes["read"] += 1
+                except UserError as error:
+                    assert "\n" not in str(error)
+                    outcomes["refused"] += 1
+        finally:
+            path.write_bytes(kept)
+
+    check()
+    report(f"damaged files of a workdir, {outcomes['refused']} refused by name", sum(outcomes.values()), "no traceback")
+
+
+def changed(content, value, draw):
+    """`content` with `value` in one random place."""
+    if draw.random() < 0.2 or not content or not isinstance(content, dict | list):
+        return value
+    keys = list(content) if isinstance(content, dict) else list(range(len(content)))
+    key = draw.choice(keys)
+    content[key] = changed(content[key], value, draw)
+    return content
+
+
+class Bomb:
+    def __reduce__(self):
+        return (Path("/tmp/jaxnorm-bomb").touch, ())
+
+
+def test_pickles_are_never_loaded(tmp_path, report):
+    workdir = write_workdir(tmp_path / "w", norms=("bn",), seeds=(0,))
+    for content in (pickle.dumps(Bomb()), None):
+        path = workdir / "bn-seed0" / "predictions.npz"
+        if content is None:
+            np.savez(path, logits=np.array([Bomb()], object), label=np.array([Bomb()], object))
+        else:
+            path.write_bytes(content)
+        with pytest.raises(UserError):
+            write_report(workdir)
+        assert not Path("/tmp/jaxnorm-bomb").exists()
+    report("pickle bombs in predictions.npz", 2, "no code run")
+
+
+TREE = {"step": jnp.asarray(1, jnp.int32), "params": {"kernel": jnp.arange(40.0).reshape(8, 5)}, "opt": (jnp.ones(3),)}
+
+
+def tree_at(step):
+    return {**TREE, "step": jnp.asarray(step, jnp.int32)}
+
+
+def test_checkpoint_folders(tmp_path, report):
+    """One random change to one random file of the newest: the older one is used, or none; wrong numbers never."""
+    made = Checkpoints(tmp_path / "made" / "checkpoints")
+    made.save(1, tree_at(1), 1.0)
+    made.save(2, tree_at(2), 2.0)
+    draw = random.Random(0)
+    counts = {1: 0, 2: 0}
+    for _ in range(300):
+        copy = Checkpoints(tmp_path / "copy" / "checkpoints")
+        shutil.copytree(made.folder.parent, copy.folder.parent)
+        files = [path for path in (copy.folder / "step_00000002").rglob("*") if path.is_file()]
+        how = spoil(draw.choice(files), draw)
+        restored = copy.restore(TREE, last_step=2)
+        step = int(restored.numbers["step"])
+        counts[step] += 1
+        np.testing.assert_array_equal(restored.numbers["params"]["kernel"], TREE["params"]["kernel"])
+        assert restored.seconds == step
+        assert (step == 2) == (how == "nothing"), how
+        spoil(draw.choice([path for path in (copy.folder / "step_00000001").rglob("*") if path.is_file()]), draw, True)
+        if step == 1:
+            with pytest.raises(CheckpointError, match="can be trusted"):
+                copy.restore(TREE)
+        shutil.rmtree(copy.folder.parent)
+    report(f"damaged checkpoints, {counts[1]} times the older one used", sum(counts.values()), "nothing")
+
+
+def spoil(path, draw, surely=False):
+    content = bytearray(path.read_bytes())
+    how = draw.choice(["flip", "cut", "grow", "delete", "replace"] + ([] if surely else ["nothing"]))
+    if how == "flip" and content:
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    elif how == "cut" and content:
+        del content[draw.randrange(len(content)) :]
+    elif how == "delete":
+        path.unlink()
+        return how
+    elif how == "replace":
+        content = bytearray(draw.randbytes(draw.randrange(1, 50)))
+    elif how != "nothing":
+        content += b"\0"
+    path.write_bytes(content)
+    return how
+
+
+def test_names_that_are_markup_stay_text(tmp_path, report):
+    workdir = write_workdir(tmp_path / "<img src=x onerror=alert(1)>", norms=("bn",), seeds=(0,))
+    path = workdir / "bn-seed0" / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "label": "<script>alert(1)</script>"}))
+    page = write_report(workdir).read_text()
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    report("names that are markup", 2, "no code on the page")
