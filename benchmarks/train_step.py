@@ -1,7 +1,7 @@
 """Images per second of one training step: ours, plain flax and PyTorch, in turn: python benchmarks/train_step.py
 
-Each contender lives in a process of its own, so that flags and thread pools of one reach no other, and waits while another
-is measured. Round by round all take their turn; a ratio is the median over rounds of ours / theirs in the same
+Each contender lives in a process of its own, so that flags and thread pools of one reach no other, and waits while
+another is measured. Round by round all take their turn; a ratio is the median over rounds of ours / theirs in the same
 round, its spread the quartiles. The step is forward, backward and SGD on one prepared batch, float32, NHWC (PyTorch:
 eager, channels_last, and compiled where that works). All seven variants at both batch sizes take about half an hour on
 two CPU cores; --norms bn --batch-sizes 128 a minute and a half.

@@ -123,17 +123,17 @@ def _write(part: Path, step: int, numbers: Any, seconds: float) -> None:
     arrays = jax.device_get(_by_path(numbers))
     # A disk that refuses says so here in one line; inside orbax, its threads would each print a traceback.
     room = part / "room"
-    with files.naming(part), room.open("wb") as file:
-        file.write(b"\0" * (sum(array.nbytes for array in arrays.values()) * 5 // 4 + OVERHEAD_BYTES))
-        file.flush()
-        os.fsync(file.fileno())
+    with files.naming(part), room.open("wb") as opened:
+        opened.write(b"\0" * (sum(array.nbytes for array in arrays.values()) * 5 // 4 + OVERHEAD_BYTES))
+        opened.flush()
+        os.fsync(opened.fileno())
     room.unlink()
     ocp.PyTreeCheckpointer().save(part / "arrays", arrays)
     hashes = {}
     for file in sorted(part.rglob("*")):
         if file.is_file():
-            with file.open("rb+") as opened:
-                os.fsync(opened.fileno())
+            with file.open("rb+") as whole:
+                os.fsync(whole.fileno())
             hashes[file.relative_to(part).as_posix()] = files.sha256(file)
     manifest = {"format": FORMAT, "step": step, "seconds": seconds, "sha256": hashes}
     files.write_json(part / "manifest.json", {**manifest, "self": _sha256_of(manifest)})
