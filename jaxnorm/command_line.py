@@ -19,6 +19,7 @@ import tyro
 from jaxnorm import files
 from jaxnorm.config import DEFAULT_NORMS, PRESETS, Config, Recipe, nearest
 from jaxnorm.errors import UserError
+from jaxnorm.runs.lock import check_free, held
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +127,7 @@ def carry_out(options: Options, *, study: str) -> int:
     Raises:
         UserError: before anything is written, if options, data or workdir do not fit.
     """
+    check_free(options.workdir)
     options.validate()
 
     # Late, so that --help and mistakes in flags load neither jax nor matplotlib.
@@ -144,7 +146,7 @@ def carry_out(options: Options, *, study: str) -> int:
     runs.announce(configs, dataset, workdir, console)
     for note in notes:
         say(console, f"Note: {note}")
-    with workdir.held():
+    with held(workdir.path):
         # Once more: another process may have come first.
         runs.check(configs, dataset, workdir, allow_changes=options.allow_changes)
         code = runs.run_study(

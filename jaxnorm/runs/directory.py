@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +163,3 @@ def config_differences(found: dict[str, Any], wanted: Config) -> list[str]:
         for name, value in found.items()
         if name != "stop_after_epoch" and now.get(name) != value
     ]
-
-
-def timestamp() -> str:
-    """Now, in UTC, ISO 8601 to the second."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from jaxnorm.data.dataset import Dataset
-from jaxnorm.runs.directory import timestamp
+from jaxnorm.runs.lock import timestamp
 
 PACKAGES = ("jaxnorm", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 

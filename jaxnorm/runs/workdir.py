@@ -1,21 +1,15 @@
-"""A study's folder: what it holds, who may write to it, what is left to do."""
+"""A study's folder: what it holds, what is left to do."""
 
-import contextlib
 import dataclasses
-import json
-import os
-import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import filelock
 
 from jaxnorm import files
 from jaxnorm.config import Config
 from jaxnorm.errors import UserError
 from jaxnorm.runs.checkpoints import Checkpoints
-from jaxnorm.runs.directory import RunDirectory, config_differences, read_json, timestamp
+from jaxnorm.runs.directory import RunDirectory, config_differences, read_json
 from jaxnorm.runs.provenance import differences
 
 
@@ -157,44 +151,3 @@ class Workdir:
                 "command": "\n".join(dict.fromkeys([*before.get("command", "").splitlines(), command])),
             },
         )
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Makes the folder and keeps every other process from writing to it; a dead process holds nothing.
-
-        Raises:
-            UserError: if the folder cannot be written or another process holds it.
-        """
-        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        holder = self.path / ".lock.holder"
-        lock = filelock.FileLock(self.path / ".lock")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-            files.write_json(holder, {"pid": os.getpid(), "host": socket.gethostname(), "since": timestamp()})
-        except filelock.Timeout:
-            who = _holder(holder)
-            raise UserError(
-                f"one process at a time may write to {self.path}, but {who} does; wait for it or choose another "
-                "--workdir"
-            ) from None
-        except OSError as error:
-            for folder in made:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-            raise UserError(
-                f"the workdir must be writable, but {self.path} is not ({error.strerror}); choose another --workdir"
-            ) from None
-        try:
-            yield
-        finally:
-            holder.unlink(missing_ok=True)
-            lock.release()
-
-
-def _holder(path: Path) -> str:
-    try:
-        found = json.loads(path.read_text())
-        return f"process {found['pid']} on {found['host']} (since {found['since']})"
-    except (OSError, ValueError, KeyError):
-        return "another process"

@@ -112,7 +112,7 @@ def finish_files(workdir, epochs):
 @pytest.mark.parametrize(
     "name, content, words",
     [
-        ("metrics.jsonl", '{"epoch": 2}\n', r"metrics.jsonl must hold epochs 1 to 12, but holds \[2\]"),
+        ("metrics.jsonl", '{"epoch": 2, "step": 2}\n', r"metrics.jsonl must hold epochs 1 to 12, but holds \[2\]"),
         ("metrics.jsonl", "{\n", "metrics.jsonl must hold JSON lines"),
         ("predictions.npz", None, "predictions.npz must stand beside result.json, but is gone"),
         ("result.json", "{}", "result.json must hold a status and an epoch"),
@@ -170,40 +170,6 @@ def test_another_study_and_a_folder_of_other_things_and_a_file_are_refused(workd
 def test_which_runs_need_nothing_more(workdir, result, finished):
     begun(workdir, CONFIG, **(result or {}))
     assert workdir.is_finished(CONFIG) == finished
-
-
-def test_a_second_process_is_told_who_holds_the_folder_and_a_dead_one_holds_nothing(workdir):
-    program = (
-        "import os, signal, sys, time\n"
-        "from pathlib import Path\n"
-        "from jaxnorm.runs.workdir import Workdir\n"
-        "with Workdir(Path(sys.argv[1]), study='s').held():\n"
-        "    print('held', flush=True)\n"
-        "    time.sleep(60)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-c", program, str(workdir.path)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match=f"process {process.pid} on .* does; wait for it"), workdir.held():
-            pass
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    with workdir.held():
-        assert json.loads((workdir.path / ".lock.holder").read_text())["pid"] == os.getpid()
-    assert not (workdir.path / ".lock.holder").exists()
-
-
-def test_a_folder_that_cannot_be_made_is_one_line_and_leaves_nothing(tmp_path):
-    (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(UserError, match="must be writable"),
-        Workdir(tmp_path / "file" / "a", study="s").held(),
-    ):
-        pass
-    with pytest.raises(UserError, match="must be writable"), Workdir(Path("/proc/nowhere/a"), study="s").held():
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_line_cut_short_is_not_a_line_and_rows_are_cut_back_to_a_step(tmp_path):
