@@ -34,19 +34,19 @@ class Display:
 
     Args:
         console: where to; a live display if it is a terminal, else one line per epoch.
-        total_steps: training steps still to do, over all runs.
+        total_images: training images still to go through, over all runs: steps of different batches differ in cost.
         num_runs: runs still to do.
     """
 
-    def __init__(self, console: Console, total_steps: int, num_runs: int) -> None:
+    def __init__(self, console: Console, total_images: int, num_runs: int) -> None:
         self.console = console
         self.live = console.is_terminal
-        self._total = total_steps
+        self._total = total_images
         self._done = 0
         self._runs_left = num_runs
         self._runs_begun = 0
         self._latest: float | None = None
-        self._stepped = 0
+        self._gone_through = 0
         self._stepping = 0.0  # seconds between the first step of a run and its latest, evaluation included
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -93,9 +93,9 @@ class Display:
         now = time.perf_counter()
         if self._latest is not None:
             self._stepping += now - self._latest
-            self._stepped += step - self._step
+            self._gone_through += (step - self._step) * self._config.batch_size
         self._latest = now
-        self._done += step - self._step
+        self._done += (step - self._step) * self._config.batch_size
         self._step = step
         self._describe(f"epoch {-(-step // self._steps_per_epoch)}/{self._config.last_epoch}{self._result}")
         if self._task is not None:
@@ -127,8 +127,8 @@ class Display:
         self._say(words)
 
     def skip(self, steps: int) -> None:
-        """`steps` steps that were planned will not be done: a run ended early."""
-        self._total -= steps
+        """`steps` steps of the present run that were planned will not be done: it began later or ended early."""
+        self._total -= steps * self._config.batch_size
         if self._task is not None:
             self._bar.update(self._task, total=self._total)
 
@@ -140,11 +140,11 @@ class Display:
         say(self.console, f"{self._config.name}: {words}")
 
     def _left(self) -> str:
-        if self._stepped == 0:
+        if self._gone_through == 0:
             return ""
-        # Steps at the pace so far; and what each run costs besides, such as compiling and the final evaluation.
+        # Images at the pace so far; and what each run costs besides, such as compiling and the final evaluation.
         besides = (time.perf_counter() - self._started - self._stepping) / self._runs_begun
-        seconds = self._stepping / self._stepped * (self._total - self._done) + besides * self._runs_left
+        seconds = self._stepping / self._gone_through * (self._total - self._done) + besides * self._runs_left
         return f"{duration(seconds)} left"
 
 

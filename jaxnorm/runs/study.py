@@ -126,7 +126,8 @@ def run_study(
     workdir.describe(configs, preset=preset, command=command())
     todo = [config for config in configs if not workdir.is_finished(config)]
     steps = {config: len(dataset.train.label) // config.batch_size * config.last_epoch for config in todo}
-    with StopRequest() as stop, Display(console, sum(steps.values()), len(todo)) as display:
+    images = sum(count * config.batch_size for config, count in steps.items())
+    with StopRequest() as stop, Display(console, images, len(todo)) as display:
         for config in todo:
             display.begin(config, len(dataset.train) // config.batch_size)
             display.skip(steps[config] - _steps_left(workdir, config, steps[config]))
