@@ -26,7 +26,7 @@ HOSTILE = "</code><script>alert(1)</script> ``` | $x$"
 class Page(html.parser.HTMLParser):
     """Collects tags, attributes and text, and checks that tags are balanced."""
 
-    VOID = frozenset(("meta", "link", "br", "hr", "img", "input"))
+    VOID = frozenset(("meta", "link", "br", "wbr", "hr", "img", "input"))
 
     def __init__(self, text):
         super().__init__()
