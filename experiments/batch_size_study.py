@@ -81,6 +81,15 @@ class Options(command_line.Options):
             command_line.check_distinct(flag, values)
             if not values and flag != "--ghost-batch-sizes":
                 raise UserError(f"{flag} must name at least one value, but names none; see --help")
+        for size in self.batch_sizes:
+            if size < 1:
+                raise UserError(f"--batch-sizes must be at least 1, but name {size}; give 1 or more")
+        for size in self.ghost_batch_sizes:
+            if size < 1 or max(self.batch_sizes) % size:
+                raise UserError(
+                    f"--ghost-batch-sizes must divide the largest batch size {max(self.batch_sizes)}, but name {size}; "
+                    "give divisors"
+                )
         if self.ghost_batch_sizes and not set(self.norms) & set(GHOSTLY_NORMS):
             raise UserError(
                 f"--ghost-batch-sizes needs one of our norms with batch statistics ({', '.join(GHOSTLY_NORMS)}), but "

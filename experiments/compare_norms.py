@@ -34,7 +34,11 @@ class Options(command_line.Options):
 
     def points(self) -> list[dict[str, Any]]:
         """One point, or one for each learning rate."""
-        return [{"learning_rate": rate, "tags": (f"lr{rate:g}",)} for rate in self.learning_rates] or [{}]
+        points: list[dict[str, Any]] = []
+        for rate in self.learning_rates:
+            short = f"{rate:g}"
+            points.append({"learning_rate": rate, "tags": (f"lr{short if float(short) == rate else repr(rate)}",)})
+        return points or [{}]
 
     def validate(self) -> None:
         """Also checks the learning rates."""

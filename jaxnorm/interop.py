@@ -30,6 +30,7 @@ from flax import traverse_util
 from jaxnorm.errors import UserError
 from jaxnorm.models.resnet import ResNet
 from jaxnorm.norms.layers import BatchInstanceNorm, BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from jaxnorm.norms.registry import Identity
 
 BATCH_NORMS = (BatchNorm, nn.BatchNorm)
 NORM_LAYERS = (*BATCH_NORMS, InstanceNorm, nn.InstanceNorm, LayerNorm, nn.LayerNorm, GroupNorm, nn.GroupNorm)
@@ -163,19 +164,24 @@ def _rescaled(
             "give N * H * W of a training batch"
         )
     factor = (values_per_channel - 1) / values_per_channel
-    initial = (1 - momentum) ** num_batches_tracked
-    return initial + (np.asarray(running_var) - initial) * (1 / factor if inverse else factor)
+    initial = (1 - momentum) ** int(num_batches_tracked)
+    return initial + (_array(running_var) - initial) * (1 / factor if inverse else factor)
 
 
 def _layer_from_torch(layer: Any, arrays: Mapping[str, np.ndarray], channels_first: bool, where: str) -> dict[str, Any]:
     _check_layer(layer)
     # The study's batch-instance norm holds a batch norm and an instance norm; the latter's buffers are never used.
-    left = {name.removeprefix("batchnorm."): value for name, value in arrays.items()}
+    nested = isinstance(layer, BatchInstanceNorm)
+    left = {name.removeprefix("batchnorm.") if nested else name: value for name, value in arrays.items()}
     unused = ["num_batches_tracked"]
     if isinstance(layer, InstanceNorm | nn.InstanceNorm):
         # Nor are those of the study's instance norm alone; PyTorch's own evaluates with them, which ours cannot.
         unused += ["runningmean", "runningvar"]
-    left = {name: value for name, value in left.items() if name not in unused and not name.startswith("instancenorm.")}
+    left = {
+        name: value
+        for name, value in left.items()
+        if name not in unused and not (nested and name.startswith("instancenorm."))
+    }
 
     def take(names: tuple[str, ...]) -> np.ndarray:
         for name in names:
@@ -239,7 +245,7 @@ def _layer_to_torch(
             "give what its init or apply returned"
         )
     # Copies, since torch.from_numpy wants arrays that may be written to.
-    state_dict = {names[path]: np.array(_channels_first(np.asarray(flat[path]), channels_first)) for path in names}
+    state_dict = {names[path]: np.array(_channels_first(_wide(flat[path]), channels_first)) for path in names}
     if isinstance(layer, BATCH_NORMS):
         if study_s:
             for name in ("runningmean", "runningvar"):
@@ -270,7 +276,10 @@ def _network_from_torch(network: ResNet, arrays: Mapping[str, np.ndarray]) -> di
     expected = _shapes(network, flat)
     for path in sorted(expected.keys() | flat.keys()):
         if path not in flat:
-            raise UserError(f"the state dict must hold {'/'.join(path)}, but does not; give that of such a network")
+            raise UserError(
+                f"the state dict must hold {_theirs(path[1:-1])}, here {'/'.join(path)}, but does not; give that of "
+                "such a network"
+            )
         wanted = expected.get(path, "(no such layer)")
         if wanted != flat[path].shape:
             raise UserError(
@@ -283,18 +292,25 @@ def _network_from_torch(network: ResNet, arrays: Mapping[str, np.ndarray]) -> di
 def _network_to_torch(network: ResNet, variables: Mapping[str, Any], num_batches_tracked: int) -> dict[str, np.ndarray]:
     norm = _norm_of(network)
     layers: dict[tuple[str, ...], dict[str, Any]] = {}
-    for (collection, *layer, leaf), value in traverse_util.flatten_dict(dict(variables)).items():
+    flat = traverse_util.flatten_dict(
+        {name: variables[name] for name in ("params", "batch_stats") if name in variables}
+    )
+    expected = _shapes(network, flat)
+    for path in sorted(expected.keys() ^ flat.keys()):
+        raise UserError(
+            f"the variables must be those of the network, but {'lack' if path in expected else 'hold'} "
+            f"{'/'.join(path)}; give what its init or a training returned"
+        )
+    for (collection, *layer, leaf), value in flat.items():
         layers.setdefault(tuple(layer), {}).setdefault(collection, {})[leaf] = value
     state_dict: dict[str, np.ndarray] = {}
     for layer, found in layers.items():
         if "norm" in layer[-1]:
-            if norm is None:
-                raise UserError(f"the network has no normalization, but the variables hold {'/'.join(layer)}")
             arrays = _layer_to_torch(norm, found, True, num_batches_tracked)
         else:
-            kernel = np.asarray(found["params"]["kernel"])
+            kernel = _wide(found["params"]["kernel"])
             weight = kernel.T if kernel.ndim == 2 else kernel.transpose(3, 2, 0, 1)
-            arrays = {"weight": np.array(weight), "bias": np.array(found["params"]["bias"])}
+            arrays = {"weight": np.array(weight), "bias": np.array(_wide(found["params"]["bias"]))}
         state_dict |= {f"{_theirs(layer)}.{name}": array for name, array in arrays.items()}
     return state_dict
 
@@ -304,7 +320,10 @@ def _norm_of(network: ResNet) -> Any:
     if network.norm is None:
         return None
     layer = network.norm(train=False, axis_name=None, dtype=None, name=None)  # type: ignore[arg-type]
-    return layer if isinstance(layer, NORM_LAYERS) else None
+    if isinstance(layer, Identity):
+        return None
+    _check_layer(layer)
+    return layer
 
 
 def _check_layer(layer: Any) -> None:
@@ -320,7 +339,6 @@ def _shapes(network: ResNet, flat: Mapping[tuple[str, ...], np.ndarray]) -> dict
     channels = 3 if kernel is None else kernel.shape[2]
     image = jax.ShapeDtypeStruct((1, 32, 32, channels), np.float32)
     found = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
-    found = {name: tree for name, tree in found.items() if name != "intermediates"}
     return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(found).items()}
 
 
@@ -372,7 +390,14 @@ def _array(value: Any) -> np.ndarray:
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # NumPy has no bfloat16
-    return np.asarray(value)
+    # A copy: PyTorch goes on writing to its own.
+    return np.asarray(value).copy()
+
+
+def _wide(value: Any) -> np.ndarray:
+    """An array as NumPy's own, float32 for bfloat16, which torch.from_numpy does not take."""
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def _paths(paths: Any) -> str:

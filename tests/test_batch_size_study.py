@@ -47,12 +47,12 @@ def test_a_workdir_of_another_study_is_refused(studied, tmp_path):
 
 
 BAD_INPUT = [
-    (["--ghost-batch-sizes", "24"], "ghost_batch_size must divide .*128.*but is 24"),
+    (["--ghost-batch-sizes", "24"], "--ghost-batch-sizes must divide .*128.*but name 24"),
     (["--ghost-batch-sizes", "0"], "ghost.*0"),
     (["--ghost-batch-sizes", "8", "--norms", "gn"], "ghost.*bn, bin.*gn"),
     (["--ghost-batch-sizes", "8", "8"], "names 8 2 times"),
     (["--batch-sizes", "128", "128"], "names 128 2 times"),
-    (["--batch-sizes", "0"], "batch_size must be at least 1, but is 0"),
+    (["--batch-sizes", "0"], "--batch-sizes must be at least 1, but name 0"),
     (["--batch-sizes"], "batch-sizes"),
     (["--lr-rules", "linear", "linear"], "names linear 2 times"),
     (["--seeds", "3", "3"], "names 3 2 times"),

@@ -219,12 +219,31 @@ def test_a_state_dict_that_does_not_fit_is_refused_by_name(module, state_dict, w
 def test_a_network_that_does_not_fit_is_refused_by_name():
     model = ResNet14(norm=NORMS["bn"])
     state_dict = torch_study.ResNet(torch.nn.BatchNorm2d).state_dict()
-    with pytest.raises(UserError, match=r"must hold params/stage1_block2/conv1/bias"):
+    with pytest.raises(UserError, match=r"must hold blocks_A.1.conv1, here params/stage1_block2/conv1/bias"):
         from_torch(model, {name: value for name, value in state_dict.items() if "blocks_A.1.conv1" not in name})
     with pytest.raises(UserError, match=r"stage1_block3.* must have shape \(no such layer\)"):
         from_torch(model, torch_study.ResNet(torch.nn.BatchNorm2d, num_blocks=3).state_dict())
     with pytest.raises(UserError, match="the network has no normalization, but the state dict holds"):
         from_torch(ResNet14(), state_dict)
+
+
+def test_what_pytorch_trains_on_later_changes_nothing_here():
+    module = torch.nn.BatchNorm2d(3)
+    variables = from_torch(BatchNorm(), module.state_dict())
+    with torch.no_grad():
+        module.weight.fill_(7)
+    assert (variables["params"]["scale"] == 1).all()
+
+
+def test_variables_of_another_network_are_refused():
+    model = ResNet14(norm=NORMS["gn"])
+    variables = from_torch(model, torch_study.ResNet(torch_study.NORMS["gn"]).state_dict())
+    head = variables["params"].pop("head")
+    with pytest.raises(UserError, match="but lack params/head/bias"):
+        to_torch(model, variables)
+    variables["params"] |= {"head": head, "foo": head}
+    with pytest.raises(UserError, match="but hold params/foo/bias"):
+        to_torch(model, variables)
 
 
 def test_variables_of_another_layer_are_refused():

@@ -31,8 +31,8 @@ def convolve(
     """y[n,h,w,o] = sum over i,j,c of x[n, h*s+i-p, w*t+j-q, c] * kernel[i,j,c,o]: `lax.conv_general_dilated`, as it is.
 
     Of images (N, H, W, C) in float32 or float64, without dilation and groups, gradients on CPU take other ways to the
-    same numbers; everything else, and every other platform, keeps JAX's own. Forward-mode differentiation
-    (`jax.jvp`) works for that rest alone.
+    same numbers; everything else keeps JAX's own, and so does every other platform. What it gives up for such images,
+    on all platforms, is forward-mode differentiation: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise.
 
     - The weight's gradient is a product of two matrices, shifted copies of the input along the width and of the
       output's gradient along the height, for so many images at a time as fit the cache. JAX's own transposes both to
@@ -72,7 +72,27 @@ def convolve(
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
     edges = tuple((int(low), int(high)) for low, high in padding)
+    if any(
+        size + low + high < length or min(low, high) <= -size
+        for size, length, (low, high) in zip(lhs.shape[1:3], rhs.shape[:2], edges, strict=True)
+    ):  # no output, or nothing but padding in it
+        return lax.conv_general_dilated(lhs, rhs, window_strides, edges, dimension_numbers=IMAGES, **settings)
+    lhs, rhs = _varying_alike(lhs, rhs)
     return _convolve(lhs, rhs, tuple(map(int, window_strides)), edges, settings.get("precision"))
+
+
+def _varying_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Within shard_map a batch differs between devices and weights do not: our gradients take both to differ."""
+
+    def axes_of(array: jax.Array) -> frozenset[str]:
+        aval: Any = jax.typeof(array)
+        return aval.vma if hasattr(aval, "vma") else aval.mat.varying  # the name before and after jax 0.10
+
+    every = frozenset().union(*map(axes_of, arrays))
+    return tuple(
+        lax.pcast(array, missing, to="varying") if (missing := tuple(every - axes_of(array))) else array
+        for array in arrays
+    )
 
 
 class Conv(nn.Conv):
@@ -173,11 +193,10 @@ def _kernel_gradient(
         for array in (x, g)
     )
 
-    def add(index: jax.Array, total: jax.Array) -> jax.Array:
-        slices = (lax.dynamic_index_in_dim(array, index, axis=1, keepdims=False) for array in (x, g))
-        return total + product(*slices)
+    def of_slice(index: jax.Array | int) -> jax.Array:
+        return product(*(lax.dynamic_index_in_dim(array, index, axis=1, keepdims=False) for array in (x, g)))
 
-    return lax.fori_loop(0, num_slices, add, jnp.zeros_like(kernel))
+    return lax.fori_loop(1, num_slices, lambda index, total: total + of_slice(index), of_slice(0))
 
 
 def _stride_one_product(

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""
-        return sorted(int(path.name.removeprefix("step_")) for path in self.folder.glob("step_[0-9]*"))
+        names = (re.fullmatch(r"step_(\d{8,})", path.name) for path in self.folder.glob("step_*"))
+        return sorted(int(name[1]) for name in names if name)
 
     def save(self, step: int, numbers: Any, seconds: float) -> None:
         """Writes the arrays of the tree `numbers` as the checkpoint of `step`; does nothing if that one exists.

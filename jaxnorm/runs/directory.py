@@ -94,7 +94,7 @@ class RunDirectory:
             raise UserError(f"{path} must hold JSON lines, but is damaged ({error}); {self._mend}") from None
 
     def begin(self, config: Config, provenance: dict[str, Any]) -> None:
-        """Makes the directory, or takes an unfinished one up again; an older outcome no longer stands.
+        """Makes the directory, or takes an unfinished one up again; an older outcome stands until `reopen`.
 
         What the run was taken up with before stays in its provenance, under ``earlier``.
         """
@@ -105,6 +105,22 @@ class RunDirectory:
             provenance = {**provenance, "earlier": [*earlier, before]}
         files.write_json(self.path / "config.json", config.to_json())
         files.write_json(self.path / "provenance.json", provenance)
+
+    def reopen(self, step: int, steps_per_epoch: int) -> None:
+        """Training goes on from `step`: an older outcome no longer stands, nor do the lines of later epochs.
+
+        Raises:
+            UserError: if lines of epochs up to there are missing; nothing is changed then.
+        """
+        kept = [row for row in self.rows if row["step"] <= step]
+        epochs, (done, into_epoch) = [row["epoch"] for row in kept], divmod(step, steps_per_epoch)
+        # At the very end of an epoch its line may not have been written yet.
+        if epochs != list(range(1, done + 1)) and (into_epoch or epochs != list(range(1, done))):
+            raise UserError(
+                f"{self.path / 'metrics.jsonl'} must hold epochs 1 to {done}, which the checkpoint of step {step} has "
+                f"behind it, but holds {str(epochs)[:40]}; {self._mend}"
+            )
+        files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
         for stale in ("result.json", "predictions.npz", "crash.txt"):
             (self.path / stale).unlink(missing_ok=True)
 
@@ -121,11 +137,6 @@ class RunDirectory:
         if arrays:
             with files.replacing(self.path / "arrays" / f"epoch_{epoch:04d}.npz") as part, part.open("wb") as file:
                 np.savez_compressed(file, allow_pickle=False, **arrays)
-
-    def cut(self, step: int) -> None:
-        """Drops the lines of epochs that ended after `step`: training goes on from there."""
-        kept = [row for row in self.rows if row["step"] <= step]
-        files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
     def finish(self, result: dict[str, Any], predictions: dict[str, np.ndarray] | None = None) -> None:
         """Writes the outcome, last of all: a run with a ``result.json`` has everything."""

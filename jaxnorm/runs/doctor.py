@@ -105,7 +105,10 @@ def _packages() -> list[Finding]:
 
 
 def _jaxlib() -> Finding:
-    version = importlib.metadata.version("jaxlib")
+    try:
+        version = importlib.metadata.version("jaxlib")
+    except importlib.metadata.PackageNotFoundError:
+        return Finding("Numbers on CPU", "there is no jaxlib", "wrong", "pip install -r requirements.txt")
     if version != jaxlib_guard.WRONG:
         return Finding("Numbers on CPU", f"jaxlib {version} has no known fault", "good")
     protected = jaxlib_guard.FLAG in os.environ.get("XLA_FLAGS", "")
@@ -116,9 +119,14 @@ def _jaxlib() -> Finding:
 
 
 def _devices() -> list[Finding]:
-    import jax
+    try:
+        import jax
 
-    devices = jax.devices()
+        devices = jax.devices()
+    except Exception as error:  # whatever a driver or a flag makes the backend say
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        mend = "check JAX_PLATFORMS, XLA_FLAGS and the driver; JAX_PLATFORMS=cpu always works"
+        return [Finding("Devices", f"jax does not start ({words})", "wrong", mend)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     kinds = ", ".join(dict.fromkeys(device.device_kind for device in devices))
     found = f"{len(devices)} x {kinds} ({devices[0].platform}), {cores} processor cores"

@@ -62,7 +62,7 @@ class DirectoryRecord:
                 f"--stop-after-epoch {self._config.stop_after_epoch} asks for less; raise it or choose another "
                 "--workdir"
             )
-        self.directory.cut(step)
+        self.directory.reopen(step, self._steps_per_epoch)
         self.rows = self.directory.rows
         self._display.resume(step)
         return restored, seconds
@@ -81,8 +81,8 @@ class DirectoryRecord:
 
     def append(self, row: Row) -> None:
         """Writes the epoch's line."""
-        self.rows.append(row)
         self.directory.append(row)
+        self.rows.append(row)
         self._display.epoch(row)
 
     def stepped(self, step: int) -> None:
@@ -129,6 +129,8 @@ def run_study(
     images = sum(count * config.batch_size for config, count in steps.items())
     with StopRequest() as stop, Display(console, images, len(todo)) as display:
         for config in todo:
+            if stop.signal is not None:
+                break
             display.begin(config, len(dataset.train) // config.batch_size)
             display.skip(steps[config] - _steps_left(workdir, config, steps[config]))
             try:
@@ -139,7 +141,7 @@ def run_study(
             result = workdir.directory(config).result or {}
             if result.get("status") != "complete":
                 display.skip(steps[config] - result.get("step", 0))
-    if stop.signal is not None:
+    if stop.signal is not None and not all(map(workdir.is_finished, configs)):
         say(console, f"To go on: {command()}")
         return stop.exit_code
     statuses = {(workdir.directory(config).result or {}).get("status") for config in configs}
@@ -162,6 +164,7 @@ def run_one(
     record = DirectoryRecord(workdir, config, steps_per_epoch, display, stop, checkpoint_every_seconds)
     try:
         result = train(config, dataset, record=record)
+        _finish(directory, config, label, result, dataset)
     except (Stopped, UserError):
         raise
     except Exception as error:
@@ -175,7 +178,6 @@ def run_one(
         directory.finish(_outcome(config, label, record.rows, **outcome))
         display.end(f"crashed: {words} (traceback in {directory.path / 'crash.txt'})")
         return
-    _finish(directory, config, label, result, dataset)
     if result.status == "diverged":
         display.end(f"diverged at step {result.diverged_at_step}")
     else:

@@ -51,10 +51,10 @@ class Workdir:
             directory = self.directory(config)
             with files.reading(directory.path):
                 directory.check_whole()
-                result = directory.result
-                if result and result["status"] == "complete" and result["epoch"] > config.last_epoch:
+                epoch = max((row["epoch"] for row in directory.rows), default=0)
+                if epoch > config.last_epoch:
                     raise UserError(
-                        f"{config.name} in {self.path} is trained to epoch {result['epoch']}, but --stop-after-epoch "
+                        f"{config.name} in {self.path} is trained to epoch {epoch}, but --stop-after-epoch "
                         f"{config.stop_after_epoch} asks for less; raise it or choose another --workdir"
                     )
 
@@ -72,6 +72,10 @@ class Workdir:
                 f"the workdir must belong to {self.study}, but {self.path} holds {study.get('study')!r}; "
                 "choose another --workdir"
             )
+        for name in ("norms", "seeds", "runs", "recipe"):
+            study[name]  # what `describe` goes on from
+        for run in study["runs"]:
+            run["name"]
         differences = list(dict.fromkeys(text for config in configs for text in self._differences(config, study)))
         if differences:
             raise UserError(

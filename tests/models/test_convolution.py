@@ -42,6 +42,9 @@ CASES = [
     (1, (6, 6), (2, 2), (3, 3), (1, 1), ((-1, 0), (1, -1))),
     (2, (9, 9), (2, 2), (1, 1), (3, 3), ((0, 0), (2, 0))),
     (7, (6, 6), (2, 2), (3, 3), (4, 4), ((1, 1), (1, 1))),
+    (1, (2, 2), (1, 1), (5, 5), (2, 2), "VALID"),
+    (1, (8, 8), (1, 1), (3, 3), (2, 2), ((-3, -3), (-2, -3))),
+    (1, (8, 8), (1, 1), (1, 1), (2, 2), ((-9, 4), (0, 0))),
 ]
 
 
@@ -62,7 +65,7 @@ def test_values_and_gradients_are_those_of_the_plain_convolution_in_float64(case
         )
     for name, value, wanted in zip(("value", "by input", "by kernel"), found, expected, strict=True):
         assert value.shape == wanted.shape, name
-        np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max(), err_msg=name)
+        np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max(initial=0), err_msg=name)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 13, 16])
@@ -143,3 +146,19 @@ def test_where_devices_share_the_batch_each_keeps_its_images():
     expected = gradient(weights, x)
     found = compiled(weights, jax.device_put(x, sharding))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("batch", [8, 64])
+def test_it_works_within_shard_map_where_weights_do_not_vary(batch):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec
+    x, weights = arrays(batch, (32, 32), (8, 8), (3, 3))
+
+    def gradient(operation):
+        def loss(kernel, x):
+            y = operation(x, kernel, (2, 2), "SAME", dimension_numbers=IMAGES)
+            return jax.lax.pmean((y**2).mean(), "data")
+
+        return jax.shard_map(jax.grad(loss), mesh=mesh, in_specs=(spec(), spec("data")), out_specs=spec())(weights, x)
+
+    np.testing.assert_allclose(gradient(convolve), gradient(lax.conv_general_dilated), rtol=1e-4, atol=1e-5)

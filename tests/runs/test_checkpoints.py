@@ -169,6 +169,13 @@ def test_a_disk_that_refuses_leaves_the_older_checkpoint_and_nothing_else(checkp
     assert int(checkpoints.restore(TREE).numbers["step"]) == 1
 
 
+def test_folders_with_other_names_are_no_checkpoints(checkpoints):
+    checkpoints.save(1, TREE, 0.0)
+    for name in ("step_00000002.bak", "step_00000003 (copy)", "step_x"):
+        (checkpoints.folder / name).mkdir()
+    assert checkpoints.steps() == [1]
+
+
 def test_the_manifest_vouches_for_every_file(checkpoints):
     checkpoints.save(1, TREE, 0.0)
     folder = checkpoints.folder / "step_00000001"

@@ -57,6 +57,15 @@ def test_data_are_found_named_as_damaged_or_missing(tmp_path):
     assert found("CIFAR-10", tmp_path / "data").state == "risk"
 
 
+def test_a_backend_that_does_not_start_is_a_finding(monkeypatch):
+    def fail():
+        raise RuntimeError("Unable to initialize backend 'cuda'")
+
+    monkeypatch.setattr("jax.devices", fail)
+    assert found("Devices").state == "wrong"
+    assert "Unable to initialize backend" in found("Devices").found
+
+
 def test_from_a_shell():
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "XLA_FLAGS": "", "COLUMNS": "100"}
     command = [sys.executable, "-m", "jaxnorm", "doctor"]

@@ -179,9 +179,22 @@ def test_a_line_cut_short_is_not_a_line_and_rows_are_cut_back_to_a_step(tmp_path
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 4, "st')
     assert [row["epoch"] for row in directory.rows] == [1, 2, 3]
-    directory.cut(25)
+    directory.reopen(25, steps_per_epoch=10)
     assert [row["epoch"] for row in directory.rows] == [1, 2]
     assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
+
+
+def test_a_run_whose_lines_were_lost_does_not_go_on(tmp_path):
+    directory = RunDirectory(tmp_path)
+    directory.append({"epoch": 1, "step": 10})
+    (tmp_path / "result.json").write_text("{}")
+    directory.reopen(20, steps_per_epoch=10)  # the line of epoch 2 is about to be written
+    (tmp_path / "result.json").write_text("{}")
+    for step in (25, 30):
+        with pytest.raises(UserError, match=f"must hold epochs 1 to {step // 10}, which the checkpoint of step {step}"):
+            directory.reopen(step, steps_per_epoch=10)
+    assert (tmp_path / "result.json").exists(), "a refusal changes nothing"
+    assert len(directory.rows) == 1
 
 
 def test_hidden_files_do_not_keep_a_folder_from_being_used(workdir):
