@@ -96,12 +96,17 @@ class Checkpoints:
 
         Raises:
             CheckpointError: if checkpoints were saved and none can be trusted.
+            PermissionError: if one may not be read.
         """
+        for part in self.folder.glob(".step_*.part"):  # of a process that was killed while it saved
+            shutil.rmtree(part, ignore_errors=True)
         problems: list[str] = []
         steps = self.steps()
         for step in reversed(steps):
             try:
                 numbers, seconds = _read(self.folder / _name(step), like, last_step)
+            except PermissionError:  # no damage
+                raise
             except Exception as error:  # whatever a damaged file makes orbax say
                 problems.append(f"{_name(step)}: {' '.join(str(error).split())[:300] or type(error).__name__}")
                 continue

@@ -120,6 +120,8 @@ def test_a_process_killed_while_it_saves_leaves_no_checkpoint_behind(checkpoints
     assert (checkpoints.folder / ".step_00000002.part").exists(), "it was killed in the middle of the save"
     assert checkpoints.steps() == [1]
     like = {"step": jnp.asarray(1)}
+    assert checkpoints.restore(like) is not None
+    assert not (checkpoints.folder / ".step_00000002.part").exists()
     checkpoints.save(2, like, 0.0)
     assert checkpoints.steps() == [1, 2]
     assert checkpoints.restore(like) is not None
