@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -179,8 +179,12 @@ def _kernel_gradient(
     x: jax.Array, kernel: jax.Array, g: jax.Array, *, strides: tuple[int, int], padding: Padding, precision: Any
 ) -> jax.Array:
     """dkernel[i,j] = sum over n,h,w of x[n, h*s+i-p, w*t+j-q]^T g[n,h,w], a few images at a time."""
-    product = functools.partial(_stride_one_product if strides == (1, 1) else _product, kernel.shape, strides, padding)
-    product = functools.partial(product, precision=precision)
+    settings: dict[str, Any] = dict(shape=kernel.shape, padding=padding, precision=precision)
+    product: Callable[[jax.Array, jax.Array], jax.Array]
+    if strides == (1, 1):
+        product = functools.partial(_stride_one_product, **settings)
+    else:
+        product = functools.partial(_product, **settings, strides=strides)
     per_image = _unrolled_bytes(x, kernel, g, strides)
     num_slices = min(len(x), math.ceil(len(x) * per_image / SLICE_BYTES))
     if num_slices <= 1:
@@ -200,10 +204,9 @@ def _kernel_gradient(
 
 
 def _stride_one_product(
-    shape: tuple[int, ...], strides: tuple[int, int], padding: Padding, x: jax.Array, g: jax.Array, *, precision: Any
+    x: jax.Array, g: jax.Array, *, shape: tuple[int, ...], padding: Padding, precision: Any
 ) -> jax.Array:
     """Of x shifted along the width and g shifted along the height: both sides of the product are wide."""
-    del strides
     (height, width), (in_features, out_features) = shape[:2], shape[2:]
     vertical, horizontal = padding
     columns = _shifted(_padded(x, 2, horizontal), 2, width, g.shape[2])
@@ -215,7 +218,7 @@ def _stride_one_product(
 
 
 def _product(
-    shape: tuple[int, ...], strides: tuple[int, int], padding: Padding, x: jax.Array, g: jax.Array, *, precision: Any
+    x: jax.Array, g: jax.Array, *, shape: tuple[int, ...], strides: tuple[int, int], padding: Padding, precision: Any
 ) -> jax.Array:
     """Of the patches of x and g."""
     rows = _shifted(_padded(x, 1, padding[0]), 1, shape[0], g.shape[1], strides[0])

@@ -79,7 +79,9 @@ class Checkpoints:
             part.rename(path)
         except Exception as error:
             shutil.rmtree(part, ignore_errors=True)
-            raise _as_os_error(error, part) from error
+            if code := _disk_said(error):
+                raise OSError(code, os.strerror(code), str(part)) from error
+            raise
         files.sync_folder(self.folder)
         files.write_json(self._newest, {"newest": step})
         for old in self.steps()[:-KEPT]:
@@ -146,14 +148,12 @@ def _write(part: Path, step: int, numbers: Any, seconds: float) -> None:
     files.write_json(part / "manifest.json", {**manifest, "self": _sha256_of(manifest)})
 
 
-def _as_os_error(error: Exception, path: Path) -> Exception:
-    """Orbax wraps what the disk said in errors of its own, whose text alone tells."""
+def _disk_said(error: Exception) -> int | None:
+    """The error code of a disk that refused, where orbax wrapped it in an error of its own, whose text alone tells."""
     if isinstance(error, OSError):
-        return error
-    for code in files.STORAGE_CODES:
-        if os.strerror(code).lower() in str(error).lower():
-            return OSError(code, os.strerror(code), str(path))
-    return error
+        return None
+    text = str(error).lower()
+    return next((code for code in files.STORAGE_CODES if os.strerror(code).lower() in text), None)
 
 
 def _read(path: Path, like: Any, last_step: int | None) -> tuple[Any, float]:

@@ -18,6 +18,7 @@ from jaxnorm import jaxlib_guard
 from jaxnorm.data.cache import cache_folder
 from jaxnorm.data.cifar10 import OFFICIAL, data_folder, find
 from jaxnorm.errors import UserError
+from jaxnorm.runs.provenance import cores
 
 NEEDED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn", "matplotlib")
 ALSO_NEEDED = ("tensorflow-datasets", "tyro", "rich", "jinja2", "filelock", "pillow")
@@ -127,9 +128,8 @@ def _devices() -> list[Finding]:
         words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         mend = "check JAX_PLATFORMS, XLA_FLAGS and the driver; JAX_PLATFORMS=cpu always works"
         return [Finding("Devices", f"jax does not start ({words})", "wrong", mend)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     kinds = ", ".join(dict.fromkeys(device.device_kind for device in devices))
-    found = f"{len(devices)} x {kinds} ({devices[0].platform}), {cores} processor cores"
+    found = f"{len(devices)} x {kinds} ({devices[0].platform}), {cores()} processor cores"
     if devices[0].platform != "cpu":
         return [Finding("Devices", found, "good")]
     mend = "the presets quick and short are made for this; --preset study wants a GPU or TPU"

@@ -75,7 +75,7 @@ def device() -> dict[str, Any]:
     """Platform, kind and count of the devices, and the processor cores this process may use."""
     first = jax.devices()[0]
     kind = _processor() if first.platform == "cpu" else first.device_kind
-    return {"platform": first.platform, "kind": kind, "count": jax.device_count(), "cores": _cores()}
+    return {"platform": first.platform, "kind": kind, "count": jax.device_count(), "cores": cores()}
 
 
 def git_state(folder: Path) -> dict[str, Any]:
@@ -105,7 +105,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
