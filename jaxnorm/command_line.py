@@ -44,8 +44,8 @@ class Options(Recipe):
     checkpoint_every_seconds: float | None = None
     """Time between a run's checkpoints; by default 50 times what one costs, so that they take at most 2 %."""
     allow_changes: bool = False
-    """Go on in a workdir whose runs were made with other versions, compiler flags, devices or data; the differences are
-    shown and recorded."""
+    """Go on in a workdir whose runs were made with another learning rate, other versions, compiler flags, devices, data
+    or imported norms; the differences are shown, recorded and stand in the report."""
 
     @property
     def varied(self) -> tuple[str, ...]:
@@ -140,7 +140,7 @@ def carry_out(options: Options, *, study: str) -> int:
     console = StudyConsole()
     configs = options.configs()
     workdir = Workdir(options.workdir, study=study, varied=options.varied)
-    workdir.check(configs)  # before a download
+    workdir.check(configs, allow_changes=options.allow_changes)  # before a download
     dataset = load_dataset(options.dataset, data_dir=options.data_dir)
     notes = runs.check(configs, dataset, workdir, allow_changes=options.allow_changes)
     runs.announce(configs, dataset, workdir, console)

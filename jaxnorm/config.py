@@ -10,6 +10,8 @@ from jaxnorm.errors import UserError
 DEFAULT_NORMS = ("flax_bn", "none", "bn", "in", "bin", "ln", "gn")
 GHOSTLY_NORMS = ("bn", "bin", "bin_frozen")
 """Norms whose batch statistics can be taken over parts of a batch."""
+REVISABLE = ("learning_rate", "lr_rule", "gate_lr_multiplier")
+"""Fields that a run which has begun may go on with changed, where its user allows that."""
 REFERENCE_BATCH_SIZE = 128
 """The study's batch size, at which the linear rule's learning rate equals the fixed one."""
 

@@ -139,6 +139,11 @@ def test_a_variant_that_diverges_or_crashes_does_not_keep_the_others_from_finish
     page = (tmp_path / "w[b]" / "report.html").read_text()
     assert "Bang &amp; &lt;b&gt;" in page
     assert "<b>" not in page.split("</style>")[-1].replace("<body>", "")
+    with (tmp_path / "mine.py").open("a") as mine:
+        mine.write("# another file now\n")
+    refused = compare(tmp_path, *FAST, *norms, "--workdir", "w[b]", timeout=60)
+    assert refused.returncode == 2
+    assert "file of norm faulty: " in refused.stderr
     # Without the one that crashed, nothing is left to train; what diverged still tells.
     assert compare(tmp_path, *FAST, *norms[:3], "exploding", "gn", "--workdir", "w[b]").returncode == 3
 

@@ -12,6 +12,7 @@ from jaxnorm.analysis.figures import FigureFile
 from jaxnorm.analysis.runs import Study
 from jaxnorm.analysis.tables import Table
 from jaxnorm.analysis.words import number
+from jaxnorm.config import REVISABLE
 
 FOLDED_FROM = 9
 """Confusion matrices from which they stand behind a summary that unfolds."""
@@ -184,4 +185,13 @@ def _provenance(study: Study) -> list[tuple[str, str]]:
             found.append((name, distinct[0]))
         elif distinct:
             found.append((name, "; ".join(f"{value} ({values.count(value)} runs)" for value in distinct)))
+    changes = [f"{run.name}: {change}" for run in study.runs for change in run.provenance.get("changes", ())]
+    own = [
+        f"{run.name}: {name} {_value(run.settings[name])} instead of {_value(value)}"
+        for run in study.runs
+        for name, value in study.recipe.items()
+        if name in REVISABLE and run.settings.get(name) != value
+    ]
+    if changes or own:
+        found.append(("Changed on the way", "; ".join(changes + own)))
     return found

@@ -160,8 +160,8 @@ def _read(path: Path, like: Any, last_step: int | None) -> tuple[Any, float]:
     manifest = json.loads((path / "manifest.json").read_text())
     if not isinstance(manifest, dict) or manifest.pop("self", None) != _sha256_of(manifest):
         raise ValueError("manifest.json is damaged: it does not match its own SHA-256")
-    if manifest["format"] != FORMAT:
-        raise ValueError(f"has format {manifest['format']}, but this version of jaxnorm reads {FORMAT}")
+    if manifest.get("format") != FORMAT:
+        raise ValueError(f"has format {manifest.get('format')}, but this version of jaxnorm reads {FORMAT}")
     if last_step is not None and manifest["step"] > last_step:
         raise ValueError(f"is of step {manifest['step']}, but training ends at step {last_step}")
     if path.name != _name(manifest["step"]):

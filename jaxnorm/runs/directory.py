@@ -10,6 +10,7 @@ import numpy as np
 from jaxnorm import files
 from jaxnorm.config import Config
 from jaxnorm.errors import UserError
+from jaxnorm.runs.provenance import differences
 
 Row = dict[str, Any]
 
@@ -96,13 +97,19 @@ class RunDirectory:
     def begin(self, config: Config, provenance: dict[str, Any]) -> None:
         """Makes the directory, or takes an unfinished one up again; an older outcome stands until `reopen`.
 
-        What the run was taken up with before stays in its provenance, under ``earlier``.
+        What the run was taken up with before stays in its provenance, under ``earlier``; under ``changes`` stands what
+        decides its numbers and was not the same all along.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        before = self.provenance
+        before, found = self.provenance, self.config
         if before is not None:
-            earlier = before.pop("earlier", [])
-            provenance = {**provenance, "earlier": [*earlier, before]}
+            changed = differences(before, provenance)[0] + list(config_differences(found or {}, config).values())
+            place = f"after epoch {max((row['epoch'] for row in self.rows), default=0)}"
+            provenance = {
+                **provenance,
+                "changes": [*before.pop("changes", []), *(f"{text} ({place})" for text in changed)],
+                "earlier": [*before.pop("earlier", []), before],
+            }
         files.write_json(self.path / "config.json", config.to_json())
         files.write_json(self.path / "provenance.json", provenance)
 
@@ -163,14 +170,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def config_differences(found: dict[str, Any], wanted: Config) -> list[str]:
-    """Fields of `found`, read from disk, in which `wanted` differs, as ``name: found -> wanted``.
+def config_differences(found: dict[str, Any], wanted: Config) -> dict[str, str]:
+    """By name the fields of `found`, read from disk, in which `wanted` differs, as ``name: found -> wanted``.
 
     ``stop_after_epoch`` is left out: it may grow.
     """
     now = wanted.to_json()
-    return [
-        f"{name}: {value} -> {now.get(name)}"
+    return {
+        name: f"{name}: {value} -> {now.get(name)}"
         for name, value in found.items()
         if name != "stop_after_epoch" and now.get(name) != value
-    ]
+    }

@@ -1,17 +1,21 @@
 """What a run ran on: command, code, versions, device, data."""
 
+import functools
 import importlib.metadata
 import os
 import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from jaxnorm import files
 from jaxnorm.data.dataset import Dataset
+from jaxnorm.norms.registry import NORMS
 from jaxnorm.runs.lock import timestamp
 
 PACKAGES = ("jaxnorm", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -23,7 +27,6 @@ def provenance(label: str, dataset: Dataset) -> dict[str, Any]:
         "label": label,
         "command": command(),
         "started": timestamp(),
-        "git": git_state(Path(__file__).parent),
         **surroundings(dataset),
     }
 
@@ -36,14 +39,17 @@ def surroundings(dataset: Dataset) -> dict[str, Any]:
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "matmul_precision": str(getattr(jax.config, "jax_default_matmul_precision", None) or "default"),
         "data": dataset.to_json(),
+        "git": git_state(Path(__file__).parent),
+        "imported_norms": {id: found for id, norm in NORMS.items() if (found := _source(norm.build)) is not None},
     }
 
 
 def differences(found: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
     """What has changed since a run began: changes that decide its numbers, and those that only move their last bits.
 
-    Versions, compiler flags, matmul precision, the device's platform and the data are of the first kind; another
-    processor or accelerator of the same platform, and another count of cores or devices, of the second.
+    Versions, compiler flags, matmul precision, the device's platform, the data and the files of imported norms are of
+    the first kind; another processor or accelerator of the same platform, another count of cores or devices, and
+    another commit of one version, of the second.
     """
     grave: list[str] = []
     slight: list[str] = []
@@ -63,7 +69,25 @@ def differences(found: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], 
     data = str(found.get("data", {}).get("fingerprint"))
     if data != now["data"]["fingerprint"]:
         grave.append(f"data fingerprint: {data[:12]}... -> {now['data']['fingerprint'][:12]}...")
+    imported = found.get("imported_norms", {})
+    for id, now_is in now["imported_norms"].items():
+        if id in imported and imported[id] != now_is:
+            grave.append(f"file of norm {id}: {imported[id][:12]}... -> {now_is[:12]}...")
+    commit = found.get("git", {}).get("commit")
+    if commit and now["git"]["commit"] and commit != now["git"]["commit"]:
+        slight.append(f"commit: {commit[:7]} -> {now['git']['commit'][:7]}")
     return grave, slight
+
+
+def _source(build: Callable[..., Any]) -> str | None:
+    """SHA-256 of the file that defines a norm's `build`; None for our own norms and for what has no file."""
+    while isinstance(build, functools.partial):
+        build = build.func
+    module = getattr(build, "__module__", None) or type(build).__module__
+    path = getattr(sys.modules.get(module), "__file__", None)
+    if path is None or module.startswith("jaxnorm."):
+        return None
+    return files.sha256(Path(path))
 
 
 def command() -> str:

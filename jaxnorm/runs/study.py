@@ -259,7 +259,8 @@ def check(configs: Sequence[Config], dataset: Dataset, workdir: Workdir, *, allo
         configs: the runs.
         dataset: what they train on.
         workdir: where they go.
-        allow_changes: let runs go on under other versions, flags, devices and data than they began with.
+        allow_changes: let runs go on with another learning rate, and under other versions, flags, devices, data and
+            imported norms than they began with.
 
     Returns:
         What a reader should know: differences that are allowed.
@@ -269,14 +270,14 @@ def check(configs: Sequence[Config], dataset: Dataset, workdir: Workdir, *, allo
     """
     for config in configs:
         check_fits(config, dataset)
-    workdir.check(configs)
+    changed = workdir.check(configs, allow_changes=allow_changes)
     refused, allowed = workdir.changes(surroundings(dataset))
-    if refused and not allow_changes:
+    if refused and not allow_changes and not all(map(workdir.is_finished, configs)):
         raise UserError(
             f"{workdir.path} holds runs made under other conditions ({'; '.join(refused)}); restore those, choose "
             "another --workdir, or accept with --allow-changes that the runs then differ in this, too"
         )
-    return refused + allowed
+    return changed + refused + allowed
 
 
 def _steps_left(workdir: Workdir, config: Config, total: int) -> int:

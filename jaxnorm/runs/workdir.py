@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxnorm import files
-from jaxnorm.config import Config
+from jaxnorm.config import REVISABLE, Config
 from jaxnorm.errors import UserError
 from jaxnorm.runs.checkpoints import Checkpoints
 from jaxnorm.runs.directory import RunDirectory, config_differences, read_json
@@ -35,18 +35,25 @@ class Workdir:
         """A run's checkpoints."""
         return Checkpoints(self.path / config.name / "checkpoints")
 
-    def check(self, configs: Sequence[Config]) -> None:
+    def check(self, configs: Sequence[Config], *, allow_changes: bool = False) -> list[str]:
         """Checks, without touching anything, that the runs may be added to or continued in this folder.
+
+        Args:
+            configs: the runs.
+            allow_changes: let runs go on with another learning rate, see `REVISABLE`.
+
+        Returns:
+            The differences that were allowed, as ``learning_rate: 0.1 -> 0.05``.
 
         Raises:
             UserError: if the path is no folder, holds something else, another study, damaged results, or runs that
                 differ from what is wanted in more than norms, seeds and a later stop; the differences are listed.
         """
         if not self._is_folder():
-            return
+            return []
         study = read_json(self.path / "study.json")
         with files.reading(self.path / "study.json"):
-            self._check_study(study, configs)
+            allowed = self._check_study(study, configs, allow_changes)
         for config in configs:
             directory = self.directory(config)
             with files.reading(directory.path):
@@ -57,8 +64,9 @@ class Workdir:
                         f"{config.name} in {self.path} is trained to epoch {epoch}, but --stop-after-epoch "
                         f"{config.stop_after_epoch} asks for less; raise it or choose another --workdir"
                     )
+        return allowed
 
-    def _check_study(self, study: dict[str, Any] | None, configs: Sequence[Config]) -> None:
+    def _check_study(self, study: dict[str, Any] | None, configs: Sequence[Config], allow_changes: bool) -> list[str]:
         if study is None:
             others = sorted(child.name for child in self.path.iterdir() if not child.name.startswith("."))
             if others:
@@ -66,7 +74,7 @@ class Workdir:
                     f"the workdir must be new, empty or a study's, but {self.path} holds other files ({others[0]!r}) "
                     "and no study.json; choose another --workdir"
                 )
-            return
+            return []
         if study.get("study") != self.study:
             raise UserError(
                 f"the workdir must belong to {self.study}, but {self.path} holds {study.get('study')!r}; "
@@ -76,12 +84,15 @@ class Workdir:
             study[name]  # what `describe` goes on from
         for run in study["runs"]:
             run["name"]
-        differences = list(dict.fromkeys(text for config in configs for text in self._differences(config, study)))
-        if differences:
+        differences = {text: name for config in configs for name, text in self._differences(config, study)}
+        revisable = set(differences.values()) <= set(REVISABLE)
+        if differences and not (revisable and allow_changes):
+            accept = ", or accept with --allow-changes that runs go on with them" if revisable else ""
             raise UserError(
                 f"{self.path} holds runs of another configuration ({'; '.join(differences)}); "
-                "choose another --workdir or the flags it was made with"
+                f"choose another --workdir or the flags it was made with{accept}"
             )
+        return list(differences)
 
     def changes(self, surroundings: dict[str, Any]) -> tuple[list[str], list[str]]:
         """What the runs in the folder were made under that is different now, each once: grave, and slight.
@@ -117,14 +128,16 @@ class Workdir:
             ) from None
         return False
 
-    def _differences(self, config: Config, study: dict[str, Any]) -> list[str]:
+    def _differences(self, config: Config, study: dict[str, Any]) -> list[tuple[str, str]]:
+        """Names and words."""
         # Runs of a folder share one recipe but for what the study varies, so a new run is held against that, too.
-        differences = config_differences(study.get("recipe", {}), config)
-        found = self.directory(config).config
-        if found is not None:
-            differences += config_differences(found, config)
+        recipe, own = study.get("recipe", {}), self.directory(config).config or {}
+        differences = [*config_differences(recipe, config).items()]
+        # A finished run stands as it is, where the others were allowed to change.
+        if not self.is_finished(config) or not set(config_differences(own, config)) <= set(REVISABLE):
+            differences += config_differences(own, config).items()
         if tuple(study.get("varied", ())) != self.varied:
-            differences.append(f"varied: {study.get('varied', [])} -> {list(self.varied)}")
+            differences.append(("varied", f"varied: {study.get('varied', [])} -> {list(self.varied)}"))
         return differences
 
     def is_finished(self, config: Config) -> bool:

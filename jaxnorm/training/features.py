@@ -33,7 +33,8 @@ def feature_quantiles(features: np.ndarray, percentages: Sequence[float]) -> lis
         >>> feature_quantiles(np.arange(101.0), (1, 50))
         [1.0, 50.0]
     """
-    return [float(value) for value in np.quantile(features.astype(np.float64), np.asarray(percentages) / 100)]
+    with np.errstate(invalid="ignore"):  # features that are not finite: so are their quantiles
+        return [float(value) for value in np.quantile(features.astype(np.float64), np.asarray(percentages) / 100)]
 
 
 def capture(model: nn.Module, variables: Any, image: jax.Array) -> Features:

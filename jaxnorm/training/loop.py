@@ -100,10 +100,11 @@ class Result:
     """What a run came to.
 
     Attributes:
-        status: "complete", or "diverged" where a loss or gradient stopped being finite.
+        status: "complete", or "diverged" where a loss or gradient stopped being finite, in training or in evaluation.
         step: updates done.
         epoch: last finished epoch, from 1.
-        diverged_at_step: the step, from 1, that was not finite; None otherwise.
+        diverged_at_step: the step, from 1, that was not finite, or whose weights gave evaluations that were not; None
+            otherwise.
         num_params: trainable numbers of the network.
         seconds: spent in training steps, compilation left out.
         rows: one mapping per epoch, as in ``metrics.jsonl``.
@@ -165,9 +166,13 @@ def train(config: Config, dataset: Dataset, *, record: Record | None = None) -> 
     while True:
         epochs_done, into_epoch = divmod(step, steps_per_epoch)
         if into_epoch == 0 and epochs_done > len(record.rows):
-            record.keep(epochs_done, arrays_of(config, state, images["validation"], epochs_done))
-            record.append(close_epoch(config, state, images["validation"], epochs_done, seconds))
-            seconds = 0.0
+            row = close_epoch(config, state, images["validation"], epochs_done, seconds)
+            if np.isfinite([row["val_loss"], *row["feature_quantiles"]]).all():
+                record.keep(epochs_done, arrays_of(config, state, images["validation"], epochs_done))
+                record.append(row)
+                seconds = 0.0
+            else:
+                diverged_at = step
         if record.should_stop():
             record.save(state.numbers, seconds)
             raise Stopped
@@ -276,14 +281,17 @@ def conclude(
     config: Config, state: TrainState, images: Mapping[str, Images], rows: list[Row], diverged_at: int
 ) -> Result:
     """Evaluates the three splits under the final weights, unless the run diverged."""
-    splits, test_logits, statistics = {}, None, None
+    splits: dict[str, Metrics] = {}
+    test_logits, statistics = None, None
     if diverged_at < 0:
         for name, split in images.items():
             logits, _ = evaluate(state.model, state.variables, split)
             splits[name] = measure(logits, np.asarray(split.label))
             if name == "test":
                 test_logits = logits
-        if config.evaluate_statistics:
+        if not np.isfinite([metrics.loss for metrics in splits.values()]).all():
+            splits, test_logits, diverged_at = {}, None, int(state.step)
+        elif config.evaluate_statistics:
             key = jax.random.fold_in(jax.random.key(config.seed), 3)
             # Batches of a ghost's size are ghosts: without them, the last one may be smaller.
             model = state.model.clone(norm=NORMS[config.norm])

@@ -14,7 +14,7 @@ class Metrics(NamedTuple):
         accuracy: fraction of images whose largest logit is their label's.
         micro_f1: F1 over all decisions together; with one label an image it equals the accuracy.
         macro_f1: unweighted mean of the classes' F1; a class that never occurs nor is predicted counts 0.
-        loss: mean cross entropy, natural logarithm, summed in float64.
+        loss: mean cross entropy, natural logarithm, summed in float64; NaN or infinite where a logit is not finite.
         num_images: images in the split.
         confusion_matrix: (classes, classes), row = true class, column = predicted class.
     """
@@ -41,7 +41,8 @@ def measure(logits: np.ndarray, label: np.ndarray) -> Metrics:
     classes = np.arange(logits.shape[1])
     predicted = logits.argmax(axis=1)
     logits = logits.astype(np.float64)
-    losses = logsumexp(logits, axis=1) - logits[np.arange(len(label)), label]
+    with np.errstate(invalid="ignore"):  # logits that are not finite: the loss says so
+        losses = logsumexp(logits, axis=1) - logits[np.arange(len(label)), label]
     return Metrics(
         accuracy=float(accuracy_score(label, predicted)),
         micro_f1=float(f1_score(label, predicted, average="micro", labels=classes)),

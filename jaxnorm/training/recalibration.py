@@ -37,7 +37,8 @@ def evaluate_statistics(
         key: decides augmentation and the order of the evaluated images.
 
     Returns:
-        ``{kind: {split: {"accuracy", "loss", "num_images"}}}``, or None if the network keeps no batch statistics.
+        ``{kind: {split: {"accuracy", "loss", "num_images"}}}``, or None if the network keeps no batch statistics. A
+        loss that is not finite is None.
     """
     if "batch_stats" not in variables:
         return None
@@ -137,4 +138,5 @@ def _updated_statistics(model: nn.Module) -> Any:
 
 def _summary(logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
     metrics = measure(logits, label)
-    return {"accuracy": metrics.accuracy, "loss": metrics.loss, "num_images": metrics.num_images}
+    loss = metrics.loss if np.isfinite(metrics.loss) else None
+    return {"accuracy": metrics.accuracy, "loss": loss, "num_images": metrics.num_images}

@@ -134,6 +134,17 @@ def test_what_became_of_every_run(mess):
 
 
 @pytest.mark.usefixtures("without_figures")
+def test_what_was_not_the_same_all_along_is_told(make_workdir):
+    workdir = make_workdir("quick", norms=("bn", "gn"))
+    for name, key, value in (("provenance", "changes", ["jax: 0.10.1 -> 0.12.0 (after epoch 3)"]),
+                             ("config", "learning_rate", 0.05)):  # fmt: skip
+        path = workdir / "gn-seed0" / f"{name}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    _, page = report_of(workdir)
+    assert "gn-seed0: jax: 0.10.1 -> 0.12.0 (after epoch 3); gn-seed0: learning_rate 0.05 instead of 0.1" in page.text
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_the_study_stands_beside_ours_on_its_own_terms(make_workdir):
     norms = ("flax_bn", "bn", "gn")
     _, full = report_of(make_workdir("full", norms=norms, seeds=(0, 1), dataset="cifar10", num_epochs=100))

@@ -65,6 +65,8 @@ NOW = {
     "xla_flags": "",
     "matmul_precision": "default",
     "data": {"fingerprint": DATA},
+    "git": {"commit": "a" * 40, "dirty": False},
+    "imported_norms": {"mine": "b" * 64},
 }
 
 
@@ -76,6 +78,7 @@ NOW = {
         ("xla_flags", "--a", "xla_flags: none -> --a"),
         ("matmul_precision", "highest", "matmul_precision: default -> highest"),
         ("device", {"platform": "gpu"}, "device platform: cpu -> gpu"),
+        ("imported_norms", {"mine": "c" * 64, "new": ""}, "file of norm mine: bbbbbbbbbbbb... -> cccccccccccc..."),
     ],
 )
 def test_what_decides_a_run_s_numbers_and_has_changed_is_named(workdir, field, value, words):
@@ -90,6 +93,8 @@ def test_other_cores_and_devices_of_a_platform_are_slight_changes(workdir):
     workdir.directory(CONFIG).begin(CONFIG, NOW)
     other = {**NOW, "device": {"platform": "cpu", "kind": "Xeon", "count": 1, "cores": 8}}
     assert workdir.changes(other) == ([], ["device kind: EPYC -> Xeon", "device cores: 2 -> 8"])
+    other = {**NOW, "git": {"commit": "c" * 40, "dirty": True}}
+    assert workdir.changes(other) == ([], ["commit: aaaaaaa -> ccccccc"])
 
 
 def test_what_a_run_was_taken_up_with_before_is_kept(workdir):
@@ -100,6 +105,31 @@ def test_what_a_run_was_taken_up_with_before_is_kept(workdir):
     found = directory.provenance
     assert found["xla_flags"] == "--a"
     assert found["earlier"] == [{"data": {"fingerprint": DATA}}, NOW]
+    directory.append({"epoch": 1, "step": 9})
+    directory.begin(dataclasses.replace(CONFIG, learning_rate=0.05), NOW)
+    assert directory.provenance["changes"] == [
+        "xla_flags: none -> --a (after epoch 0)",
+        "xla_flags: --a -> none (after epoch 1)",
+        "learning_rate: 0.1 -> 0.05 (after epoch 1)",
+    ]
+
+
+def test_another_learning_rate_may_be_allowed_and_leaves_finished_runs_as_they_are(workdir):
+    half = dataclasses.replace(CONFIG, norm="gn")
+    begun(workdir, CONFIG, status="complete", epoch=12)
+    finish_files(workdir, 12)
+    workdir.describe([CONFIG, half], preset="quick", command="python x.py")
+    workdir.directory(half).begin(half, NOW)
+    slower = [dataclasses.replace(config, learning_rate=0.05) for config in (CONFIG, half)]
+    with pytest.raises(UserError, match="learning_rate: 0.1 -> 0.05.*accept with --allow-changes"):
+        workdir.check(slower)
+    assert workdir.check(slower, allow_changes=True) == ["learning_rate: 0.1 -> 0.05"]
+    workdir.describe(slower, preset="quick", command="python x.py --learning-rate 0.05")
+    workdir.directory(half).begin(slower[1], NOW)
+    assert workdir.check(slower) == [], "once allowed, it is the study's"
+    longer = [dataclasses.replace(config, num_epochs=20, learning_rate=0.02) for config in slower]
+    with pytest.raises(UserError, match="num_epochs: 12 -> 20(?!.*--allow-changes)"):
+        workdir.check(longer, allow_changes=True)
 
 
 def finish_files(workdir, epochs):

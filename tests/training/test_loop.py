@@ -8,6 +8,7 @@ from sklearn.metrics import f1_score
 
 from jaxnorm import Config, UserError, train
 from jaxnorm.data.dataset import Split
+from jaxnorm.training import loop
 from jaxnorm.training.evaluation import EVAL_BATCH_SIZE, evaluate
 from jaxnorm.training.loop import Memory, Stopped, initial_state, on_device
 
@@ -96,6 +97,22 @@ def test_a_run_that_diverges_says_where_and_keeps_its_last_good_state(tiny):
     assert diverged.splits == {}
     assert diverged.test_logits is None
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(diverged.variables))
+
+
+@pytest.mark.parametrize("split, epoch", [("validation", 0), ("test", 3)])
+def test_an_evaluation_that_is_not_finite_counts_as_diverged_too(tiny, monkeypatch, split, epoch):
+    def broken(model, variables, images):
+        logits, pooled = evaluate(model, variables, images)
+        if images.label.shape[0] == len(getattr(tiny, split)):
+            logits[0, 0], pooled[0, 0] = np.inf, np.nan
+        return logits, pooled
+
+    monkeypatch.setattr(loop, "evaluate", broken)
+    diverged = train(CONFIG, tiny)
+    assert (diverged.status, diverged.epoch) == ("diverged", epoch)
+    assert diverged.diverged_at_step == diverged.step == 4 * max(epoch, 1)
+    assert (diverged.splits, diverged.test_logits) == ({}, None)
+    assert len(diverged.rows) == epoch
 
 
 def test_a_batch_larger_than_the_data_is_refused(tiny):
