@@ -172,6 +172,7 @@ def run(main: Callable[[], int]) -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)
     try:
+        _check_text(sys.argv)
         code = main()
         sys.stdout.flush()
         sys.exit(code)
@@ -197,6 +198,15 @@ def _terminated(number: int, _: object) -> NoReturn:
     """SIGTERM outside of training: nothing to save, but neither silence."""
     print("terminated", file=sys.stderr)
     sys.exit(128 + number)
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        if not argument.isascii() and any("\ud800" <= character <= "\udfff" for character in argument):
+            raise UserError(
+                f"arguments must be UTF-8 text, since the runs' files record them, but {ascii(argument)} is not; "
+                "rename the path"
+            )
 
 
 def check_distinct(flag: str, values: Sequence[Any]) -> None:

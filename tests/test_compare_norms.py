@@ -197,6 +197,14 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(compare_here, arguments
     assert left_behind == []
 
 
+def test_a_path_that_is_no_text_is_refused(tmp_path):
+    finished = compare(tmp_path, "--workdir", "w\udcff", timeout=60)
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("error: arguments must be UTF-8 text")
+    assert r"'w\udcff'" in finished.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_mistake_looks_the_same_from_a_shell(tmp_path):
     finished = compare(tmp_path, "--norms", "gm", timeout=60)
     assert finished.returncode == 2

@@ -112,7 +112,7 @@ def _jaxlib() -> Finding:
         return Finding("Numbers on CPU", "there is no jaxlib", "wrong", "pip install -r requirements.txt")
     if version != jaxlib_guard.WRONG:
         return Finding("Numbers on CPU", f"jaxlib {version} has no known fault", "good")
-    protected = jaxlib_guard.FLAG in os.environ.get("XLA_FLAGS", "")
+    protected = f"{jaxlib_guard.FLAG}=" in os.environ.get("XLA_FLAGS", "").split()
     found = f"jaxlib {version} computes wrong numbers on CPU (jax issue 39103); " + (
         "the flag that prevents it is set" if protected else "the flag that prevents it is not set"
     )
