@@ -204,7 +204,7 @@ def _check_text(arguments: Sequence[str]) -> None:
     for argument in arguments:
         if not argument.isascii() and any("\ud800" <= character <= "\udfff" for character in argument):
             raise UserError(
-                f"arguments must be UTF-8 text, since the runs' files record them, but {ascii(argument)} is not; "
+                f"arguments must be UTF-8 text, since the runs' files record them, but {argument!a} is not; "
                 "rename the path"
             )
 
