@@ -22,6 +22,12 @@ from jax import lax
 
 MIN_BLOCK = 16
 """Sums of fewer values are not split, and coefficients are folded only where x has this many values for each."""
+FEW = 32
+"""In a set of fewer values along the last axis any element will do as shift: none is an outlier that costs digits."""
+SHORT = 64
+"""Along a last axis of fewer values, sums go value by value."""
+MAX_PRODUCT = 1024
+"""The longest sum along the last axis that is taken as one product: rounding errors grow with its length."""
 MAX_BLOCK = 4096
 """Sums of more values are split where they run over several axes: rounding errors grow with their length."""
 
@@ -163,7 +169,7 @@ def _one_pass(x: jax.Array, axes: tuple[int, ...], num_groups: int | None, mask:
         # Any element may be masked out, so the shift is a rough mean, for one more look at x.
         shift = _rounded(mean(add(jnp.where(mask, x, 0))))
         d = jnp.where(mask, x - shift, 0)
-    total, square = _sum(d, inner), _sum(_abs_sq(d), inner)
+    total, square = _sum_and_square(d, inner)
     if outer:
         # Without the barrier XLA makes one long sum of the two short ones, which costs digits and time.
         total, square = lax.optimization_barrier((total, square))
@@ -254,11 +260,39 @@ def _psum(values: Any, axis_name: Any, axis_index_groups: Any) -> Any:
     return values if axis_name is None else lax.psum(values, axis_name, axis_index_groups=axis_index_groups)
 
 
+def _sum_and_square(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Sums of x and of |x|^2."""
+    if axes == (x.ndim - 1,) and 0 < x.shape[-1] < SHORT:
+        return lax.platform_dependent(x, _abs_sq(x), cpu=_sums_along_last, default=_two_sums_along_last)
+    return _sum(x, axes), _sum(_abs_sq(x), axes)
+
+
+@jax.custom_jvp
+def _sums_along_last(x: jax.Array, square: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both sums in one loop, twice as fast on CPU as the two that XLA makes of two reductions."""
+    zeros = jnp.zeros((), x.dtype), jnp.zeros((), square.dtype)
+    first, second = lax.reduce((x, square), zeros, lambda a, b: (a[0] + b[0], a[1] + b[1]), (x.ndim - 1,))
+    return first[..., None], second[..., None]
+
+
+def _two_sums_along_last(x: jax.Array, square: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return x.sum(-1, keepdims=True), square.sum(-1, keepdims=True)
+
+
+@_sums_along_last.defjvp
+def _(values: Any, tangents: Any) -> Any:
+    return _sums_along_last(*values), _two_sums_along_last(*tangents)
+
+
 def _sum(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     if len(axes) > 1 and _size(x.shape, axes, None) > MAX_BLOCK:
         return _sum(lax.optimization_barrier(_sum(x, axes[1:])), axes[:1])
-    if axes != (x.ndim - 1,) or not MIN_BLOCK <= x.shape[-1] <= MAX_BLOCK // 8:
+    if axes != (x.ndim - 1,) or x.shape[-1] < MIN_BLOCK:
         return jnp.sum(x, axes, keepdims=True)
+    if x.shape[-1] > MAX_PRODUCT:
+        if x.shape[-1] % MAX_PRODUCT:
+            return jnp.sum(x, axes, keepdims=True)
+        return _sum(x.reshape(*x.shape[:-1], -1, MAX_PRODUCT), (x.ndim,)).sum(-2)
     # XLA sums along the last axis one value after the other on CPU; a product with ones takes the vector unit.
     ones = jnp.ones((x.shape[-1], 1), x.dtype)
     product = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
@@ -272,7 +306,7 @@ def _representative(x: jax.Array, inner: tuple[int, ...], outer: tuple[int, ...]
     Where there is more than one axis the last choice, among four medians, is a reduction, which XLA stores: medians it
     would fuse into x - shift and choose anew for every element of x.
     """
-    if inner == (x.ndim - 1,) and 0 < x.shape[-1] < 64 and not outer:
+    if inner == (x.ndim - 1,) and 0 < x.shape[-1] < FEW and not outer:
         # Neighbours in memory, where choosing costs most; and in a short set every element is near enough.
         return lax.slice_in_dim(x, x.shape[-1] // 2, x.shape[-1] // 2 + 1, axis=-1)
     *middle, last = inner or (None,)

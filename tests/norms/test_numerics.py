@@ -74,6 +74,14 @@ def test_error_stays_below_2e_5_in_every_one_of_many_sets(cases, oracle):
         assert np.abs(output(cases[name].layer(), x) - oracle.normalize(x, cases[name])).max() < 2e-5
 
 
+@pytest.mark.parametrize("length", [16, 31, 32, 48, 63, 64, 768, 1030, 2048])
+def test_error_stays_below_2e_5_at_any_length_of_the_last_axis(cases, oracle, length):
+    for mean in (0.0, 1.0, 1e5):
+        x = sample(mean, (2**20 // length, 1, 1, length))
+        layer = cases["layer_last"]
+        assert np.abs(output(layer.layer(use_scale=False, use_bias=False), x) - oracle.normalize(x, layer)).max() < 2e-5
+
+
 @pytest.mark.parametrize("shape", [(2, 512, 512, 4), (2, 1, 1, 2**17)])
 def test_error_stays_below_2e_5_in_long_sums(cases, oracle, shape):
     x = sample(1e5, shape)
