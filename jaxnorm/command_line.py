@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import tyro
 
@@ -43,6 +43,16 @@ class Options(Recipe):
     """A Python file or module to load first, for the norms it registers. Repeatable."""
     checkpoint_every_seconds: float | None = None
     """Time between a run's checkpoints; by default 50 times what one costs, so that they take at most 2 %."""
+    data_parallel: int | Literal["auto"] = "auto"
+    """Devices that share each batch; auto takes as many accelerators as divide it."""
+    steps_per_call: int | None = None
+    """Steps that the device does in one go; by default 1 on CPU, up to an epoch elsewhere."""
+    coordinator: str | None = None
+    """HOST:PORT of the first of several processes; Slurm, TPU pods and Open MPI need none of these three."""
+    num_processes: int | None = None
+    """How many processes share the work; with --coordinator."""
+    process_id: int | None = None
+    """Which of them this one is, from 0; with --coordinator. Only the first writes."""
     allow_changes: bool = False
     """Go on in a workdir whose runs were made with another learning rate, other versions, compiler flags, devices, data
     or imported norms; the differences are shown, recorded and stand in the report."""
@@ -83,6 +93,13 @@ class Options(Recipe):
                 "--checkpoint-every-seconds must be zero or a positive finite number, but is "
                 f"{self.checkpoint_every_seconds}; for example --checkpoint-every-seconds 60"
             )
+        if self.data_parallel != "auto" and self.data_parallel < 1:
+            raise UserError(
+                f"--data-parallel must be auto or at least 1, but is {self.data_parallel}; give auto, or 1 or more"
+            )
+        if self.steps_per_call is not None and self.steps_per_call < 1:
+            raise UserError(f"--steps-per-call must be at least 1, but is {self.steps_per_call}; give 1 or more")
+        self._check_processes()
         for name in self.imports:
             load(name)
         from jaxnorm.norms.registry import NORMS
@@ -99,6 +116,23 @@ class Options(Recipe):
         for seed in self.seeds:
             if not 0 <= seed < 2**32:
                 raise UserError(f"--seeds must lie in 0..{2**32 - 1}, but holds {seed}; for example --seeds 0 1 2")
+
+    def _check_processes(self) -> None:
+        together = (self.coordinator, self.num_processes, self.process_id)
+        if together == (None, None, None):
+            return
+        if self.coordinator is None or self.num_processes is None or self.process_id is None:
+            raise UserError(
+                f"--coordinator, --num-processes and --process-id go together, but are {together}; give all three or "
+                "none"
+            )
+        host, _, port = self.coordinator.rpartition(":")
+        if not (host and port.isdigit() and 0 < int(port) < 2**16):
+            raise UserError(f"--coordinator must be HOST:PORT, but is {self.coordinator!r}; for example localhost:9876")
+        if not 0 <= self.process_id < self.num_processes:
+            raise UserError(
+                f"--process-id must lie in 0..{self.num_processes - 1}, but is {self.process_id}; count from 0"
+            )
 
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
@@ -127,21 +161,33 @@ def carry_out(options: Options, *, study: str) -> int:
     Raises:
         UserError: before anything is written, if options, data or workdir do not fit.
     """
-    check_free(options.workdir)
+    if _may_be_first(options):
+        check_free(options.workdir)
     options.validate()
 
     # Late, so that --help and mistakes in flags load neither jax nor matplotlib.
     from jaxnorm.analysis.report import print_table, write_report
     from jaxnorm.data import load_dataset
+    from jaxnorm.runs import processes
     from jaxnorm.runs import study as runs
     from jaxnorm.runs.progress import StudyConsole, say
     from jaxnorm.runs.workdir import Workdir
+    from jaxnorm.training import parallel
 
+    parallel.join(options.coordinator, options.num_processes, options.process_id)
+    configs = [parallel.with_replicas(config, options.data_parallel) for config in options.configs()]
+    for config in configs:
+        config.validate()
+        parallel.devices_for(config, options.data_parallel)
+    if not parallel.is_first():
+        dataset = load_dataset(options.dataset, data_dir=options.data_dir)
+        processes.check_same_data(dataset)
+        return processes.follow(configs, dataset, options.data_parallel)
     console = StudyConsole()
-    configs = options.configs()
     workdir = Workdir(options.workdir, study=study, varied=options.varied)
     workdir.check(configs, allow_changes=options.allow_changes)  # before a download
     dataset = load_dataset(options.dataset, data_dir=options.data_dir)
+    processes.check_same_data(dataset)
     notes = runs.check(configs, dataset, workdir, allow_changes=options.allow_changes)
     runs.announce(configs, dataset, workdir, console)
     for note in notes:
@@ -155,13 +201,19 @@ def carry_out(options: Options, *, study: str) -> int:
             workdir,
             preset=options.preset,
             console=console,
-            checkpoint_every_seconds=options.checkpoint_every_seconds,
+            execution=runs.Execution(options.data_parallel, options.steps_per_call, options.checkpoint_every_seconds),
         )
         if code < 128:  # not stopped by a signal
             report = write_report(workdir.path)
             print_table(workdir.path, console)
             say(console, f"Report: {report}")
     return code
+
+
+def _may_be_first(options: Options) -> bool:
+    """Whether this process may be the one that writes, as far as can be told without jax."""
+    ranks = (os.environ.get(name, "0") for name in ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "TPU_WORKER_ID"))
+    return not options.process_id and set(ranks) == {"0"}
 
 
 def run(main: Callable[[], int]) -> None:

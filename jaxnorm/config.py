@@ -38,6 +38,12 @@ class Recipe:
     """Initial weights: uniform within 1/sqrt(fan-in), as the study's, or normal with variance 2/fan-in and bias 0."""
     ghost_batch_size: int | None = None
     """Take batch statistics over parts of this many images of each batch (bn and bin only)."""
+    bn_statistics: Literal["global", "replica"] = "global"
+    """Batch statistics over the whole batch, or over each replica's part of it, as pmap without axis_name has them."""
+    num_replicas: int | None = None
+    """Replicas that the batch is cut into for --bn-statistics replica; by default one on each device."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the network's arithmetic; parameters and statistics stay in float32."""
     record_features: Literal["pooled", "all"] = "pooled"
     """Quantiles after each epoch of the pooled features alone, or of every convolution's output too."""
     quantiles: tuple[float, ...] = (1.0, 20.0, 80.0, 99.0)
@@ -49,6 +55,11 @@ class Recipe:
     def peak_learning_rate(self) -> float:
         """The rate before the schedule lowers it, after the rule for the batch size."""
         return self.learning_rate * (self.batch_size / REFERENCE_BATCH_SIZE if self.lr_rule == "linear" else 1)
+
+    @property
+    def statistics_batch_size(self) -> int:
+        """Images whose batch statistics are taken together in training: the batch, a ghost, or a replica's part."""
+        return self.ghost_batch_size or self.batch_size // (self.num_replicas or 1)
 
     @property
     def last_epoch(self) -> int:
@@ -79,6 +90,8 @@ class Recipe:
                     f"ghost_batch_size must divide the batch size {self.batch_size}, but is {self.ghost_batch_size}; "
                     "give --ghost-batch-size a divisor"
                 )
+        if self.num_replicas is not None:
+            self._check_replicas(self.num_replicas)
         if not self.quantiles:
             raise UserError("quantiles must name at least one percentage, but name none; for example --quantiles 1 99")
         for value in self.quantiles:
@@ -87,6 +100,24 @@ class Recipe:
         if list(self.quantiles) != sorted(set(self.quantiles)):
             raise UserError(
                 f"quantiles must ascend, each once, but are {self.quantiles}; sort --quantiles and drop repeats"
+            )
+
+    def _check_replicas(self, num_replicas: int) -> None:
+        _at_least("num_replicas", num_replicas, 2)
+        if self.bn_statistics == "global":
+            raise UserError(
+                f"num_replicas goes with --bn-statistics replica, but is {num_replicas} with global statistics; drop "
+                "--num-replicas or add --bn-statistics replica"
+            )
+        if self.batch_size % num_replicas:
+            raise UserError(
+                f"num_replicas must divide the batch size {self.batch_size}, but is {num_replicas}; give "
+                "--num-replicas a divisor"
+            )
+        if self.ghost_batch_size is not None:
+            raise UserError(
+                f"ghosts and replicas both cut the batch, but ghost_batch_size is {self.ghost_batch_size} and "
+                f"num_replicas {num_replicas}; drop one of them"
             )
 
 

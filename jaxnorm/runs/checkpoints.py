@@ -137,7 +137,7 @@ def _write(part: Path, step: int, numbers: Any, seconds: float) -> None:
         opened.flush()
         os.fsync(opened.fileno())
     room.unlink()
-    ocp.PyTreeCheckpointer().save(part / "arrays", arrays)
+    _orbax().save(part / "arrays", arrays)
     hashes = {}
     for file in sorted(part.rglob("*")):
         if file.is_file():
@@ -146,6 +146,16 @@ def _write(part: Path, step: int, numbers: Any, seconds: float) -> None:
             hashes[file.relative_to(part).as_posix()] = files.sha256(file)
     manifest = {"format": FORMAT, "step": step, "seconds": seconds, "sha256": hashes}
     files.write_json(part / "manifest.json", {**manifest, "self": _sha256_of(manifest)})
+
+
+def _orbax() -> ocp.Checkpointer:
+    """Orbax, in this process alone: of several that train together only one reads and writes checkpoints."""
+    if jax.process_count() == 1:
+        return ocp.PyTreeCheckpointer()
+    this = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(this, {this}, barrier_sync_key_prefix="jaxnorm")
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _disk_said(error: Exception) -> int | None:
@@ -169,7 +179,7 @@ def _read(path: Path, like: Any, last_step: int | None) -> tuple[Any, float]:
     for name, expected in manifest["sha256"].items():
         if files.sha256(path / name) != expected:
             raise ValueError(f"{name} is damaged: its SHA-256 is not the one recorded")
-    found = ocp.PyTreeCheckpointer().restore(path / "arrays")
+    found = _orbax().restore(path / "arrays")
     expected_arrays = _by_path(like)
     if set(found) != set(expected_arrays):
         raise ValueError(f"holds other arrays than this network: {sorted(set(found) ^ set(expected_arrays))[:3]}")

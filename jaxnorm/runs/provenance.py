@@ -99,7 +99,8 @@ def device() -> dict[str, Any]:
     """Platform, kind and count of the devices, and the processor cores this process may use."""
     first = jax.devices()[0]
     kind = _processor() if first.platform == "cpu" else first.device_kind
-    return {"platform": first.platform, "kind": kind, "count": jax.device_count(), "cores": cores()}
+    found = {"platform": first.platform, "kind": kind, "count": jax.device_count(), "cores": cores()}
+    return found if jax.process_count() == 1 else {**found, "processes": jax.process_count()}
 
 
 def git_state(folder: Path) -> dict[str, Any]:

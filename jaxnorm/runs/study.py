@@ -1,5 +1,6 @@
 """Runs a grid of configurations: skips what is complete, goes on after a failure, stops when asked."""
 
+import dataclasses
 import time
 import traceback
 from collections.abc import Sequence
@@ -14,16 +15,34 @@ from jaxnorm.config import Config
 from jaxnorm.data.dataset import Dataset
 from jaxnorm.errors import UserError
 from jaxnorm.norms.registry import NORMS
+from jaxnorm.runs import processes
 from jaxnorm.runs.directory import RunDirectory
 from jaxnorm.runs.estimate import seconds_for
 from jaxnorm.runs.progress import Display, duration, say
 from jaxnorm.runs.provenance import command, provenance, surroundings
 from jaxnorm.runs.signals import StopRequest
 from jaxnorm.runs.workdir import Workdir
-from jaxnorm.training.loop import Result, Row, Stopped, check_fits, train
+from jaxnorm.training.loop import Record, Result, Row, Stopped, check_fits, train
+from jaxnorm.training.parallel import Wanted, devices_for
 
 COMPLETE, CRASHED, MISTAKE, DIVERGED = 0, 1, 2, 3  # exit codes; 130 and 143 mean stopped and saved
+STOPPED = 128
 SAVE_COST_FACTOR = 50  # a checkpoint each 50 times its own cost: at most 2 % of the time
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How a grid is carried out: what does not decide its numbers beyond rounding.
+
+    Attributes:
+        data_parallel: devices that share each batch.
+        steps_per_call: steps for which the host is not asked; None chooses by platform.
+        checkpoint_every_seconds: time between checkpoints; None for 50 times what one costs.
+    """
+
+    data_parallel: Wanted = "auto"
+    steps_per_call: int | None = None
+    checkpoint_every_seconds: float | None = None
 
 
 class DirectoryRecord:
@@ -106,7 +125,7 @@ def run_study(
     *,
     preset: str,
     console: Console,
-    checkpoint_every_seconds: float | None = None,
+    execution: Execution = Execution(),
 ) -> int:
     """Trains every run of a grid that is not finished yet, each in its own directory.
 
@@ -118,7 +137,7 @@ def run_study(
         workdir: the study's folder, checked against `configs`.
         preset: name of the preset the recipe started from.
         console: where to report.
-        checkpoint_every_seconds: time between checkpoints; by default 50 times what one costs.
+        execution: how they are carried out.
 
     Returns:
         The exit code: 0 complete, 1 a run crashed, 3 a run diverged, 130 or 143 stopped and saved.
@@ -133,16 +152,25 @@ def run_study(
                 break
             display.begin(config, len(dataset.train) // config.batch_size)
             display.skip(steps[config] - _steps_left(workdir, config, steps[config]))
+            processes.call(configs.index(config))
             try:
-                run_one(config, dataset, workdir, display, stop, checkpoint_every_seconds)
+                run_one(config, dataset, workdir, display, stop, execution)
             except Stopped:
                 display.end("stopped and saved")
                 break
             result = workdir.directory(config).result or {}
             if result.get("status") != "complete":
                 display.skip(steps[config] - result.get("step", 0))
-    if stop.signal is not None and not all(map(workdir.is_finished, configs)):
+    processes.call(processes.NO_MORE)
+    code = _exit_code(configs, workdir, stop)
+    processes.call(code)
+    if code >= STOPPED:
         say(console, f"To go on: {command()}")
+    return code
+
+
+def _exit_code(configs: Sequence[Config], workdir: Workdir, stop: StopRequest) -> int:
+    if not all(map(workdir.is_finished, configs)) and stop.signal is not None:
         return stop.exit_code
     statuses = {(workdir.directory(config).result or {}).get("status") for config in configs}
     return CRASHED if "crashed" in statuses else DIVERGED if "diverged" in statuses else COMPLETE
@@ -154,22 +182,28 @@ def run_one(
     workdir: Workdir,
     display: Display,
     stop: StopRequest,
-    checkpoint_every_seconds: float | None = None,
+    execution: Execution = Execution(),
 ) -> None:
     """Trains one run in its directory and writes its outcome; a crash is an outcome too."""
     directory = workdir.directory(config)
     label = NORMS[config.norm].label
-    directory.begin(config, provenance(label, dataset))
+    devices = devices_for(config, execution.data_parallel)
+    directory.begin(config, {**provenance(label, dataset), "data_parallel": devices.count})
     steps_per_epoch = len(dataset.train) // config.batch_size
-    record = DirectoryRecord(workdir, config, steps_per_epoch, display, stop, checkpoint_every_seconds)
+    record: Record = DirectoryRecord(
+        workdir, config, steps_per_epoch, display, stop, execution.checkpoint_every_seconds
+    )
+    if jax.process_count() > 1:
+        record = processes.Together(record, stop)
     try:
-        result = train(config, dataset, record=record)
+        result = train(config, dataset, record=record, devices=devices, steps_per_call=execution.steps_per_call)
         _finish(directory, config, label, result, dataset)
     except (Stopped, UserError):
         raise
     except Exception as error:
         if files.is_of_storage(error):  # nor would the other runs, or this one's outcome, find room
             raise
+        processes.raise_if_lost(error)
         words = " ".join(f"{type(error).__name__}: {error}".split())
         files.write_text(directory.path / "crash.txt", traceback.format_exc())
         step = record.rows[-1]["step"] if record.rows else 0

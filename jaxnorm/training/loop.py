@@ -20,9 +20,11 @@ from jaxnorm.training.evaluation import EVAL_BATCH_SIZE, evaluate
 from jaxnorm.training.features import feature_quantiles, layer_quantiles
 from jaxnorm.training.metrics import Metrics, measure
 from jaxnorm.training.optimizer import gates, learning_rate_in, make_optimizer
+from jaxnorm.training.parallel import Devices, devices_for, with_replicas
 from jaxnorm.training.recalibration import evaluate_statistics
 from jaxnorm.training.step import EpochSums, Images, TrainState, create_state, epoch_order, train_steps
 
+MOST_STEPS_PER_CALL = 1000
 Row = dict[str, Any]
 
 
@@ -128,13 +130,23 @@ class Result:
     variables: Mapping[str, Any]
 
 
-def train(config: Config, dataset: Dataset, *, record: Record | None = None) -> Result:
+def train(
+    config: Config,
+    dataset: Dataset,
+    *,
+    record: Record | None = None,
+    devices: Devices | None = None,
+    steps_per_call: int | None = None,
+) -> Result:
     """Trains and evaluates one run; the same configuration, data and machine give the same numbers, bit for bit.
 
     Args:
         config: the run.
         dataset: from `jaxnorm.data.load_dataset`.
         record: keeps rows and checkpoints, and may stop the run; by default nothing is kept.
+        devices: what shares each batch; by default as `devices_for` chooses.
+        steps_per_call: steps for which the host is not asked; by default one on CPU, where a convolution in a loop
+            crawls, and up to an epoch elsewhere.
 
     Returns:
         The result. A run whose loss stops being finite returns too, with status "diverged".
@@ -152,16 +164,23 @@ def train(config: Config, dataset: Dataset, *, record: Record | None = None) -> 
     """
     record = record or Memory()
     check_fits(config, dataset)
-    images = {name: on_device(getattr(dataset, name), dataset) for name in ("train", "validation", "test")}
+    config = with_replicas(config)
+    devices = devices_for(config) if devices is None else devices
+    images = {name: on_device(getattr(dataset, name), dataset, devices) for name in ("train", "validation", "test")}
     num_train = len(dataset.train.label)
     steps_per_epoch = num_train // config.batch_size
+    steps_per_call = steps_per_call or (1 if devices.platform == "cpu" else MOST_STEPS_PER_CALL)
 
     state = initial_state(config, dataset)
     numbers, seconds = record.restore(state.numbers)
-    state = state.replace(**numbers)
+    state = devices.replicate(state.replace(**numbers))
     step, diverged_at = int(state.step), -1
-    take_step = functools.partial(train_steps, batch_size=config.batch_size)
-    compile_ahead(take_step, state, images["train"], epoch_order(config.seed, 1, num_train))
+    take_steps = functools.partial(train_steps, batch_size=config.batch_size)
+
+    def order_in(epoch: int) -> jax.Array:
+        return devices.replicate(epoch_order(config.seed, epoch, num_train))
+
+    compile_ahead(take_steps, state, images["train"], order_in(1), min(steps_per_call, steps_per_epoch))
 
     while True:
         epochs_done, into_epoch = divmod(step, steps_per_epoch)
@@ -179,17 +198,17 @@ def train(config: Config, dataset: Dataset, *, record: Record | None = None) -> 
         if epochs_done >= config.last_epoch or diverged_at >= 0:
             break
 
-        order = epoch_order(config.seed, epochs_done + 1, num_train)
+        order, last = order_in(epochs_done + 1), (epochs_done + 1) * steps_per_epoch
         if into_epoch == 0:
-            state = state.replace(sums=EpochSums.zero())
+            state = state.replace(sums=devices.replicate(EpochSums.zero()))
         started = time.perf_counter() - seconds
         latest = jnp.full((), -1)
-        while step < (epochs_done + 1) * steps_per_epoch and diverged_at < 0 and not record.should_stop():
-            previous = latest
-            state, latest = take_step(state, images["train"], order)
-            # Waits for the step before the one just sent off, so that the device always has one in hand.
+        while step < last and diverged_at < 0 and not record.should_stop():
+            previous, num_steps = latest, min(steps_per_call, last - step)
+            state, latest = take_steps(state, images["train"], order, num_steps=num_steps)
+            # Waits for the call before the one just sent off, so that the device always has one in hand.
             diverged_at = int(previous)
-            step += 1
+            step += num_steps
             record.stepped(step)
             if record.should_save():
                 record.save(state.numbers, time.perf_counter() - started)
@@ -215,15 +234,10 @@ def check_fits(config: Config, dataset: Dataset) -> None:
         )
 
 
-def on_device(split: Split, dataset: Dataset) -> Images:
-    """A split's arrays moved to the default device, once for the whole run."""
-    return Images(
-        image=jnp.asarray(split.image),
-        label=jnp.asarray(split.label),
-        mean=dataset.mean,
-        pad=dataset.pad,
-        flip=dataset.flip,
-    )
+def on_device(split: Split, dataset: Dataset, devices: Devices = Devices()) -> Images:  # noqa: B008  (a frozen value)
+    """A split's arrays moved to every device, once for the whole run."""
+    image, label = devices.replicate((jnp.asarray(split.image), jnp.asarray(split.label)))
+    return Images(image, label, mean=dataset.mean, pad=dataset.pad, flip=dataset.flip, devices=devices)
 
 
 def initial_state(config: Config, dataset: Dataset) -> TrainState:
@@ -232,16 +246,17 @@ def initial_state(config: Config, dataset: Dataset) -> TrainState:
     norm = NORMS[config.norm]
     if config.ghost_batch_size is not None:
         norm = with_ghosts(config.norm, config.ghost_batch_size)
-    model = ResNet14(norm=norm, num_classes=dataset.num_classes, weights=config.init)
+    dtype = None if config.compute_dtype == "float32" else config.compute_dtype
+    model = ResNet14(norm=norm, num_classes=dataset.num_classes, weights=config.init, dtype=dtype)
     tx = make_optimizer(config.peak_learning_rate, config.gate_lr_multiplier, config.num_epochs, steps_per_epoch)
-    return create_state(model, tx, config.seed, dataset.image_shape)
+    return create_state(model, tx, config.seed, dataset.image_shape, num_replicas=config.num_replicas or 1)
 
 
 def compile_ahead(
-    take_step: Callable[[TrainState, Images, jax.Array], Any], state: TrainState, images: Images, order: jax.Array
+    take_steps: Callable[..., Any], state: TrainState, images: Images, order: jax.Array, num_steps: int
 ) -> None:
-    """Takes one step on a copy of the state, so that it is compiled before any clock runs."""
-    jax.block_until_ready(take_step(jax.tree.map(jnp.copy, state), images, order))
+    """Takes steps on a copy of the state, so that they are compiled before any clock runs."""
+    jax.block_until_ready(take_steps(jax.tree.map(jnp.copy, state), images, order, num_steps=num_steps))
 
 
 def close_epoch(config: Config, state: TrainState, validation: Images, epoch: int, seconds: float) -> Row:
@@ -268,8 +283,9 @@ def arrays_of(config: Config, state: TrainState, validation: Images, epoch: int)
     first, middle and last epoch."""
     arrays = {f"gate/{layer}": np.asarray(gate) for layer, gate in gates(state.params).items()}
     if config.record_features == "all":
+        local = validation.devices.local
         quantiles, histograms = layer_quantiles(
-            state.model, state.variables, validation, config.quantiles, EVAL_BATCH_SIZE
+            state.model, local(state.variables), validation.on_one_device(), config.quantiles, EVAL_BATCH_SIZE
         )
         arrays |= {f"quantiles/{layer}": values for layer, values in quantiles.items()}
         if epoch in (1, (config.last_epoch + 1) // 2, config.last_epoch):
@@ -293,10 +309,11 @@ def conclude(
             splits, test_logits, diverged_at = {}, None, int(state.step)
         elif config.evaluate_statistics:
             key = jax.random.fold_in(jax.random.key(config.seed), 3)
-            # Batches of a ghost's size are ghosts: without them, the last one may be smaller.
+            # Batches of a ghost's size are ghosts: without these, the last one may be smaller.
             model = state.model.clone(norm=NORMS[config.norm])
-            own_size = config.ghost_batch_size or config.batch_size
-            statistics = evaluate_statistics(model, state.variables, images, own_size, key)
+            variables = images["train"].devices.local(state.variables)
+            splits_here = {name: split.on_one_device() for name, split in images.items()}
+            statistics = evaluate_statistics(model, variables, splits_here, config.statistics_batch_size, key)
     return Result(
         status="complete" if diverged_at < 0 else "diverged",
         step=int(state.step),
@@ -308,5 +325,5 @@ def conclude(
         splits=splits,
         statistics=statistics,
         test_logits=test_logits,
-        variables=state.variables,
+        variables=images["train"].devices.local(state.variables),
     )

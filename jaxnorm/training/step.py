@@ -11,6 +11,7 @@ from flax import struct
 
 from jaxnorm.data.augment import augment
 from jaxnorm.training.optimizer import project_gates
+from jaxnorm.training.parallel import Devices
 
 
 class Images(struct.PyTreeNode):
@@ -22,6 +23,7 @@ class Images(struct.PyTreeNode):
         mean: per channel, subtracted from image/255.
         pad: black pixels around an image before it is cropped in training.
         flip: whether training mirrors images.
+        devices: where they lie, and batches of them.
     """
 
     image: jax.Array
@@ -29,15 +31,21 @@ class Images(struct.PyTreeNode):
     mean: tuple[float, float, float] = struct.field(pytree_node=False)
     pad: int = struct.field(pytree_node=False)
     flip: bool = struct.field(pytree_node=False)
+    devices: Devices = struct.field(pytree_node=False, default=Devices())
 
     def normalized(self, image: jax.Array) -> jax.Array:
         """image/255 - mean, float32."""
         return image.astype(jnp.float32) / 255 - jnp.asarray(self.mean, jnp.float32)
 
     @functools.partial(jax.jit, static_argnames="size")
-    def batch(self, start: int, size: int) -> jax.Array:
+    def batch(self, start: jax.Array | int, size: int) -> jax.Array:
         """The `size` normalized images from `start` on; the last image stands for those beyond the split."""
-        return self.normalized(self.image[jnp.minimum(start + jnp.arange(size), self.label.shape[0] - 1)])
+        index = jnp.minimum(start + jnp.arange(size), self.label.shape[0] - 1)
+        return self.normalized(self.image[self.devices.share(index)])
+
+    def on_one_device(self) -> "Images":
+        """The same images for work that is not shared."""
+        return self.devices.local(self).replace(devices=Devices())
 
 
 class EpochSums(struct.PyTreeNode):
@@ -67,6 +75,7 @@ class TrainState(struct.PyTreeNode):
         key: of the augmentation; constant.
         model: the network (static).
         tx: the optimiser (static).
+        num_replicas: parts of the batch with batch statistics of their own (static).
     """
 
     step: jax.Array
@@ -78,6 +87,7 @@ class TrainState(struct.PyTreeNode):
     key: jax.Array
     model: nn.Module = struct.field(pytree_node=False)
     tx: optax.GradientTransformation = struct.field(pytree_node=False)
+    num_replicas: int = struct.field(pytree_node=False, default=1)
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -91,7 +101,12 @@ class TrainState(struct.PyTreeNode):
 
 
 def create_state(
-    model: nn.Module, tx: optax.GradientTransformation, seed: int, image_shape: tuple[int, ...]
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    seed: int,
+    image_shape: tuple[int, ...],
+    *,
+    num_replicas: int = 1,
 ) -> TrainState:
     """The state before the first step: weights from fold_in(key(seed), 0), augmentation from fold_in(key(seed), 1).
 
@@ -115,6 +130,7 @@ def create_state(
         key=jax.random.fold_in(key, 1),
         model=model,
         tx=tx,
+        num_replicas=num_replicas,
     )
 
 
@@ -139,9 +155,7 @@ def train_step(state: TrainState, image: jax.Array, label: jax.Array) -> tuple[T
     """
 
     def loss_function(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        logits, model_state = state.model.apply(
-            {**state.variables, "params": params}, image, train=True, mutable=list(state.model_state)
-        )
+        logits, model_state = _forward(state, {**state.variables, "params": params}, image)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), label)
         return losses.mean(), (logits, model_state)
 
@@ -167,6 +181,20 @@ def train_step(state: TrainState, image: jax.Array, label: jax.Array) -> tuple[T
     return stepped.replace(**kept, diverged_at=diverged_at), loss
 
 
+def _forward(state: TrainState, variables: Any, image: jax.Array) -> tuple[jax.Array, Any]:
+    """Logits of a batch in training mode, and the model's new state: with replicas, the mean of theirs."""
+
+    def apply(image: jax.Array) -> tuple[jax.Array, Any]:
+        return state.model.apply(variables, image, train=True, mutable=list(state.model_state))
+
+    if state.num_replicas == 1:
+        return apply(image)
+    logits, model_state = jax.vmap(apply)(image.reshape(state.num_replicas, -1, *image.shape[1:]))
+    # Replicas have equally many images, so the plain mean weighs every image alike.
+    mean = jax.tree.map(lambda leaf: leaf.mean(axis=0, dtype=leaf.dtype), model_state)
+    return logits.reshape(image.shape[0], -1), mean
+
+
 @functools.partial(jax.jit, static_argnames=("batch_size", "num_steps"), donate_argnames="state")
 def train_steps(
     state: TrainState, images: Images, order: jax.Array, *, batch_size: int, num_steps: int = 1
@@ -184,7 +212,7 @@ def train_steps(
 
     def one(state: TrainState) -> TrainState:
         position = state.step % steps_per_epoch
-        index = jax.lax.dynamic_slice(order, (position * batch_size,), (batch_size,))
+        index = images.devices.share(jax.lax.dynamic_slice(order, (position * batch_size,), (batch_size,)))
         image = augment(
             jax.random.fold_in(state.key, state.step), images.image[index], pad=images.pad, flip=images.flip
         )
@@ -192,11 +220,27 @@ def train_steps(
 
     # A convolution inside a loop is 10 to 40 times slower on CPU, so a single step goes without one.
     state = one(state) if num_steps == 1 else jax.lax.fori_loop(0, num_steps, lambda _, each: one(each), state)
+    state = images.devices.unite(state)
     return state, state.diverged_at + 0
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def eval_step(model: nn.Module, variables: Any, image: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Logits (B, classes) and pooled features (B, C), float32, of a normalized batch in evaluation mode."""
-    logits, captured = model.apply(variables, image, train=False, mutable=["intermediates"])
-    return logits.astype(jnp.float32), captured["intermediates"]["pooled"][0].astype(jnp.float32)
+@functools.partial(jax.jit, static_argnames=("model", "batch_size", "num_steps"))
+def eval_steps(
+    model: nn.Module, variables: Any, images: Images, start: jax.Array | int, *, batch_size: int, num_steps: int = 1
+) -> tuple[jax.Array, jax.Array]:
+    """Logits (N, classes) and pooled features (N, C), float32, in evaluation mode, of the N images from `start` on.
+
+    N is `batch_size` times `num_steps`; the last image stands for those beyond the split.
+    """
+
+    def one(start: jax.Array | int) -> tuple[jax.Array, jax.Array]:
+        image = images.batch(start, batch_size)
+        logits, captured = model.apply(variables, image, train=False, mutable=["intermediates"])
+        return logits.astype(jnp.float32), captured["intermediates"]["pooled"][0].astype(jnp.float32)
+
+    if num_steps == 1:
+        outputs = one(start)
+    else:
+        parts = jax.lax.map(one, start + batch_size * jnp.arange(num_steps))
+        outputs = jax.tree.map(lambda part: part.reshape(-1, part.shape[-1]), parts)
+    return images.devices.unite(outputs)

@@ -1,0 +1,129 @@
+"""Several processes train one run: the first keeps its files and tells the others, which keep nothing."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxnorm.config import Config
+from jaxnorm.data.dataset import Dataset
+from jaxnorm.errors import UserError
+from jaxnorm.runs.signals import StopRequest
+from jaxnorm.training.loop import Memory, Record, Row, Stopped, train
+from jaxnorm.training.parallel import Wanted, any_of, devices_for, told
+
+ASK_EVERY = 20  # calls of a step program between two questions whether any process was asked to stop
+NO_MORE = -1
+
+
+class ProcessLost(Exception):
+    """Another process of the run is gone."""
+
+
+class Together:
+    """A `Record` that all processes share: what it restores is the first one's, and a stop is everybody's.
+
+    Args:
+        own: the run's record in the first process, a `Memory` in the others.
+        stop: signals that reach this process.
+    """
+
+    def __init__(self, own: Record, stop: StopRequest) -> None:
+        self._own, self._stop = own, stop
+        self._calls, self._stopping = 0, False
+        self.rows: list[Row] = []
+
+    def restore(self, numbers: dict[str, Any]) -> tuple[dict[str, Any], float]:
+        """The first process's numbers and rows, in every process."""
+        numbers, seconds = self._own.restore(numbers)
+        numbers, seconds = told((numbers, np.float64(seconds)))
+        self.rows[:] = json.loads(tell_text(json.dumps(self._own.rows)))
+        return numbers, float(seconds)
+
+    def save(self, numbers: dict[str, Any], seconds: float) -> None:
+        """In the first process, a checkpoint."""
+        self._own.save(numbers, seconds)
+
+    def keep(self, epoch: int, arrays: dict[str, np.ndarray]) -> None:
+        """In the first process, the epoch's arrays."""
+        self._own.keep(epoch, arrays)
+
+    def append(self, row: Row) -> None:
+        """The epoch's line; the seconds in it are each process's own."""
+        self._own.append(row)
+        self.rows.append(row)
+
+    def stepped(self, step: int) -> None:
+        """Moves the display on; now and then asks all processes whether one was asked to stop."""
+        self._own.stepped(step)
+        self._calls += 1
+        if self._calls % ASK_EVERY == 0:
+            self._stopping = any_of(self._stop.signal is not None)
+
+    def should_save(self) -> bool:
+        """The first process's own time; the others keep nothing."""
+        return self._own.should_save()
+
+    def should_stop(self) -> bool:
+        """What the processes last agreed on."""
+        return self._stopping
+
+
+def tell_text(text: str) -> str:
+    """The first process's text, in every process."""
+    if jax.process_count() == 1:
+        return text
+    content = np.frombuffer(text.encode(), np.uint8)
+    length = int(told(np.int64(len(content))))
+    padded = np.zeros(length, np.uint8)
+    padded[: min(length, len(content))] = content[:length]
+    return bytes(told(padded)).decode()
+
+
+def check_same_data(dataset: Dataset) -> None:
+    """Checks that every process has read the same images.
+
+    Raises:
+        UserError: in a process whose data differ from the first one's.
+    """
+    if tell_text(dataset.fingerprint) != dataset.fingerprint:
+        raise UserError(
+            f"all processes must read the same data, but process {jax.process_index()} has read other images than the "
+            f"first from {dataset.source}; check --data-dir on its host"
+        )
+
+
+def call(index: int) -> None:
+    """In the first process: which run comes next, or `NO_MORE`."""
+    told(np.int32(index))
+
+
+def follow(configs: Sequence[Config], dataset: Dataset, data_parallel: Wanted) -> int:
+    """In every process but the first: takes part in each run that the first one calls, and keeps nothing.
+
+    Returns:
+        The exit code that the first process ends with.
+
+    Raises:
+        ProcessLost: if another process is gone.
+    """
+    with StopRequest() as stop:
+        while (index := int(told(np.int32(0)))) != NO_MORE:
+            config = configs[index]
+            try:
+                train(config, dataset, record=Together(Memory(), stop), devices=devices_for(config, data_parallel))
+            except Stopped:
+                continue
+            except Exception as error:  # a variant that crashes does so in every process
+                raise_if_lost(error)
+                print(f"process {jax.process_index()}: {config.name}: {type(error).__name__}: {error}", file=sys.stderr)
+    return int(told(np.int32(0)))
+
+
+def raise_if_lost(error: Exception) -> None:
+    """Raises `ProcessLost` where an error of the runtime means that another process is gone."""
+    if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
+        raise ProcessLost(" ".join(str(error).split())[:200]) from error
