@@ -18,7 +18,7 @@ import tyro
 
 from jaxnorm import files
 from jaxnorm.config import DEFAULT_NORMS, PRESETS, Config, Recipe, nearest
-from jaxnorm.errors import UserError
+from jaxnorm.errors import ProcessLost, UserError
 from jaxnorm.runs.lock import check_free, held
 
 
@@ -181,8 +181,9 @@ def carry_out(options: Options, *, study: str) -> int:
         parallel.devices_for(config, options.data_parallel)
     if not parallel.is_first():
         dataset = load_dataset(options.dataset, data_dir=options.data_dir)
-        processes.check_same_data(dataset)
-        return processes.follow(configs, dataset, options.data_parallel)
+        with processes.noticing_losses():
+            processes.check_same_data(dataset)
+            return processes.follow(configs, dataset, options.data_parallel)
     console = StudyConsole()
     workdir = Workdir(options.workdir, study=study, varied=options.varied)
     workdir.check(configs, allow_changes=options.allow_changes)  # before a download
@@ -195,14 +196,11 @@ def carry_out(options: Options, *, study: str) -> int:
     with held(workdir.path):
         # Once more: another process may have come first.
         runs.check(configs, dataset, workdir, allow_changes=options.allow_changes)
-        code = runs.run_study(
-            configs,
-            dataset,
-            workdir,
-            preset=options.preset,
-            console=console,
-            execution=runs.Execution(options.data_parallel, options.steps_per_call, options.checkpoint_every_seconds),
-        )
+        execution = runs.Execution(options.data_parallel, options.steps_per_call, options.checkpoint_every_seconds)
+        with processes.noticing_losses():
+            code = runs.run_study(
+                configs, dataset, workdir, preset=options.preset, console=console, execution=execution
+            )
         if code < 128:  # not stopped by a signal
             report = write_report(workdir.path)
             print_table(workdir.path, console)
@@ -230,6 +228,12 @@ def run(main: Callable[[], int]) -> None:
         sys.exit(code)
     except UserError as error:
         _leave(str(error), 2)
+    except ProcessLost as error:
+        _leave(
+            f"another process of this run is gone ({error}); start all of them again with the same commands: training "
+            "goes on from the last checkpoint",
+            1,
+        )
     except OSError as error:
         if not files.is_of_storage(error):
             raise
@@ -243,6 +247,12 @@ def run(main: Callable[[], int]) -> None:
 
 def _leave(message: str, code: int) -> NoReturn:
     print("error:", " ".join(message.split()), file=sys.stderr)
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        # At an ordinary exit jax would wait for the other processes, which wait for this one.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -14,3 +14,7 @@ class UserError(ValueError):
             ...
         jaxnorm.errors.UserError: batch_size must be at least 1, but is 0; give --batch-size 1 or more
     """
+
+
+class ProcessLost(Exception):
+    """Another process that trains the same run is gone, so that this one cannot go on."""

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,38 @@ def drive(driver, tmp_path, *arguments, timeout=300):
         text=True,
         timeout=timeout,
     )
+
+
+def start_together(places, *arguments):
+    """Starts the comparison in a process for each of `places`, a folder each; they share their devices."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    started = []
+    for number, place in enumerate(places):
+        place.mkdir(exist_ok=True)
+        together = ["--coordinator", address, "--num-processes", len(places), "--process-id", number]
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-u", str(path_of("compare_norms")), *map(str, [*arguments, *together])],
+                cwd=place,
+                env=environment(place),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return started
+
+
+def compare_together(places, *arguments, timeout=300):
+    """Runs them to their end: a finished process for each, as from `drive`."""
+    started = start_together(places, *arguments)
+    ended = [process.communicate(timeout=timeout) for process in started]
+    return [
+        subprocess.CompletedProcess(process.args, process.returncode, *said)
+        for process, said in zip(started, ended, strict=True)
+    ]
 
 
 def driver_here(driver, tmp_path, monkeypatch, capsys):

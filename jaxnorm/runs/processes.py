@@ -1,8 +1,10 @@
 """Several processes train one run: the first keeps its files and tells the others, which keep nothing."""
 
+import contextlib
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,17 +12,13 @@ import numpy as np
 
 from jaxnorm.config import Config
 from jaxnorm.data.dataset import Dataset
-from jaxnorm.errors import UserError
+from jaxnorm.errors import ProcessLost, UserError
 from jaxnorm.runs.signals import StopRequest
 from jaxnorm.training.loop import Memory, Record, Row, Stopped, train
 from jaxnorm.training.parallel import Wanted, any_of, devices_for, told
 
 ASK_EVERY = 20  # calls of a step program between two questions whether any process was asked to stop
 NO_MORE = -1
-
-
-class ProcessLost(Exception):
-    """Another process of the run is gone."""
 
 
 class Together:
@@ -124,6 +122,17 @@ def follow(configs: Sequence[Config], dataset: Dataset, data_parallel: Wanted) -
 
 
 def raise_if_lost(error: Exception) -> None:
-    """Raises `ProcessLost` where an error of the runtime means that another process is gone."""
-    if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
-        raise ProcessLost(" ".join(str(error).split())[:200]) from error
+    """Raises `ProcessLost` where the text of a runtime error (all that tells) says that another process is gone."""
+    text = " ".join(str(error).split())
+    if jax.process_count() > 1 and re.search("gloo|nccl|coordination service|heartbeat|connection", text, re.I):
+        raise ProcessLost(text[:200]) from error
+
+
+@contextlib.contextmanager
+def noticing_losses() -> Iterator[None]:
+    """Turns errors that mean that another process is gone into `ProcessLost`."""
+    try:
+        yield
+    except Exception as error:
+        raise_if_lost(error)
+        raise

@@ -58,5 +58,8 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal's number, as a shell reports a process that a signal ended: 130 or 143."""
-        return 128 + (self.signal or 0)
+        """128 + the signal's number, as a shell reports a process that a signal ended: 130 or 143.
+
+        143 as well where none came here, but to another process of the run.
+        """
+        return 128 + (self.signal or signal.SIGTERM)

@@ -146,6 +146,7 @@ def run_study(
     todo = [config for config in configs if not workdir.is_finished(config)]
     steps = {config: len(dataset.train.label) // config.batch_size * config.last_epoch for config in todo}
     images = sum(count * config.batch_size for config, count in steps.items())
+    stopped = False
     with StopRequest() as stop, Display(console, images, len(todo)) as display:
         for config in todo:
             if stop.signal is not None:
@@ -157,21 +158,21 @@ def run_study(
                 run_one(config, dataset, workdir, display, stop, execution)
             except Stopped:
                 display.end("stopped and saved")
+                stopped = True
                 break
             result = workdir.directory(config).result or {}
             if result.get("status") != "complete":
                 display.skip(steps[config] - result.get("step", 0))
     processes.call(processes.NO_MORE)
-    code = _exit_code(configs, workdir, stop)
+    stopped |= stop.signal is not None and not all(map(workdir.is_finished, configs))
+    code = stop.exit_code if stopped else _exit_code(configs, workdir)
     processes.call(code)
     if code >= STOPPED:
         say(console, f"To go on: {command()}")
     return code
 
 
-def _exit_code(configs: Sequence[Config], workdir: Workdir, stop: StopRequest) -> int:
-    if not all(map(workdir.is_finished, configs)) and stop.signal is not None:
-        return stop.exit_code
+def _exit_code(configs: Sequence[Config], workdir: Workdir) -> int:
     statuses = {(workdir.directory(config).result or {}).get("status") for config in configs}
     return CRASHED if "crashed" in statuses else DIVERGED if "diverged" in statuses else COMPLETE
 

@@ -168,7 +168,7 @@ def train_step(state: TrainState, image: jax.Array, label: jax.Array) -> tuple[T
         opt_state=opt_state,
         sums=EpochSums(
             loss=state.sums.loss + loss * label.size,
-            correct=state.sums.correct + (logits.argmax(-1) == label).sum(),
+            correct=state.sums.correct + (logits.argmax(-1) == label).sum(dtype=jnp.int32),
             count=state.sums.count + label.size,
         ),
     )
