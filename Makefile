@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: compare test test-report test-durability lint format clean
+.PHONY: compare test test-report test-durability test-notebook lint format clean
 
 compare: .venv/study
 	$(BIN)/python experiments/compare_norms.py $(ARGS)
@@ -16,6 +16,9 @@ test-report: .venv/test
 
 test-durability: .venv/test
 	$(BIN)/python -m pytest -m durability tests/durability $(ARGS)
+
+test-notebook: .venv/notebook
+	$(BIN)/python -m pytest -m notebook tests/test_notebook.py $(ARGS)
 
 lint: .venv/test
 	$(BIN)/ruff check .
@@ -37,6 +40,10 @@ clean:
 
 .venv/study: requirements.txt | .venv/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/notebook: pyproject.toml | .venv/test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[notebook]'
 	@touch $@
 
 .venv/test: pyproject.toml | .venv/python

@@ -6,7 +6,7 @@ from jaxnorm.analysis import batches
 from jaxnorm.analysis.batches import Cell
 from jaxnorm.analysis.reference import best_validation
 from jaxnorm.analysis.runs import STATISTICS, Study
-from jaxnorm.analysis.tables import Column, Row, Table, state_of, status_of
+from jaxnorm.analysis.tables import Column, Row, Table, state_of, status_of, whose_statistics
 from jaxnorm.analysis.words import DASH, duration, number, percent, points, spread
 from jaxnorm.config import REFERENCE_BATCH_SIZE
 
@@ -39,7 +39,7 @@ def batch_table(study: Study) -> Table:
     )
     if known:
         note += " The study's rates at batch size 8 are not known, and its schedules differ between 128 and 8."
-    return Table("By batch size", tuple(columns), tuple(rows), note)
+    return Table("By batch size", tuple(columns), tuple(rows), f"{note} {whose_statistics(study)}")
 
 
 def statistics_table(study: Study, split: str = "validation") -> Table | None:
@@ -159,7 +159,7 @@ def batch_terminal_table(study: Study) -> Table:
         note += " Precise: validation with statistics recomputed in batches of 128."
     if any(cell.ghost for cell in found):
         note += " 128/8: ghosts of 8 in batches of 128."
-    return Table("By batch size", columns, tuple(rows), note)
+    return Table("By batch size", columns, tuple(rows), f"{note} {whose_statistics(study)}")
 
 
 def digits_of(study: Study) -> int:

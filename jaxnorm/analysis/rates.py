@@ -12,7 +12,7 @@ from jaxnorm.analysis.runs import Run, Study
 from jaxnorm.analysis.scales import value_axis
 from jaxnorm.analysis.sheet import Entry, Layout, legend_text, line_style, panel, sheet, subtitle
 from jaxnorm.analysis.styles import styles_of
-from jaxnorm.analysis.tables import Column, Row, Table
+from jaxnorm.analysis.tables import Column, Row, Table, whose_statistics
 from jaxnorm.analysis.words import DASH, listed, number, spread, within
 
 
@@ -62,7 +62,7 @@ def rates_table(study: Study) -> Table | None:
         Column("Test, %", "Chosen"),
     )
     note = "Validation accuracy after the last epoch decides; test accuracy is shown for the chosen rate alone."
-    return Table("Learning rates", columns, tuple(rows), note)
+    return Table("Learning rates", columns, tuple(rows), f"{note} {whose_statistics(study)}")
 
 
 def about_rates(study: Study) -> list[str]:

@@ -115,6 +115,12 @@ class Run:
         return self.settings.get("ghost_batch_size")
 
     @property
+    def num_replicas(self) -> int:
+        """Parts of each batch that have batch statistics of their own; 1 where these are of the whole batch."""
+        value = self.settings.get("num_replicas")
+        return value if isinstance(value, int) else 1
+
+    @property
     def complete(self) -> bool:
         """Whether the run has final figures."""
         return self.status == "complete"

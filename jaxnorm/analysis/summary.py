@@ -13,7 +13,7 @@ from jaxnorm.analysis.statistics import Interval, mean_interval, standard_deviat
 
 METRICS = ("accuracy", "micro_f1", "macro_f1", "loss")
 HEADER = ("norm", "seed", "split", *METRICS, "status", "epoch", "step", "num_images")
-SETTINGS = ("batch_size", "learning_rate", "lr_rule", "ghost_batch_size", "tags")
+SETTINGS = ("batch_size", "learning_rate", "lr_rule", "ghost_batch_size", "num_replicas", "tags")
 
 
 def summary_csv(study: Study) -> str:
@@ -26,7 +26,7 @@ def summary_csv(study: Study) -> str:
     writer.writerow([*HEADER, *SETTINGS])
     for run in study.runs:
         setting = [_blank(run.batch_size), _blank(run.learning_rate), run.lr_rule, _blank(run.ghost_batch_size)]
-        setting.append(" ".join(run.tags))
+        setting += [repr(run.num_replicas), " ".join(run.tags)]
         for split in SPLITS:
             found = run.splits.get(split)
             metrics = [repr(getattr(found, metric)) for metric in METRICS] if found else [""] * len(METRICS)

@@ -89,6 +89,14 @@ def state_of(runs: Sequence[Run]) -> str:
     return ", ".join(f"{states.count(kind)} {'not started' if kind == 'missing' else kind}" for kind in kinds)
 
 
+def whose_statistics(study: Study) -> str:
+    """What batch statistics are of, as it stands at every table of results."""
+    replicas = sorted({run.num_replicas for run in study.runs})
+    if replicas in ([], [1]):
+        return "Batch statistics are of the whole batch."
+    return f"Batch statistics are of each replica, one of {' or '.join(map(str, replicas))} equal parts of the batch."
+
+
 def results_table(study: Study) -> Table:
     """What a reader wants first: final accuracies, and what became of each variant."""
     digits = 2 if several_seeds(study) else 1
@@ -120,7 +128,7 @@ def results_table(study: Study) -> Table:
         note += " The published study's values: one seed each, standard error about 0.3 points."
         if not _comparable(study):
             note += " No difference is given: only runs trained to the end of the study's own protocol are comparable."
-    return Table("Results", tuple(columns), tuple(rows), note.strip())
+    return Table("Results", tuple(columns), tuple(rows), f"{note} {whose_statistics(study)}".strip())
 
 
 def terminal_table(study: Study) -> Table:
@@ -140,7 +148,8 @@ def terminal_table(study: Study) -> Table:
     note = "Accuracy on test, validation and train; macro F1 and loss on test."
     if several_seeds(study):
         note += " Mean over the finished seeds, ± standard deviation."
-    return Table("Results", columns, tuple(rows), note + (" Study: its test accuracy." if references else ""))
+    note += " Study: its test accuracy." if references else ""
+    return Table("Results", columns, tuple(rows), f"{note} {whose_statistics(study)}")
 
 
 def metrics_tables(study: Study) -> list[Table]:

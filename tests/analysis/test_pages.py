@@ -103,7 +103,7 @@ def test_other_percentages_are_named(make_workdir):
 def test_the_summary_names_every_setting(batches_workdir):
     words_of(batches_workdir)
     lines = (batches_workdir / "summary.csv").read_text().splitlines()
-    assert sum(line.endswith(",128,0.1,fixed,8,bs128 ghost8") for line in lines) == 3
+    assert sum(line.endswith(",128,0.1,fixed,8,1,bs128 ghost8") for line in lines) == 3
     assert sum(line.endswith(",8,0.1,linear,,bs8 linear") for line in lines) == 6
 
 

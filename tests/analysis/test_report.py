@@ -145,6 +145,17 @@ def test_what_was_not_the_same_all_along_is_told(make_workdir):
 
 
 @pytest.mark.usefixtures("without_figures")
+def test_whose_statistics_a_batch_norm_took_stands_at_the_results(make_workdir):
+    workdir = make_workdir("quick", norms=("bn",))
+    assert "Batch statistics are of the whole batch." in report_of(workdir)[1].text
+    path = workdir / "bn-seed0" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "bn_statistics": "replica", "num_replicas": 4}))
+    assert "are of each replica, one of 4 equal parts of the batch" in report_of(workdir)[1].text
+    assert "bn,0,test," in (workdir / "summary.csv").read_text()
+    assert ",4,\n" in (workdir / "summary.csv").read_text()
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_the_study_stands_beside_ours_on_its_own_terms(make_workdir):
     norms = ("flax_bn", "bn", "gn")
     _, full = report_of(make_workdir("full", norms=norms, seeds=(0, 1), dataset="cifar10", num_epochs=100))

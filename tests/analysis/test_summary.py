@@ -15,16 +15,18 @@ def test_csv_to_the_letter(make_workdir):
     lines = summary_csv(read_study(workdir)).split("\n")
     assert lines[0] == (
         "norm,seed,split,accuracy,micro_f1,macro_f1,loss,status,epoch,step,num_images,"
-        "batch_size,learning_rate,lr_rule,ghost_batch_size,tags"
+        "batch_size,learning_rate,lr_rule,ghost_batch_size,num_replicas,tags"
     )
     for line, split in zip(lines[1:4], ("train", "validation", "test"), strict=True):
         values = ",".join(repr(result[split][key]) for key in ("accuracy", "micro_f1", "macro_f1", "loss"))
-        assert line == f"gn,1,{split},{values},complete,12,396,{result[split]['num_images']},32,0.1,fixed,,"
+        assert line == f"gn,1,{split},{values},complete,12,396,{result[split]['num_images']},32,0.1,fixed,,1,"
     assert lines[4:7] == [
-        f"gn,0,{split},,,,,diverged,2,83,,32,0.1,fixed,," for split in ("train", "validation", "test")
+        f"gn,0,{split},,,,,diverged,2,83,,32,0.1,fixed,,1," for split in ("train", "validation", "test")
     ]
     assert [line.split(",")[:3] for line in lines[7:10]] == [["bn", "1", s] for s in ("train", "validation", "test")]
-    assert lines[10:13] == [f"bn,0,{split},,,,,missing,,,,32,0.1,fixed,," for split in ("train", "validation", "test")]
+    assert lines[10:13] == [
+        f"bn,0,{split},,,,,missing,,,,32,0.1,fixed,,1," for split in ("train", "validation", "test")
+    ]
     assert lines[13:] == [""]
 
 
