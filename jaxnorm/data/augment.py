@@ -31,5 +31,5 @@ def augment(key: jax.Array, image: jax.Array, *, pad: int, flip: bool) -> jax.Ar
         mirrored = jax.random.bernoulli(flip_key, shape=(num,))
         columns = jnp.where(mirrored[:, None], columns[:, ::-1], columns)
     padded = jnp.pad(image, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    # One gather of whole pixels does crop and flip together.
-    return padded[jnp.arange(num)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    # One gather of whole pixels does crop and flip together; by vmap, so that devices which share the batch keep apart.
+    return jax.vmap(lambda one, row, column: one[row[:, None], column])(padded, rows, columns)

@@ -12,12 +12,14 @@ import pytest
 from jaxnorm import Config, ResNet, UserError, train
 from jaxnorm.norms.registry import NORMS
 from jaxnorm.training.evaluation import evaluate
-from jaxnorm.training.loop import on_device
+from jaxnorm.training.loop import initial_state, on_device
 from jaxnorm.training.optimizer import make_optimizer
 from jaxnorm.training.parallel import Devices, devices_for, with_replicas
 from jaxnorm.training.step import create_state, epoch_order, train_step, train_steps
 
 CONFIG = Config(norm="bn", batch_size=8, num_epochs=2, learning_rate=0.05)
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+"""For programs that run once or twice: LLVM does not try hard."""
 STUDIED = ("flax_bn", "none", "bn", "in", "bin", "ln", "gn")
 
 
@@ -37,9 +39,7 @@ def after_steps(state, tiny, count, num_steps=2, batch_size=8):
     devices = devices_for(dataclasses.replace(CONFIG, batch_size=batch_size), count)
     images = on_device(tiny.train, tiny, devices)
     state, order = devices.replicate((state, epoch_order(0, 1, len(tiny.train))))
-    # These programs run twice and are compiled for seconds unless LLVM is asked not to try.
-    quickly = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    step = train_steps.lower(state, images, order, batch_size=batch_size).compile(compiler_options=quickly)
+    step = train_steps.lower(state, images, order, batch_size=batch_size).compile(compiler_options=QUICKLY)
     for _ in range(num_steps):
         state, _ = step(state, images, order)
     return state
@@ -51,6 +51,16 @@ def test_a_batch_shared_by_eight_devices_gives_what_one_gives(tiny, norm):
         one, eight = (after_steps(small_state(norm), tiny, count) for count in (1, 8))
         assert all(len(leaf.sharding.device_set) == 8 for leaf in jax.tree.leaves(eight.numbers))
         chex.assert_trees_all_close(jax.device_get(one.numbers), jax.device_get(eight.numbers), rtol=1e-6, atol=1e-7)
+
+
+def test_devices_exchange_gradients_and_statistics_but_no_images(tiny):
+    config = dataclasses.replace(CONFIG, batch_size=16)
+    devices = devices_for(config, 8)
+    images = on_device(tiny.train, tiny, devices)
+    state, order = devices.replicate((initial_state(config, tiny), epoch_order(0, 1, len(tiny.train))))
+    program = train_steps.lower(state, images, order, batch_size=16).compile(compiler_options=QUICKLY).as_text()
+    assert "all-reduce" in program
+    assert "all-gather" not in program and "all-to-all" not in program
 
 
 @pytest.mark.parametrize("norm, count", [("flax_bn", 1), ("bn", 4), ("bin", 4)])
