@@ -48,7 +48,7 @@ class Options(Recipe):
     steps_per_call: int | None = None
     """Steps that the device does in one go; by default 1 on CPU, up to an epoch elsewhere."""
     coordinator: str | None = None
-    """HOST:PORT of the first of several processes; Slurm, TPU pods and Open MPI need none of these three."""
+    """HOST:PORT of the first of several processes, or auto: ask the launcher. Under Slurm none of these is needed."""
     num_processes: int | None = None
     """How many processes share the work; with --coordinator."""
     process_id: int | None = None
@@ -119,7 +119,7 @@ class Options(Recipe):
 
     def _check_processes(self) -> None:
         together = (self.coordinator, self.num_processes, self.process_id)
-        if together == (None, None, None):
+        if together in ((None, None, None), ("auto", None, None)):
             return
         if self.coordinator is None or self.num_processes is None or self.process_id is None:
             raise UserError(
@@ -168,6 +168,7 @@ def carry_out(options: Options, *, study: str) -> int:
     # Late, so that --help and mistakes in flags load neither jax nor matplotlib.
     from jaxnorm.analysis.report import print_table, write_report
     from jaxnorm.data import load_dataset
+    from jaxnorm.data.cache import cache_folder
     from jaxnorm.runs import processes
     from jaxnorm.runs import study as runs
     from jaxnorm.runs.progress import StudyConsole, say
@@ -175,6 +176,7 @@ def carry_out(options: Options, *, study: str) -> int:
     from jaxnorm.training import parallel
 
     parallel.join(options.coordinator, options.num_processes, options.process_id)
+    parallel.keep_programs(cache_folder() / "programs")
     configs = [parallel.with_replicas(config, options.data_parallel) for config in options.configs()]
     for config in configs:
         config.validate()

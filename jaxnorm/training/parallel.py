@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -147,14 +148,15 @@ def with_replicas(config: Config, wanted: Wanted = "auto") -> Config:
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Makes this process one of several that share their devices; does nothing where there is only one.
 
-    To be called before anything else of jax. Without arguments, the processes of a Slurm step, of a TPU pod or of Open
-    MPI find each other.
+    To be called before anything else of jax. The processes of a Slurm step, of Open MPI or of a TPU pod on Kubernetes
+    are noticed without arguments; with the coordinator "auto", jax looks for whatever launcher it knows.
 
     Raises:
         UserError: if the others cannot be reached.
     """
     if coordinator is None and not _launched_together():
         return
+    coordinator = None if coordinator == "auto" else coordinator
     # On CPU programs that are in hand at once may run in any order, and each process must meet the others in one.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
@@ -178,6 +180,12 @@ def _launched_together() -> bool:
     sizes = (os.environ.get(name, "") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
     hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
     return any(size.isdigit() and int(size) > 1 for size in sizes) or "," in hosts
+
+
+def keep_programs(folder: Path) -> None:
+    """Keeps compiled programs in `folder` for later runs; not on CPU, where jax rejects its own (jax issue 38445)."""
+    if jax.devices()[0].platform != "cpu":
+        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def is_first() -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import types
 
 import chex
 import jax
@@ -14,7 +15,7 @@ from jaxnorm.norms.registry import NORMS
 from jaxnorm.training.evaluation import evaluate
 from jaxnorm.training.loop import initial_state, on_device
 from jaxnorm.training.optimizer import make_optimizer
-from jaxnorm.training.parallel import Devices, devices_for, with_replicas
+from jaxnorm.training.parallel import Devices, devices_for, keep_programs, with_replicas
 from jaxnorm.training.step import create_state, epoch_order, train_step, train_steps
 
 CONFIG = Config(norm="bn", batch_size=8, num_epochs=2, learning_rate=0.05)
@@ -147,6 +148,16 @@ def test_bfloat16_trains_with_weights_and_statistics_in_float32(tiny, on_one):
 def test_devices_that_do_not_fit_are_one_clear_line(changes, wanted, words):
     with pytest.raises(UserError, match=words):
         devices_for(dataclasses.replace(CONFIG, **changes), wanted)
+
+
+def test_programs_are_kept_for_accelerators_only(tmp_path, monkeypatch):
+    kept = {}
+    monkeypatch.setattr(jax.config, "update", kept.__setitem__)
+    keep_programs(tmp_path)
+    assert kept == {}
+    monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(platform="gpu")])
+    keep_programs(tmp_path)
+    assert kept == {"jax_compilation_cache_dir": str(tmp_path)}
 
 
 def test_replicas_are_as_many_as_devices_unless_given():
