@@ -104,7 +104,7 @@ def test_the_summary_names_every_setting(batches_workdir):
     words_of(batches_workdir)
     lines = (batches_workdir / "summary.csv").read_text().splitlines()
     assert sum(line.endswith(",128,0.1,fixed,8,1,bs128 ghost8") for line in lines) == 3
-    assert sum(line.endswith(",8,0.1,linear,,bs8 linear") for line in lines) == 6
+    assert sum(line.endswith(",8,0.1,linear,,1,bs8 linear") for line in lines) == 6
 
 
 @pytest.mark.parametrize(

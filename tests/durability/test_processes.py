@@ -1,11 +1,12 @@
-"""One of two processes is killed: the other ends with a line, and the run goes on, on other devices too."""
+"""Two real processes that share their devices: together they train what one trains, and what becomes of a dead one."""
 
+import json
 import signal
 import time
 
 import pytest
 
-from tests.drivers import compare_together, content, drive, start_together
+from tests.drivers import FAST, compare_together, content, drive, start_together
 
 pytestmark = pytest.mark.durability
 RUN = ["--norms", "gn", "--batch-size", "256", "--num-epochs", "4", "--checkpoint-every-seconds", "0"]
@@ -18,6 +19,27 @@ def wait_for_epoch(workdir, epoch):
             return
         time.sleep(0.1)
     raise AssertionError(f"epoch {epoch} was never reached")
+
+
+def rows_of(workdir):
+    return [json.loads(line) for line in (workdir / "gn-seed0" / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_train_what_one_trains_and_only_the_first_writes(tmp_path, report):
+    arguments = [*FAST, "--norms", "gn"]
+    places = [tmp_path / "first", tmp_path / "second"]
+    first, second = compare_together(places, *arguments, "--workdir", "w")
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "gn-seed0: test accuracy" in first.stdout
+    assert "gn-seed0" not in second.stdout
+    assert [path.name for path in places[1].iterdir()] == ["cache"]
+    assert drive("compare_norms", tmp_path, *arguments, "--workdir", "w").returncode == 0
+    together, alone = rows_of(places[0] / "w"), rows_of(tmp_path / "w")
+    for name in ("train_loss", "val_loss"):
+        assert [row[name] for row in together] == pytest.approx([row[name] for row in alone], rel=1e-3)
+    provenance = json.loads((places[0] / "w" / "gn-seed0" / "provenance.json").read_text())
+    assert provenance["device"]["processes"] == provenance["data_parallel"] == 2
+    report("two processes train as one", 1, "nothing")
 
 
 @pytest.mark.parametrize("victim", [0, 1])
