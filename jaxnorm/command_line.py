@@ -54,8 +54,8 @@ class Options(Recipe):
     process_id: int | None = None
     """Which of them this one is, from 0; with --coordinator. Only the first writes."""
     allow_changes: bool = False
-    """Go on in a workdir whose runs were made with another learning rate, other versions, compiler flags, devices, data
-    or imported norms; the differences are shown, recorded and stand in the report."""
+    """Go on in a workdir whose runs were made with another learning rate, other versions, compiler flags, data or
+    imported norms, or on another platform; the differences are shown, recorded and stand in the report."""
 
     @property
     def varied(self) -> tuple[str, ...]:
@@ -185,12 +185,13 @@ def carry_out(options: Options, *, study: str) -> int:
         dataset = load_dataset(options.dataset, data_dir=options.data_dir)
         with processes.noticing_losses():
             processes.check_same_data(dataset)
-            return processes.follow(configs, dataset, options.data_parallel)
+            return processes.follow(configs, dataset, options.data_parallel, options.steps_per_call)
     console = StudyConsole()
     workdir = Workdir(options.workdir, study=study, varied=options.varied)
     workdir.check(configs, allow_changes=options.allow_changes)  # before a download
     dataset = load_dataset(options.dataset, data_dir=options.data_dir)
-    processes.check_same_data(dataset)
+    with processes.noticing_losses():
+        processes.check_same_data(dataset)
     notes = runs.check(configs, dataset, workdir, allow_changes=options.allow_changes)
     runs.announce(configs, dataset, workdir, console)
     for note in notes:

@@ -92,6 +92,8 @@ def state_of(runs: Sequence[Run]) -> str:
 def whose_statistics(study: Study) -> str:
     """What batch statistics are of, as it stands at every table of results."""
     replicas = sorted({run.num_replicas for run in study.runs})
+    if any(run.ghost_batch_size for run in study.runs):
+        return "Batch statistics are of the whole batch, or of each ghost where runs have ghosts."
     if replicas in ([], [1]):
         return "Batch statistics are of the whole batch."
     return f"Batch statistics are of each replica, one of {' or '.join(map(str, replicas))} equal parts of the batch."

@@ -99,7 +99,9 @@ def call(index: int) -> None:
     told(np.int32(index))
 
 
-def follow(configs: Sequence[Config], dataset: Dataset, data_parallel: Wanted) -> int:
+def follow(
+    configs: Sequence[Config], dataset: Dataset, data_parallel: Wanted = "auto", steps_per_call: int | None = None
+) -> int:
     """In every process but the first: takes part in each run that the first one calls, and keeps nothing.
 
     Returns:
@@ -111,8 +113,9 @@ def follow(configs: Sequence[Config], dataset: Dataset, data_parallel: Wanted) -
     with StopRequest() as stop:
         while (index := int(told(np.int32(0)))) != NO_MORE:
             config = configs[index]
+            devices, record = devices_for(config, data_parallel), Together(Memory(), stop)
             try:
-                train(config, dataset, record=Together(Memory(), stop), devices=devices_for(config, data_parallel))
+                train(config, dataset, record=record, devices=devices, steps_per_call=steps_per_call)
             except Stopped:
                 continue
             except Exception as error:  # a variant that crashes does so in every process
@@ -124,6 +127,8 @@ def follow(configs: Sequence[Config], dataset: Dataset, data_parallel: Wanted) -
 def raise_if_lost(error: Exception) -> None:
     """Raises `ProcessLost` where the text of a runtime error (all that tells) says that another process is gone."""
     text = " ".join(str(error).split())
+    if isinstance(error, (UserError, OSError)):  # a mistake or a disk, whatever words are in its path
+        return
     if jax.process_count() > 1 and re.search("gloo|nccl|coordination service|heartbeat|connection", text, re.I):
         raise ProcessLost(text[:200]) from error
 

@@ -294,8 +294,8 @@ def check(configs: Sequence[Config], dataset: Dataset, workdir: Workdir, *, allo
         configs: the runs.
         dataset: what they train on.
         workdir: where they go.
-        allow_changes: let runs go on with another learning rate, and under other versions, flags, devices, data and
-            imported norms than they began with.
+        allow_changes: let runs go on with another learning rate, and under other versions, flags, data and imported
+            norms, or on another platform, than they began with.
 
     Returns:
         What a reader should know: differences that are allowed.

@@ -164,7 +164,7 @@ def train(
     """
     record = record or Memory()
     check_fits(config, dataset)
-    config = with_replicas(config)
+    config = with_replicas(config, "auto" if devices is None else devices.count)
     devices = devices_for(config) if devices is None else devices
     images = {name: on_device(getattr(dataset, name), dataset, devices) for name in ("train", "validation", "test")}
     num_train = len(dataset.train.label)
