@@ -17,7 +17,7 @@ from jaxnorm.runs.signals import StopRequest
 from jaxnorm.training.loop import Memory, Record, Row, Stopped, train
 from jaxnorm.training.parallel import Wanted, any_of, devices_for, told
 
-ASK_EVERY = 20  # calls of a step program between two questions whether any process was asked to stop
+ASK_EVERY = 20  # steps between two questions whether any process was asked to stop
 NO_MORE = -1
 
 
@@ -31,7 +31,7 @@ class Together:
 
     def __init__(self, own: Record, stop: StopRequest) -> None:
         self._own, self._stop = own, stop
-        self._calls, self._stopping = 0, False
+        self._asked_at, self._stopping = 0, False
         self.rows: list[Row] = []
 
     def restore(self, numbers: dict[str, Any]) -> tuple[dict[str, Any], float]:
@@ -57,8 +57,8 @@ class Together:
     def stepped(self, step: int) -> None:
         """Moves the display on; now and then asks all processes whether one was asked to stop."""
         self._own.stepped(step)
-        self._calls += 1
-        if self._calls % ASK_EVERY == 0:
+        if step - self._asked_at >= ASK_EVERY:
+            self._asked_at = step
             self._stopping = any_of(self._stop.signal is not None)
 
     def should_save(self) -> bool:

@@ -165,6 +165,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
             num_processes,
             process_id,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=HEARTBEAT_SECONDS,
             initialization_timeout=60,
         )
     except (RuntimeError, ValueError) as error:
