@@ -13,6 +13,8 @@ from jaxnorm.errors import UserError
 from jaxnorm.runs.provenance import differences
 
 Row = dict[str, Any]
+YOUNGER = ("bn_statistics", "num_replicas", "compute_dtype")
+"""Fields that folders made before they existed do not have."""
 
 
 class RunDirectory:
@@ -173,9 +175,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def config_differences(found: dict[str, Any], wanted: Config) -> dict[str, str]:
     """By name the fields of `found`, read from disk, in which `wanted` differs, as ``name: found -> wanted``.
 
-    ``stop_after_epoch`` is left out: it may grow.
+    ``stop_after_epoch`` is left out: it may grow. A field that is younger than the file had its default then.
     """
     now = wanted.to_json()
+    found = {**{name: value for name, value in Config().to_json().items() if name in YOUNGER}, **found}
     return {
         name: f"{name}: {value} -> {now.get(name)}"
         for name, value in found.items()

@@ -114,6 +114,18 @@ def test_what_a_run_was_taken_up_with_before_is_kept(workdir):
     ]
 
 
+def test_a_field_younger_than_the_folder_had_its_default(workdir):
+    begun(workdir, CONFIG)
+    for path, part in ((workdir.path / "study.json", "recipe"), (workdir.directory(CONFIG).path / "config.json", None)):
+        content = json.loads(path.read_text())
+        for name in ("bn_statistics", "num_replicas", "compute_dtype"):
+            del (content[part] if part else content)[name]
+        path.write_text(json.dumps(content))
+    workdir.check([CONFIG])
+    with pytest.raises(UserError, match="compute_dtype: float32 -> bfloat16"):
+        workdir.check([dataclasses.replace(CONFIG, compute_dtype="bfloat16")])
+
+
 def test_another_learning_rate_may_be_allowed_and_leaves_finished_runs_as_they_are(workdir):
     half = dataclasses.replace(CONFIG, norm="gn")
     begun(workdir, CONFIG, status="complete", epoch=12)
