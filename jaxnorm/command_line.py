@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 import tyro
 
 from jaxnorm import files
+from jaxnorm.allocator import keep_freed_memory
 from jaxnorm.config import DEFAULT_NORMS, PRESETS, Config, Recipe, nearest
 from jaxnorm.errors import ProcessLost, UserError
 from jaxnorm.runs.lock import check_free, held
@@ -168,7 +169,7 @@ def carry_out(options: Options, *, study: str) -> int:
     # Late, so that --help and mistakes in flags load neither jax nor matplotlib.
     from jaxnorm.analysis.report import print_table, write_report
     from jaxnorm.data import load_dataset
-    from jaxnorm.data.cache import cache_folder
+    from jaxnorm.files import cache_folder
     from jaxnorm.runs import processes
     from jaxnorm.runs import study as runs
     from jaxnorm.runs.progress import StudyConsole, say
@@ -224,6 +225,7 @@ def run(main: Callable[[], int]) -> None:
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)
+    keep_freed_memory()
     try:
         _check_text(sys.argv)
         code = main()

@@ -30,6 +30,14 @@ _DAMAGE = (
 )
 
 
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/jaxnorm`, by default `~/.cache/jaxnorm`."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():  # unset, empty, or relative, which the XDG standard tells us to ignore
+        base = Path(os.path.expanduser("~/.cache"))  # noqa: PTH111
+    return base / "jaxnorm"
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path in the same folder; on leaving without an error it is fsynced and renamed to `path`.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxnorm.files import replacing
+from jaxnorm.files import cache_folder, replacing
 
 FORMAT = 1
 Key = list[list[str | int]]
@@ -29,14 +29,6 @@ class Decoded:
     """uint8 (N,)."""
     fingerprint: str
     source: str
-
-
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/jaxnorm`, by default `~/.cache/jaxnorm`."""
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not base.is_absolute():  # unset, empty, or relative, which the XDG standard tells us to ignore
-        base = Path(os.path.expanduser("~/.cache"))  # noqa: PTH111
-    return base / "jaxnorm"
 
 
 def cached(path: Path, files: Iterable[Path], decode: Callable[[], Decoded]) -> Decoded:

@@ -22,11 +22,11 @@ import numpy as np
 
 from jaxnorm.data import binary, tfds_directory
 from jaxnorm.data.binary import ARCHIVE_NAME, CLASS_NAMES, FOLDER_NAME, SIDE, Release, readable
-from jaxnorm.data.cache import Decoded, cache_folder, cached
+from jaxnorm.data.cache import Decoded, cached
 from jaxnorm.data.dataset import Dataset, Split
 from jaxnorm.data.download import UnreachableError, download, host
 from jaxnorm.errors import UserError
-from jaxnorm.files import sha256
+from jaxnorm.files import cache_folder, sha256
 
 OFFICIAL = Release()
 MEAN = (0.4914, 0.4822, 0.4465)

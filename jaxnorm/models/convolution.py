@@ -1,4 +1,4 @@
-"""A convolution whose gradients are fast on CPU, too."""
+"""A convolution that is fast on CPU, too."""
 
 import functools
 import math
@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax.typing import ConvGeneralDilatedT
 from jax import lax
+
+from jaxnorm.models import kernels
 
 SLICE_BYTES = (
     4 * 2**20
@@ -32,9 +34,13 @@ def convolve(
 ) -> jax.Array:
     """y[n,h,w,o] = sum over i,j,c of x[n, h*s+i-p, w*t+j-q, c] * kernel[i,j,c,o]: `lax.conv_general_dilated`, as it is.
 
-    Of images (N, H, W, C) in float32 or float64, without dilation and groups, gradients on CPU take other ways to the
-    same numbers; everything else keeps JAX's own, and so does every other platform. What it gives up for such images,
-    on all platforms, is forward-mode differentiation: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise.
+    Of images (N, H, W, C) in float32 or float64, without dilation and groups, values and gradients on CPU take other
+    ways to the same numbers; everything else keeps JAX's own, and so does every other platform. What it gives up for
+    such images, on all platforms, is forward-mode differentiation: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise.
+
+    In float32, on a single CPU device, all three products are kernels of our own (`jaxnorm.models.kernels`). Without a
+    C++ compiler, in float64 and where several CPU devices share the work, the gradients are put together from what XLA
+    does well:
 
     - The weight's gradient is a product of two matrices, shifted copies of the input along the width and of the
       output's gradient along the height, for so many images at a time as fit the cache. JAX's own transposes both to
@@ -98,7 +104,7 @@ def _varying_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
 
 
 class Conv(nn.Conv):
-    """y = x * kernel + bias: `flax.linen.Conv` with the same fields and variables, and fast gradients on CPU.
+    """y = x * kernel + bias: `flax.linen.Conv` with the same fields and variables, and fast on CPU.
 
     Change the import and nothing else. Where it helps, and what it gives up, see `convolve`.
 
@@ -114,7 +120,11 @@ class Conv(nn.Conv):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _convolve(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding, precision: Any) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=IMAGES, precision=precision)
+    own = functools.partial(_own, strides=strides, padding=padding, precision=precision)
+    if not kernels.take(x, padding):
+        return own(x, kernel)
+    ours = functools.partial(kernels.forward, jax.eval_shape(own, x, kernel), strides=strides, padding=padding)
+    return lax.platform_dependent(x, kernel, cpu=ours, default=own)
 
 
 def _forward(
@@ -127,25 +137,30 @@ def _backward(
     strides: tuple[int, int], padding: Padding, precision: Any, kept: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     settings = dict(strides=strides, padding=padding, precision=precision)
-    return lax.platform_dependent(
-        *kept, g, cpu=functools.partial(_gradients, **settings), default=functools.partial(_own_gradients, **settings)
-    )
+    if kernels.take(kept[0], padding):
+        on_cpu = functools.partial(kernels.gradients, strides=strides, padding=padding)
+    else:
+        on_cpu = functools.partial(_gradients, **settings)
+    return lax.platform_dependent(*kept, g, cpu=on_cpu, default=functools.partial(_own_gradients, **settings))
 
 
 _convolve.defvjp(_forward, _backward)
 
 
-def _own_gradients(
-    x: jax.Array, kernel: jax.Array, g: jax.Array, *, strides: tuple[int, int], padding: Padding, precision: Any
-) -> tuple[jax.Array, jax.Array]:
+def _own(x: jax.Array, kernel: jax.Array, *, strides: tuple[int, int], padding: Padding, precision: Any) -> jax.Array:
     """JAX's own."""
-    return jax.vjp(lambda x, kernel: _convolve.fun(x, kernel, strides, padding, precision), x, kernel)[1](g)
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=IMAGES, precision=precision)
+
+
+def _own_gradients(x: jax.Array, kernel: jax.Array, g: jax.Array, **settings: Any) -> tuple[jax.Array, jax.Array]:
+    """JAX's own."""
+    return jax.vjp(functools.partial(_own, **settings), x, kernel)[1](g)
 
 
 def _gradients(
     x: jax.Array, kernel: jax.Array, g: jax.Array, *, strides: tuple[int, int], padding: Padding, precision: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """With respect to input and kernel, for CPU."""
+    """With respect to input and kernel, for XLA on CPU."""
     # Without the barrier XLA computes anew, for every copy, the normalization and ReLU that x comes from.
     x, g = lax.optimization_barrier((x, g))
     settings = dict(strides=strides, padding=padding, precision=precision)

@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxnorm import jaxlib_guard
-from jaxnorm.data.cache import cache_folder
 from jaxnorm.data.cifar10 import OFFICIAL, data_folder, find
 from jaxnorm.errors import UserError
+from jaxnorm.files import cache_folder
 from jaxnorm.runs.provenance import cores
 
 NEEDED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn", "matplotlib")

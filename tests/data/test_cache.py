@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxnorm.data.cache import Decoded, cache_folder, cached
+from jaxnorm.data.cache import Decoded, cached
+from jaxnorm.files import cache_folder
 
 
 class Origin:
