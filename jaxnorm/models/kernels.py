@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 
 from jaxnorm.files import cache_folder
@@ -30,12 +31,18 @@ LIMIT = 300  # seconds for the compiler, which takes about 4
 
 
 def take(x: jax.Array, padding: Sequence[tuple[int, int]]) -> bool:
-    """Whether a convolution of `x` on CPU is ours to compute.
+    """Whether a convolution of `x` on CPU is ours to compute."""
+    return x.dtype == jnp.float32 and min(map(min, padding)) >= 0 and _alone() and missing() is None
 
-    It is not where several CPU devices may share it: XLA cannot divide a call of ours, and would bring the whole batch
-    to each of them.
-    """
-    return x.dtype == jnp.float32 and min(map(min, padding)) >= 0 and jax.device_count("cpu") == 1 and missing() is None
+
+def description() -> str:
+    """Whose convolutions the network has: "jaxnorm" or "XLA", which agree but for their last bits."""
+    return "jaxnorm" if jax.default_backend() == "cpu" and _alone() and missing() is None else "XLA"
+
+
+def _alone() -> bool:
+    """Whether there is but one CPU device: XLA cannot divide a call of ours, and would bring all images to each."""
+    return jax.device_count("cpu") == 1
 
 
 def forward(
@@ -120,7 +127,7 @@ def _library(compiler: str) -> ctypes.CDLL:
 def _fingerprint(compiler: str) -> str:
     """Of source, flags, compiler, headers and processor."""
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=LIMIT).stdout
-    parts = [SOURCE.read_bytes(), repr(FLAGS).encode(), version, jax.lib.__version__.encode(), _processor().encode()]
+    parts = [SOURCE.read_bytes(), repr(FLAGS).encode(), version, jaxlib.__version__.encode(), _processor().encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
 
 

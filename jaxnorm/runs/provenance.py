@@ -15,6 +15,7 @@ import jax
 
 from jaxnorm import files
 from jaxnorm.data.dataset import Dataset
+from jaxnorm.models import kernels
 from jaxnorm.norms.registry import NORMS
 from jaxnorm.runs.lock import timestamp
 
@@ -37,6 +38,7 @@ def surroundings(dataset: Dataset) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "device": device(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "convolutions": kernels.description(),
         "matmul_precision": str(getattr(jax.config, "jax_default_matmul_precision", None) or "default"),
         "data": dataset.to_json(),
         "git": git_state(Path(__file__).parent),
@@ -47,7 +49,7 @@ def surroundings(dataset: Dataset) -> dict[str, Any]:
 def differences(found: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
     """What has changed since a run began: changes that decide its numbers, and those that only move their last bits.
 
-    Versions, compiler flags, matmul precision, the device's platform, the data and the files of imported norms are of
+    Versions, compiler flags, whose convolutions, matmul precision, the device's platform, the data and the files of imported norms are of
     the first kind; another processor or accelerator of the same platform, another count of cores or devices, and
     another commit of one version, of the second.
     """
@@ -59,7 +61,7 @@ def differences(found: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], 
         for name, version in now["versions"].items()
         if name in versions and versions[name] != version
     ]
-    for name in ("xla_flags", "matmul_precision"):
+    for name in ("xla_flags", "convolutions", "matmul_precision"):
         if name in found and found[name] != now[name]:
             grave.append(f"{name}: {found[name] or 'none'} -> {now[name] or 'none'}")
     device = found.get("device", {})
