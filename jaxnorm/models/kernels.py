@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxlib
+import jaxlib.version
 import numpy as np
 
 from jaxnorm.files import cache_folder
@@ -127,7 +127,7 @@ def _library(compiler: str) -> ctypes.CDLL:
 def _fingerprint(compiler: str) -> str:
     """Of source, flags, compiler, headers and processor."""
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=LIMIT).stdout
-    parts = [SOURCE.read_bytes(), repr(FLAGS).encode(), version, jaxlib.__version__.encode(), _processor().encode()]
+    parts = [SOURCE.read_bytes(), repr(FLAGS).encode(), version, jaxlib.version.__version__.encode(), _processor().encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
 
 

@@ -49,9 +49,9 @@ def surroundings(dataset: Dataset) -> dict[str, Any]:
 def differences(found: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
     """What has changed since a run began: changes that decide its numbers, and those that only move their last bits.
 
-    Versions, compiler flags, whose convolutions, matmul precision, the device's platform, the data and the files of imported norms are of
-    the first kind; another processor or accelerator of the same platform, another count of cores or devices, and
-    another commit of one version, of the second.
+    Versions, compiler flags, whose convolutions, matmul precision, the device's platform, the data and the files of
+    imported norms are of the first kind; another processor or accelerator of the same platform, another count of cores
+    or devices, and another commit of one version, of the second.
     """
     grave: list[str] = []
     slight: list[str] = []
