@@ -127,8 +127,8 @@ def _library(compiler: str) -> ctypes.CDLL:
 def _fingerprint(compiler: str) -> str:
     """Of source, flags, compiler, headers and processor."""
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=LIMIT).stdout
-    parts = [SOURCE.read_bytes(), repr(FLAGS).encode(), version, jaxlib.version.__version__.encode(), _processor().encode()]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+    names = "\n".join([*FLAGS, jaxlib.version.__version__, _processor()])
+    return hashlib.sha256(SOURCE.read_bytes() + version + names.encode()).hexdigest()[:32]
 
 
 def _processor() -> str:
