@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from jaxnorm.allocator import keep_freed_memory  # noqa: E402
+from jaxnorm.allocator import restart_with_large_pages  # noqa: E402
 
 CONTENDERS = ("jaxnorm", "flax", "torch", "torch compiled")
 NORMS = ("flax_bn", "none", "bn", "in", "bin", "ln", "gn")
@@ -206,7 +206,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.worker:
         if args.worker == "jaxnorm":
-            keep_freed_memory()  # as the drivers do
+            restart_with_large_pages()  # as the drivers do
         work(args.worker)
         return
 

@@ -1,27 +1,35 @@
-"""A setting of the C library's allocator that spares a training step on CPU a fifth of its time."""
+"""Memory in large pages, which spares a training step on CPU a sixth of its time."""
 
-import ctypes
 import os
 import platform
+import sys
 import threading
+from pathlib import Path
 
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of mallopt in <malloc.h>
+TUNABLES = "GLIBC_TUNABLES"
+LARGE_PAGES = "glibc.malloc.hugetlb=1"
+_KERNEL = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-def keep_freed_memory() -> bool:
-    """Tells the C library to keep what is freed for the next allocation. For entry points; before jax is loaded.
+def restart_with_large_pages() -> None:
+    """Starts this program anew, once, with the C library asking the kernel for pages of 2 MB. For entry points.
 
-    XLA asks for a step's activations anew at every step. By default glibc takes blocks of that size from the kernel and
-    gives them back at once, and the kernel clears every page again. Kept, memory stays at its highest mark until the
-    process ends.
+    XLA asks for a step's activations anew at every step, and the kernel gives them page by page, each one cleared. In
+    pages of 4 kB that is a fifth of a step of the study's network. The C library reads its settings only when a program
+    starts, so the process replaces itself: same number, same arguments, same files.
 
-    Returns:
-        Whether it did: not where the C library is another one, nor where the user has settings of the same kind in
-        the environment (``MALLOC_...``, ``GLIBC_TUNABLES``), nor where there are other threads already.
+    Nothing happens where the C library is not glibc, where the kernel gives large pages always or never, where the user
+    has set `GLIBC_TUNABLES`, under a debugger, or once there are other threads.
     """
-    theirs = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ)
-    if platform.libc_ver()[0] != "glibc" or theirs or threading.active_count() > 1:
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    # Large blocks from the heap, the heap never cut, and one heap for all threads: those of others have a size limit.
-    return all(mallopt(*setting) for setting in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_ARENA_MAX, 1)))
+    if TUNABLES in os.environ or platform.libc_ver()[0] != "glibc" or not sys.executable:
+        return
+    if sys.gettrace() is not None or threading.active_count() > 1:
+        return
+    try:
+        if "[madvise]" not in _KERNEL.read_text():
+            return
+    except OSError:
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, TUNABLES: LARGE_PAGES})

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 import tyro
 
 from jaxnorm import files
-from jaxnorm.allocator import keep_freed_memory
+from jaxnorm.allocator import restart_with_large_pages
 from jaxnorm.config import DEFAULT_NORMS, PRESETS, Config, Recipe, nearest
 from jaxnorm.errors import ProcessLost, UserError
 from jaxnorm.runs.lock import check_free, held
@@ -165,6 +165,7 @@ def carry_out(options: Options, *, study: str) -> int:
     if _may_be_first(options):
         check_free(options.workdir)
     options.validate()
+    restart_with_large_pages()
 
     # Late, so that --help and mistakes in flags load neither jax nor matplotlib.
     from jaxnorm.analysis.report import print_table, write_report
@@ -225,7 +226,6 @@ def run(main: Callable[[], int]) -> None:
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)
-    keep_freed_memory()
     try:
         _check_text(sys.argv)
         code = main()

@@ -23,7 +23,7 @@ import numpy as np
 from jaxnorm.data import binary, tfds_directory
 from jaxnorm.data.binary import ARCHIVE_NAME, CLASS_NAMES, FOLDER_NAME, SIDE, Release, readable
 from jaxnorm.data.cache import Decoded, cached
-from jaxnorm.data.dataset import Dataset, Split
+from jaxnorm.data.dataset import Dataset, Split, take
 from jaxnorm.data.download import UnreachableError, download, host
 from jaxnorm.errors import UserError
 from jaxnorm.files import cache_folder, sha256
@@ -72,8 +72,8 @@ def load_cifar10(data_dir: Path | None = None, *, progress: bool = True, release
     num_train = 4 * release.num_train // 5
     label = decoded.label.astype(np.int32)
 
-    def split(rows: np.ndarray | slice) -> Split:
-        return Split(image=decoded.image[rows], label=label[rows])
+    def split(rows: np.ndarray) -> Split:
+        return Split(image=take(decoded.image, rows), label=take(label, rows))
 
     reencoded = hashlib.sha256(decoded.label.data).hexdigest() == REENCODED_LABELS_SHA256
     return Dataset(
@@ -83,7 +83,7 @@ def load_cifar10(data_dir: Path | None = None, *, progress: bool = True, release
         fingerprint=decoded.fingerprint,
         train=split(order[:num_train]),
         validation=split(order[num_train:]),
-        test=split(slice(release.num_train, None)),
+        test=split(np.arange(release.num_train, len(label))),
         mean=MEAN,
         pad=SIDE // 8,
         flip=True,

@@ -236,7 +236,7 @@ def check_fits(config: Config, dataset: Dataset) -> None:
 
 def on_device(split: Split, dataset: Dataset, devices: Devices = Devices()) -> Images:  # noqa: B008  (a frozen value)
     """A split's arrays moved to every device, once for the whole run."""
-    image, label = devices.replicate((jnp.asarray(split.image), jnp.asarray(split.label)))
+    image, label = devices.replicate(jax.device_put((split.image, split.label)))
     return Images(image, label, mean=dataset.mean, pad=dataset.pad, flip=dataset.flip, devices=devices)
 
 
