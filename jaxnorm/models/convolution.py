@@ -120,10 +120,11 @@ class Conv(nn.Conv):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _convolve(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding, precision: Any) -> jax.Array:
-    own = functools.partial(_own, strides=strides, padding=padding, precision=precision)
+    settings: dict[str, Any] = dict(strides=strides, padding=padding, precision=precision)
+    own: Callable[..., jax.Array] = functools.partial(_own, **settings)
     if not kernels.take(x, padding):
         return own(x, kernel)
-    ours = functools.partial(kernels.forward, jax.eval_shape(own, x, kernel), strides=strides, padding=padding)
+    ours = functools.partial(kernels.forward, jax.eval_shape(own, x, kernel), **settings)
     return lax.platform_dependent(x, kernel, cpu=ours, default=own)
 
 
@@ -136,12 +137,9 @@ def _forward(
 def _backward(
     strides: tuple[int, int], padding: Padding, precision: Any, kept: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    settings = dict(strides=strides, padding=padding, precision=precision)
-    if kernels.take(kept[0], padding):
-        on_cpu = functools.partial(kernels.gradients, strides=strides, padding=padding)
-    else:
-        on_cpu = functools.partial(_gradients, **settings)
-    return lax.platform_dependent(*kept, g, cpu=on_cpu, default=functools.partial(_own_gradients, **settings))
+    settings: dict[str, Any] = dict(strides=strides, padding=padding, precision=precision)
+    ours = functools.partial(kernels.gradients if kernels.take(kept[0], padding) else _gradients, **settings)
+    return lax.platform_dependent(*kept, g, cpu=ours, default=functools.partial(_own_gradients, **settings))
 
 
 _convolve.defvjp(_forward, _backward)

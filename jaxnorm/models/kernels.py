@@ -23,7 +23,7 @@ import numpy as np
 
 from jaxnorm.files import cache_folder
 
-SOURCE = Path(__file__).with_name("kernels.cc")
+SOURCES = Path(__file__).with_name("cpu")
 SWITCH = "JAXNORM_KERNELS"
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
 TARGETS = ("forward", "input_gradient", "kernel_gradient")
@@ -45,33 +45,43 @@ def _alone() -> bool:
     return jax.device_count("cpu") == 1
 
 
-def forward(
-    y: Any, x: jax.Array, kernel: jax.Array, *, strides: tuple[int, int], padding: Sequence[tuple[int, int]]
-) -> jax.Array:
-    """The convolution of x (N, H, W, C) and kernel (h, w, C, O), in the shape of `y`."""
-    return _call("forward", y, x, kernel, strides, padding)
+def forward(y: Any, x: jax.Array, kernel: jax.Array, **settings: Any) -> jax.Array:
+    """The convolution of x (N, H, W, C) and kernel (h, w, C, O), in the shape of `y`; `settings` as in `gradients`."""
+    return _call("forward", y, x, kernel, **settings)
 
 
-def gradients(
-    x: jax.Array,
-    kernel: jax.Array,
-    g: jax.Array,
-    *,
-    strides: tuple[int, int],
-    padding: Sequence[tuple[int, int]],
-) -> tuple[jax.Array, jax.Array]:
-    """With respect to x and kernel, where the output's gradient is g."""
-    by_input = _call("input_gradient", jax.typeof(x), g, kernel, strides, padding)
-    return by_input, _call("kernel_gradient", jax.typeof(kernel), x, g, strides, padding)
+def gradients(x: jax.Array, kernel: jax.Array, g: jax.Array, **settings: Any) -> tuple[jax.Array, jax.Array]:
+    """With respect to x and kernel, where the output's gradient is g.
+
+    `settings` are the convolution's `strides`, its `padding` in pixels and `precision`. Unless that is the highest, 3x3
+    convolutions of stride 1 whose channels fill vectors take half the multiplications, by Winograd's minimal filtering,
+    and lose about one more bit.
+    """
+    by_input = _call("input_gradient", jax.typeof(x), g, kernel, **settings)
+    return by_input, _call("kernel_gradient", jax.typeof(kernel), x, g, **settings)
 
 
 def _call(
-    name: str, like: Any, a: jax.Array, b: jax.Array, strides: tuple[int, int], padding: Sequence[tuple[int, int]]
+    name: str,
+    like: Any,
+    a: jax.Array,
+    b: jax.Array,
+    *,
+    strides: tuple[int, int],
+    padding: Sequence[tuple[int, int]],
+    precision: Any,
 ) -> jax.Array:
     call = jax.ffi.ffi_call(f"jaxnorm_conv_{name}", like, vmap_method="sequential")
     (top, _), (left, _) = padding  # below and to the right the shapes tell
     stride_y, stride_x, pad_y, pad_x = map(np.int64, (*strides, top, left))
-    return call(a, b, stride_y=stride_y, stride_x=stride_x, pad_y=pad_y, pad_x=pad_x)
+    return call(a, b, stride_y=stride_y, stride_x=stride_x, pad_y=pad_y, pad_x=pad_x, exact=_is_highest(precision))
+
+
+def _is_highest(precision: Any) -> bool:
+    """Whether every digit is asked for, of this operation or of all."""
+    if precision is None:
+        precision = getattr(jax.config, "jax_default_matmul_precision", None)
+    return bool({"highest", "float32"} & {str(each).rpartition(".")[2].lower() for each in np.atleast_1d(precision)})
 
 
 @functools.cache
@@ -116,7 +126,7 @@ def _library(compiler: str) -> ctypes.CDLL:
         moment = tempfile.TemporaryDirectory()
     with moment as name:
         part = Path(name) / kept.name
-        command = [compiler, *FLAGS, "-isystem", jax.ffi.include_dir(), str(SOURCE), "-o", str(part)]
+        command = [compiler, *FLAGS, "-isystem", jax.ffi.include_dir(), str(SOURCES / "kernels.cc"), "-o", str(part)]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=LIMIT)
         library = ctypes.CDLL(str(part))
         if part.parent.parent == folder:
@@ -128,7 +138,8 @@ def _fingerprint(compiler: str) -> str:
     """Of source, flags, compiler, headers and processor."""
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=LIMIT).stdout
     names = "\n".join([*FLAGS, jaxlib.version.__version__, _processor()])
-    return hashlib.sha256(SOURCE.read_bytes() + version + names.encode()).hexdigest()[:32]
+    sources = b"".join(path.read_bytes() for path in sorted(SOURCES.glob("*.[ch]*")))
+    return hashlib.sha256(sources + version + names.encode()).hexdigest()[:32]
 
 
 def _processor() -> str:
