@@ -152,7 +152,7 @@ def train(
         The result. A run whose loss stops being finite returns too, with status "diverged".
 
     Raises:
-        UserError: if the configuration does not fit the data.
+        UserError: if the configuration does not fit the data, or `steps_per_call` is not at least 1.
         Stopped: if the record asked to stop; everything is saved by then.
 
     Example:
@@ -164,6 +164,10 @@ def train(
     """
     record = record or Memory()
     check_fits(config, dataset)
+    if steps_per_call is not None and steps_per_call < 1:
+        raise UserError(
+            f"steps_per_call must be at least 1, but is {steps_per_call}; give 1 or more, or None to choose by platform"
+        )
     config = with_replicas(config, "auto" if devices is None else devices.count)
     devices = devices_for(config) if devices is None else devices
     images = {name: on_device(getattr(dataset, name), dataset, devices) for name in ("train", "validation", "test")}

@@ -120,6 +120,12 @@ def test_a_batch_larger_than_the_data_is_refused(tiny):
         train(dataclasses.replace(CONFIG, batch_size=25), tiny)
 
 
+@pytest.mark.parametrize("steps", [0, -1])
+def test_less_than_a_step_a_call_is_refused(tiny, steps):
+    with pytest.raises(UserError, match=f"steps_per_call must be at least 1, but is {steps}; give 1 or more"):
+        train(CONFIG, tiny, steps_per_call=steps)
+
+
 @pytest.mark.parametrize("num_images", [1, EVAL_BATCH_SIZE, EVAL_BATCH_SIZE + 3])
 def test_evaluation_counts_every_image_once_in_order(tiny, num_images):
     state = initial_state(CONFIG, tiny)
