@@ -196,6 +196,7 @@ def run_one(
     )
     if jax.process_count() > 1:
         record = processes.Together(record, stop)
+    result = None
     try:
         result = train(config, dataset, record=record, devices=devices, steps_per_call=execution.steps_per_call)
         _finish(directory, config, label, result, dataset)
@@ -212,6 +213,8 @@ def run_one(
         outcome = dict(status="crashed", epoch=epoch, step=step, error=home.hidden(words))
         directory.finish(_outcome(config, label, record.rows, **outcome))
         display.end(f"crashed: {words} (traceback in {directory.path / 'crash.txt'})")
+        if result is None:
+            processes.check_all_crashed(config, error)
         return
     if result.status == "diverged":
         display.end(f"diverged at step {result.diverged_at_step}")
