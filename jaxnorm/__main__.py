@@ -1,4 +1,4 @@
-"""``python -m jaxnorm report WORKDIR | doctor``: what can be done without training anything."""
+"""``python -m jaxnorm report WORKDIR | publish WORKDIR FOLDER | doctor``: what can be done without training."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +24,29 @@ def report(workdir: Annotated[Path, tyro.conf.Positional]) -> int:
     return 0
 
 
+def publish(workdir: Annotated[Path, tyro.conf.Positional], folder: Annotated[Path, tyro.conf.Positional]) -> int:
+    """Copies what a study's finished runs wrote, without checkpoints, to a folder, and rebuilds the report there.
+
+    Only reads in the workdir: it may be trained in at the same time.
+
+    Args:
+        workdir: the folder that a driver of experiments/ has filled.
+        folder: where to, such as results/NAME: a new folder, or an earlier publication of the same study.
+    """
+    from jaxnorm.analysis.publication import publish
+    from jaxnorm.analysis.report import print_table
+    from jaxnorm.runs.progress import StudyConsole, say
+
+    made = publish(workdir, folder)
+    console = StudyConsole()
+    print_table(folder, console)
+    if made.left_out:
+        say(console, f"Not finished, left out: {', '.join(made.left_out)}")
+    runs = "1 run" if len(made.published) == 1 else f"{len(made.published)} runs"
+    say(console, f"Published: {runs}, {made.num_bytes / 1e6:.1f} MB in all, {folder}")
+    return 0
+
+
 def doctor(data_dir: Path | None = None) -> int:
     """Shows the environment, what in it is at risk, and what to do about it; exit code 1 if nothing can be trusted so.
 
@@ -39,7 +62,7 @@ def doctor(data_dir: Path | None = None) -> int:
 def main() -> int:
     """Runs the subcommand named on the command line."""
     return tyro.extras.subcommand_cli_from_dict(
-        {"report": report, "doctor": doctor}, prog="python -m jaxnorm", description=__doc__
+        {"report": report, "publish": publish, "doctor": doctor}, prog="python -m jaxnorm", description=__doc__
     )
 
 

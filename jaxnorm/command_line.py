@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
@@ -234,11 +235,7 @@ def run(main: Callable[[], int]) -> None:
     except UserError as error:
         _leave(str(error), 2)
     except ProcessLost as error:
-        _leave(
-            f"another process of this run is gone ({error}); start all of them again with the same commands: training "
-            "goes on from the last checkpoint",
-            1,
-        )
+        _leave(f"{error}; start all of them again with the same commands: training goes on from the last checkpoint", 1)
     except OSError as error:
         if not files.is_of_storage(error):
             raise
@@ -247,24 +244,45 @@ def run(main: Callable[[], int]) -> None:
         _leave(files.storage_message(error), 2)
     except KeyboardInterrupt:  # before training began, or while the report is written: nothing to save
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _end(130)
+    except _Terminated as terminated:
+        _end(terminated.code)
+    except Exception:
+        if not _is_one_of_several():
+            raise
+        traceback.print_exc()
+        _end(1)
 
 
 def _leave(message: str, code: int) -> NoReturn:
     print("error:", " ".join(message.split()), file=sys.stderr)
-    jax = sys.modules.get("jax")
-    if jax is not None and jax.distributed.is_initialized():
-        # At an ordinary exit jax would wait for the other processes, which wait for this one.
+    _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    """Leaves before the end of the work, at once: jax would wait for the other processes, which wait for this one."""
+    if _is_one_of_several():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
 
+def _is_one_of_several() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and bool(jax.distributed.is_initialized())
+
+
+class _Terminated(SystemExit):
+    """SIGTERM outside of training."""
+
+    code: int
+
+
 def _terminated(number: int, _: object) -> NoReturn:
     """SIGTERM outside of training: nothing to save, but neither silence."""
     print("terminated", file=sys.stderr)
-    sys.exit(128 + number)
+    raise _Terminated(128 + number)
 
 
 def _check_text(arguments: Sequence[str]) -> None:

@@ -17,4 +17,4 @@ class UserError(ValueError):
 
 
 class ProcessLost(Exception):
-    """Another process that trains the same run is gone, so that this one cannot go on."""
+    """The processes that train a run do so no longer together, so that this one cannot go on; the message says why."""

@@ -24,7 +24,7 @@ def path_of(driver):
 
 def environment(tmp_path):
     clean = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PYTHONPATH")}
-    return {**clean, "XDG_CACHE_HOME": str(tmp_path / "cache"), "COLUMNS": "100"}
+    return {**clean, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "COLUMNS": "100"}
 
 
 def drive(driver, tmp_path, *arguments, timeout=300):

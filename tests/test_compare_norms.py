@@ -129,8 +129,12 @@ def test_a_variant_that_diverges_or_crashes_does_not_keep_the_others_from_finish
     )
     norms = ["--import", "mine.py", "--norms", "faulty", "exploding", "gn"]
     # A name in brackets is no markup.
-    finished = compare(tmp_path, *FAST, *norms, "--workdir", "w[b]")
+    absolute = [f"--import={tmp_path / 'mine.py'}", *norms[2:], "--workdir", tmp_path / "w[b]"]
+    finished = compare(tmp_path, *FAST, *absolute)
     assert finished.returncode == 1, finished.stderr
+    for path in (tmp_path / "w[b]").rglob("*"):
+        assert path.is_dir() or str(tmp_path).encode() not in path.read_bytes(), f"{path} names the home directory"
+    assert "--import ~/mine.py" in (tmp_path / "w[b]" / "study.json").read_text()
     assert [row["status"] for row in summary(tmp_path / "w[b]")[::3]] == ["crashed", "diverged", "complete"]
     assert summary(tmp_path / "w[b]")[0]["accuracy"] == ""
     assert "exploding-seed0: diverged at step 1" in finished.stdout

@@ -11,6 +11,9 @@ from jaxnorm.analysis.statistics import standard_error
 from jaxnorm.analysis.tables import several_seeds, status_of
 from jaxnorm.analysis.words import counted, interval_points, listed, number, percent, points, sentence, within
 
+NAMED = 12
+"""Unfinished runs up to which all are named."""
+
 
 def question(study: Study) -> str:
     """The page's title."""
@@ -141,9 +144,12 @@ def cautions(study: Study) -> list[str]:
         )
     waiting = [run for run in study.runs if run.status in ("unfinished", "missing")]
     if waiting:
+        names = [run.name for run in waiting]
+        if len(names) > NAMED:
+            names = [*names[: NAMED - 1], f"{len(names) - NAMED + 1} more (see Runs)"]
         found.append(
-            f"{len(waiting)} of {counted(len(study.runs), 'run')} {'is' if len(waiting) == 1 else 'are'} not finished; "
-            "the same command goes on where it stopped."
+            f"{len(waiting)} of {counted(len(study.runs), 'run')} {'is' if len(waiting) == 1 else 'are'} not finished: "
+            f"{listed(names)}. The same command goes on where it stopped."
         )
     prints = {str(run.provenance["data"].get("fingerprint")) for run in study.runs if run.provenance.get("data")}
     if len(prints) > 1:

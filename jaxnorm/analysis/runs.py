@@ -58,7 +58,8 @@ class Run:
     seed: int
     label: str
     status: str
-    """complete, diverged or crashed as recorded; unfinished without a result, missing without a directory."""
+    """complete, diverged or crashed as recorded; unfinished without a result, missing without a directory (unless a
+    publication says that it was under way)."""
     name: str
     """The run's directory within its workdir."""
     tags: tuple[str, ...] = ()
@@ -224,6 +225,13 @@ def read_study(workdir: Path) -> Study:
             planned = [
                 Run(norm, seed, norm, "missing", f"{norm}-seed{seed}", (), recipe) for norm in norms for seed in seeds
             ]
+        left_out = dict(plan.get("left_out") or {})  # of a publication: what was under way then, and how far
+        planned = [
+            replace(run, status="unfinished", epoch=left_out[run.name], num_epochs=run.settings.get("num_epochs"))
+            if run.name in left_out
+            else run
+            for run in planned
+        ]
     return Study(
         workdir=workdir,
         name=str(plan["study"]),

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxnorm import files
+from jaxnorm import files, home
 from jaxnorm.errors import UserError
 
 logging.getLogger("absl").setLevel(logging.WARNING)  # orbax reports every save
@@ -138,6 +138,8 @@ def _write(part: Path, step: int, numbers: Any, seconds: float) -> None:
         os.fsync(opened.fileno())
     room.unlink()
     _orbax().save(part / "arrays", arrays)
+    for note in part.rglob("*.txt"):  # orbax's word that it is whole, with the path
+        note.write_text(home.hidden(note.read_text()))
     hashes = {}
     for file in sorted(part.rglob("*")):
         if file.is_file():

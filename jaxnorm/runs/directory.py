@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnorm import files
+from jaxnorm import files, home
 from jaxnorm.config import Config
 from jaxnorm.errors import UserError
 from jaxnorm.runs.provenance import differences
@@ -113,7 +113,7 @@ class RunDirectory:
                 "earlier": [*before.pop("earlier", []), before],
             }
         files.write_json(self.path / "config.json", config.to_json())
-        files.write_json(self.path / "provenance.json", provenance)
+        files.write_json(self.path / "provenance.json", home.hidden(provenance))
 
     def reopen(self, step: int, steps_per_epoch: int) -> None:
         """Training goes on from `step`: an older outcome no longer stands, nor do the lines of later epochs.

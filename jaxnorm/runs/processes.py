@@ -15,7 +15,7 @@ from jaxnorm.data.dataset import Dataset
 from jaxnorm.errors import ProcessLost, UserError
 from jaxnorm.runs.signals import StopRequest
 from jaxnorm.training.loop import Memory, Record, Row, Stopped, train
-from jaxnorm.training.parallel import Wanted, any_of, devices_for, told
+from jaxnorm.training.parallel import Wanted, all_reach, any_of, devices_for, told
 
 ASK_EVERY = 20  # steps between two questions whether any process was asked to stop
 NO_MORE = -1
@@ -108,7 +108,7 @@ def follow(
         The exit code that the first process ends with.
 
     Raises:
-        ProcessLost: if another process is gone.
+        ProcessLost: if another process is gone, or this one has crashed alone.
     """
     with StopRequest() as stop:
         while (index := int(told(np.int32(0)))) != NO_MORE:
@@ -118,19 +118,32 @@ def follow(
                 train(config, dataset, record=record, devices=devices, steps_per_call=steps_per_call)
             except Stopped:
                 continue
-            except Exception as error:  # a variant that crashes does so in every process
+            except Exception as error:
                 raise_if_lost(error)
                 print(f"process {jax.process_index()}: {config.name}: {type(error).__name__}: {error}", file=sys.stderr)
+                check_all_crashed(config, error)
     return int(told(np.int32(0)))
+
+
+def check_all_crashed(config: Config, error: Exception) -> None:
+    """Checks that a run that has crashed here has done so in every process, as a faulty variant does.
+
+    Raises:
+        ProcessLost: if the others train on; they notice that this process is gone.
+    """
+    if not all_reach(f"crash of {config.name}"):
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ProcessLost(f"{config.name} has crashed in process {jax.process_index()} alone ({words})") from error
 
 
 def raise_if_lost(error: Exception) -> None:
     """Raises `ProcessLost` where the text of a runtime error (all that tells) says that another process is gone."""
     text = " ".join(str(error).split())
-    if isinstance(error, (UserError, OSError)):  # a mistake or a disk, whatever words are in its path
+    # A mistake or a disk, whatever words are in its path; or it is said already.
+    if isinstance(error, (UserError, OSError, ProcessLost)):
         return
     if jax.process_count() > 1 and re.search("gloo|nccl|coordination service|heartbeat|connection", text, re.I):
-        raise ProcessLost(text[:200]) from error
+        raise ProcessLost(f"another process of this run is gone ({text[:200]})") from error
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ import functools
 import importlib.metadata
 import os
 import platform
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 
 import jax
 
-from jaxnorm import files
+from jaxnorm import files, home
 from jaxnorm.data.dataset import Dataset
 from jaxnorm.models import kernels
 from jaxnorm.norms.registry import NORMS
@@ -34,7 +33,7 @@ def provenance(label: str, dataset: Dataset) -> dict[str, Any]:
 
 def surroundings(dataset: Dataset) -> dict[str, Any]:
     """The part of `provenance` that must stay the same for a run to go on to the same numbers."""
-    return {
+    found = {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "device": device(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
@@ -42,8 +41,9 @@ def surroundings(dataset: Dataset) -> dict[str, Any]:
         "matmul_precision": str(getattr(jax.config, "jax_default_matmul_precision", None) or "default"),
         "data": dataset.to_json(),
         "git": git_state(Path(__file__).parent),
-        "imported_norms": {id: found for id, norm in NORMS.items() if (found := _source(norm.build)) is not None},
+        "imported_norms": {id: digest for id, norm in NORMS.items() if (digest := _source(norm.build)) is not None},
     }
+    return dict(home.hidden(found))
 
 
 def differences(found: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
@@ -53,6 +53,7 @@ def differences(found: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], 
     imported norms are of the first kind; another processor or accelerator of the same platform, another count of cores
     or devices, and another commit of one version, of the second.
     """
+    found = home.hidden(found)  # as a folder may have it from before paths were shortened
     grave: list[str] = []
     slight: list[str] = []
     versions = found.get("versions", {})
@@ -94,7 +95,7 @@ def _source(build: Callable[..., Any]) -> str | None:
 
 def command() -> str:
     """The command line that started this process, ready to be typed again."""
-    return shlex.join(["python", *sys.argv])
+    return home.typed(["python", *sys.argv])
 
 
 def device() -> dict[str, Any]:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from jaxnorm import files
+from jaxnorm import files, home
 from jaxnorm.config import Config
 from jaxnorm.data.dataset import Dataset
 from jaxnorm.errors import UserError
@@ -196,6 +196,7 @@ def run_one(
     )
     if jax.process_count() > 1:
         record = processes.Together(record, stop)
+    result = None
     try:
         result = train(config, dataset, record=record, devices=devices, steps_per_call=execution.steps_per_call)
         _finish(directory, config, label, result, dataset)
@@ -206,12 +207,14 @@ def run_one(
             raise
         processes.raise_if_lost(error)
         words = " ".join(f"{type(error).__name__}: {error}".split())
-        files.write_text(directory.path / "crash.txt", traceback.format_exc())
+        files.write_text(directory.path / "crash.txt", home.hidden(traceback.format_exc()))
         step = record.rows[-1]["step"] if record.rows else 0
         epoch = record.rows[-1]["epoch"] if record.rows else 0
-        outcome = dict(status="crashed", epoch=epoch, step=step, error=words)
+        outcome = dict(status="crashed", epoch=epoch, step=step, error=home.hidden(words))
         directory.finish(_outcome(config, label, record.rows, **outcome))
         display.end(f"crashed: {words} (traceback in {directory.path / 'crash.txt'})")
+        if result is None:
+            processes.check_all_crashed(config, error)
         return
     if result.status == "diverged":
         display.end(f"diverged at step {result.diverged_at_step}")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxnorm import files
+from jaxnorm import files, home
 from jaxnorm.config import REVISABLE, Config
 from jaxnorm.errors import UserError
 from jaxnorm.runs.checkpoints import Checkpoints
@@ -165,6 +165,6 @@ class Workdir:
                 "grid": {f"{name}s": list(dict.fromkeys(run[name] for run in runs.values())) for name in self.varied},
                 "runs": list(runs.values()),
                 # Together they give all that the folder holds.
-                "command": "\n".join(dict.fromkeys([*before.get("command", "").splitlines(), command])),
+                "command": "\n".join(dict.fromkeys([*home.retyped(before.get("command", "")).splitlines(), command])),
             },
         )

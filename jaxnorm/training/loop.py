@@ -152,7 +152,7 @@ def train(
         The result. A run whose loss stops being finite returns too, with status "diverged".
 
     Raises:
-        UserError: if the configuration does not fit the data.
+        UserError: if the configuration does not fit the data, or `steps_per_call` is not at least 1.
         Stopped: if the record asked to stop; everything is saved by then.
 
     Example:
@@ -164,6 +164,10 @@ def train(
     """
     record = record or Memory()
     check_fits(config, dataset)
+    if steps_per_call is not None and steps_per_call < 1:
+        raise UserError(
+            f"steps_per_call must be at least 1, but is {steps_per_call}; give 1 or more, or None to choose by platform"
+        )
     config = with_replicas(config, "auto" if devices is None else devices.count)
     devices = devices_for(config) if devices is None else devices
     images = {name: on_device(getattr(dataset, name), dataset, devices) for name in ("train", "validation", "test")}
@@ -180,7 +184,8 @@ def train(
     def order_in(epoch: int) -> jax.Array:
         return devices.replicate(epoch_order(config.seed, epoch, num_train))
 
-    compile_ahead(take_steps, state, images["train"], order_in(1), min(steps_per_call, steps_per_epoch))
+    for num_steps in call_sizes(step, config.last_epoch, steps_per_epoch, steps_per_call):
+        compile_ahead(take_steps, state, images["train"], order_in(1), num_steps)
 
     while True:
         epochs_done, into_epoch = divmod(step, steps_per_epoch)
@@ -250,6 +255,19 @@ def initial_state(config: Config, dataset: Dataset) -> TrainState:
     model = ResNet14(norm=norm, num_classes=dataset.num_classes, weights=config.init, dtype=dtype)
     tx = make_optimizer(config.peak_learning_rate, config.gate_lr_multiplier, config.num_epochs, steps_per_epoch)
     return create_state(model, tx, config.seed, dataset.image_shape, num_replicas=config.num_replicas or 1)
+
+
+def call_sizes(step: int, last_epoch: int, steps_per_epoch: int, steps_per_call: int) -> list[int]:
+    """The numbers of steps that the calls after `step` will have, each once.
+
+    Example:
+        >>> call_sizes(0, 100, steps_per_epoch=312, steps_per_call=100)
+        [100, 12]
+    """
+    epochs_done, into_epoch = divmod(step, steps_per_epoch)
+    lengths = [steps_per_epoch - into_epoch, steps_per_epoch][: max(last_epoch - epochs_done, 0)]
+    full = [steps_per_call for length in lengths if length >= steps_per_call]
+    return list(dict.fromkeys([*full, *(rest for length in lengths if (rest := length % steps_per_call))]))
 
 
 def compile_ahead(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -159,6 +160,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     coordinator = None if coordinator == "auto" else coordinator
     # On CPU programs that are in hand at once may run in any order, and each process must meet the others in one.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself, and stop nothing
     try:
         jax.distributed.initialize(
             coordinator,
@@ -199,6 +201,18 @@ def any_of(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
+
+
+def all_reach(place: str) -> bool:
+    """Whether every process comes to `place`, a name that is used once, about when this one does.
+
+    Those that wait for each other's devices instead do not answer, and are waited for as long as for a heartbeat.
+    """
+    try:
+        ocp.multihost.get_barrier_sync_fn()(key=place, timeout_ms=1000 * HEARTBEAT_SECONDS)
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 def told(tree: Any) -> Any:

@@ -122,6 +122,24 @@ def test_the_table_has_the_numbers(session_workdir, digits):
     assert f"{result['test']['loss']:.3f}" in page.words
 
 
+@pytest.mark.usefixtures("without_figures")
+def test_the_runs_of_a_grid_that_are_missing_are_named(make_grid):
+    _, page = report_of(make_grid("batches", fates={"gn-bs8-linear-seed0": ("missing", 0)}))
+    assert "1 of 6 runs is not finished: gn-bs8-linear-seed0." in page.text
+    assert "not started" in page.words
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_of_many_missing_runs_the_first_are_named_and_all_are_counted_and_listed(make_workdir):
+    seeds = range(20)
+    _, page = report_of(
+        make_workdir(norms=("bn",), seeds=seeds, fates={("bn", seed): ("missing", 0) for seed in seeds})
+    )
+    assert "20 of 20 runs are not finished: bn-seed0, " in page.text
+    assert "bn-seed10 and 9 more (see Runs)." in page.text
+    assert page.words.count("not started") >= 20
+
+
 def test_what_became_of_every_run(mess):
     _, page = mess
     assert "diverged at step 17, after epoch 0 of 12" in page.words
@@ -129,7 +147,7 @@ def test_what_became_of_every_run(mess):
     assert "crashed after epoch 3 of 12: RuntimeError: RESOURCE_EXHAUSTED: out of memory" in page.words
     assert "unfinished, epoch 7 of 12 reached" in page.words
     assert "not started" in page.words
-    assert "2 of 7 runs are not finished" in page.text
+    assert "2 of 7 runs are not finished: in-seed0 and bin-seed0." in page.text
     assert "Without final figures: no normalization (seed 0) diverged at step 17" in page.text
 
 

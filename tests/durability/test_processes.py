@@ -67,6 +67,104 @@ def test_a_dead_process_ends_the_run_within_a_minute_and_the_run_goes_on(tmp_pat
     report(f"process {victim} of two killed, gone on alone", 1, "nothing")
 
 
+ALONE = """
+import jax
+from jaxnorm.runs import checkpoints
+from jaxnorm.training import loop
+
+def fail(*_):
+    raise RuntimeError("of its own")
+
+def in_the_first(config, dataset):
+    if jax.process_index() == 0:
+        checkpoints.Checkpoints.save = fail
+    return initial_state(config, dataset)
+
+def in_the_second(*arguments):
+    return fail() if jax.process_index() == 1 else close_epoch(*arguments)
+
+initial_state, close_epoch = loop.initial_state, loop.close_epoch
+"""
+
+
+@pytest.mark.parametrize(
+    "victim, patch", [(0, "loop.initial_state = in_the_first"), (1, "loop.close_epoch = in_the_second")]
+)
+def test_a_process_that_crashes_alone_ends_the_run_within_a_minute(tmp_path, victim, patch, report):
+    places = [tmp_path / "first", tmp_path / "second"]
+    (tmp_path / "alone.py").write_text(ALONE + patch)
+    started = start_together(places, *RUN, "--workdir", "w", "--import", tmp_path / "alone.py")
+    provenance, began = places[0] / "w" / "gn-seed0" / "provenance.json", time.monotonic()
+    while not provenance.exists() and time.monotonic() - began < 120:
+        time.sleep(0.1)
+    began = time.monotonic()
+    said = [process.communicate(timeout=120) for process in started]
+    assert time.monotonic() - began < 100, "compiled, trained and ended within a minute of the crash"
+    assert [process.returncode for process in started] == [1, 1], said
+    assert f"error: gn-seed0 has crashed in process {victim} alone (RuntimeError: of its own)" in said[victim][1]
+    assert "error: another process of this run is gone" in said[1 - victim][1]
+    assert "Traceback" not in said[0][1] + said[1][1]
+    assert (places[0] / "w" / "gn-seed0" / "crash.txt").exists() == (victim == 0)
+    again = drive("compare_norms", places[0], *RUN, "--workdir", "w")
+    assert again.returncode == 0, again.stderr
+    report(f"process {victim} of two crashed alone, gone on alone", 1, "nothing")
+
+
+def test_a_variant_that_crashes_in_both_does_not_keep_the_next_from_training(tmp_path, report):
+    places = [tmp_path / "first", tmp_path / "second"]
+    (tmp_path / "faulty.py").write_text(
+        "import flax.linen as nn\n"
+        "from jaxnorm import register_norm\n"
+        "class Faulty(nn.Module):\n"
+        "    @nn.compact\n"
+        "    def __call__(self, x): raise RuntimeError('no such norm')\n"
+        "register_norm('faulty', lambda *, train, axis_name, dtype, name: Faulty(name=name))\n"
+    )
+    norms = ["--import", tmp_path / "faulty.py", "--norms", "faulty", "gn"]
+    first, second = compare_together(places, *FAST, *norms, "--workdir", "w")
+    assert (first.returncode, second.returncode) == (1, 1), first.stderr + second.stderr
+    assert "faulty-seed0: crashed: RuntimeError: no such norm" in first.stdout
+    assert "process 1: faulty-seed0: RuntimeError: no such norm" in second.stderr
+    assert len(rows_of(places[0] / "w")) == 2
+    report("a variant crashed in both of two processes, the next trained", 1, "nothing")
+
+
+SLOW = """
+import time
+import jax
+import jaxnorm.data
+
+def download(*arguments, **options):
+    if jax.process_index() == 0:
+        print("downloading", flush=True)
+        time.sleep(600)
+    return load_dataset(*arguments, **options)
+
+load_dataset, jaxnorm.data.load_dataset = jaxnorm.data.load_dataset, download
+"""
+
+
+@pytest.mark.parametrize(
+    "number, code, word", [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_before_training_ends_both_at_once(tmp_path, number, code, word, report):
+    places = [tmp_path / "first", tmp_path / "second"]
+    (tmp_path / "slow.py").write_text(SLOW)
+    started = start_together(places, *RUN, "--workdir", "w", "--import", tmp_path / "slow.py")
+    assert started[0].stdout.readline() == "downloading\n"
+    time.sleep(5)  # until the second waits
+    sent_at = time.monotonic()
+    started[0].send_signal(number)
+    _, errors = started[0].communicate(timeout=60)
+    assert time.monotonic() - sent_at < 5
+    assert (started[0].returncode, errors.splitlines()[-1]) == (code, word)
+    _, errors = started[1].communicate(timeout=30)
+    # Where the coordinator goes before a collective began, jax itself may be the first to end the other.
+    assert started[1].returncode in (1, -signal.SIGABRT), errors
+    assert ("error: another process of this run is gone" in errors) == (started[1].returncode == 1)
+    report(f"{number.name} to the first of two processes that downloads", 1, "nothing")
+
+
 def test_a_signal_to_one_process_stops_both_and_saves(tmp_path, report):
     places = [tmp_path / "first", tmp_path / "second"]
     command = [*RUN[:-2], "--num-epochs", "60", "--workdir", "w"]

@@ -114,6 +114,22 @@ def test_what_a_run_was_taken_up_with_before_is_kept(workdir):
     ]
 
 
+def test_a_folder_from_before_paths_were_shortened_goes_on_and_names_no_home(workdir, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    begun(workdir, CONFIG)
+    path = workdir.directory(CONFIG).path / "provenance.json"
+    path.write_text(json.dumps({**NOW, "xla_flags": "--a=/home/someone/b", "command": "python /home/someone/x.py"}))
+    study = json.loads((workdir.path / "study.json").read_text())
+    (workdir.path / "study.json").write_text(json.dumps({**study, "command": "python /home/someone/x.py"}))
+    now = {**NOW, "xla_flags": "--a=~/b"}
+    assert workdir.changes(now) == ([], [])
+    workdir.describe([CONFIG], preset="quick", command="python ~/x.py")
+    workdir.directory(CONFIG).begin(CONFIG, now)
+    assert json.loads((workdir.path / "study.json").read_text())["command"] == "python ~/x.py"
+    assert "/home/someone" not in path.read_text()
+    assert workdir.directory(CONFIG).provenance["changes"] == []
+
+
 def test_a_field_younger_than_the_folder_had_its_default(workdir):
     begun(workdir, CONFIG)
     for path, part in ((workdir.path / "study.json", "recipe"), (workdir.directory(CONFIG).path / "config.json", None)):

@@ -1,4 +1,5 @@
 import dataclasses
+import logging
 
 import chex
 import jax
@@ -10,7 +11,7 @@ from jaxnorm import Config, UserError, train
 from jaxnorm.data.dataset import Split
 from jaxnorm.training import loop
 from jaxnorm.training.evaluation import EVAL_BATCH_SIZE, evaluate
-from jaxnorm.training.loop import Memory, Stopped, initial_state, on_device
+from jaxnorm.training.loop import Memory, Stopped, call_sizes, initial_state, on_device
 
 CONFIG = Config(norm="bn", batch_size=5, num_epochs=3)
 
@@ -118,6 +119,56 @@ def test_an_evaluation_that_is_not_finite_counts_as_diverged_too(tiny, monkeypat
 def test_a_batch_larger_than_the_data_is_refused(tiny):
     with pytest.raises(UserError, match="24 training images of digits, but is 25; lower --batch-size"):
         train(dataclasses.replace(CONFIG, batch_size=25), tiny)
+
+
+@pytest.mark.parametrize(
+    "step, steps_per_call, sizes",
+    [
+        (0, 100, [100, 12]),
+        (0, 104, [104]),
+        (0, 1000, [312]),
+        (0, 1, [1]),
+        (300, 100, [100, 12]),
+        (50, 100, [100, 62, 12]),
+        (624 + 50, 100, [100, 62]),
+        (624 + 262, 100, [50]),
+        (936, 100, []),
+        (1000, 100, []),
+    ],
+)
+def test_the_sizes_of_calls_that_will_occur(step, steps_per_call, sizes):
+    assert call_sizes(step, 3, 312, steps_per_call) == sizes
+
+
+class Listening(Memory):
+    """Notes how much of a log stood when training asked for the first time whether to stop, and all of it at the end.
+
+    After the first question, the clock runs.
+    """
+
+    def __init__(self, log):
+        super().__init__()
+        self.log, self.before = log, None
+
+    def should_stop(self):
+        self.before = len(self.log()) if self.before is None else self.before
+        return False
+
+
+def test_all_sizes_of_calls_are_compiled_before_the_clock_runs(tiny, caplog):
+    def log():
+        return [line for line in caplog.messages if "XLA compilation of jit(train_steps)" in line]
+
+    record = Listening(log)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        train(dataclasses.replace(CONFIG, norm="none", stop_after_epoch=1), tiny, record=record, steps_per_call=3)
+    assert record.before == len(log()) == 2, "four steps an epoch: a call of three, a call of one"
+
+
+@pytest.mark.parametrize("steps", [0, -1])
+def test_less_than_a_step_a_call_is_refused(tiny, steps):
+    with pytest.raises(UserError, match=f"steps_per_call must be at least 1, but is {steps}; give 1 or more"):
+        train(CONFIG, tiny, steps_per_call=steps)
 
 
 @pytest.mark.parametrize("num_images", [1, EVAL_BATCH_SIZE, EVAL_BATCH_SIZE + 3])

@@ -1,0 +1,181 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxnorm.analysis import publication, report
+from jaxnorm.analysis.publication import publish
+from jaxnorm.analysis.report import write_report
+from jaxnorm.analysis.runs import read_study
+from jaxnorm.errors import UserError
+
+FATES = {
+    ("in", 0): ("unfinished", 7),
+    ("bin", 0): ("missing", 0),
+    ("none", 0): ("diverged", 3),
+    ("ln", 0): ("crashed", 2),
+}
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    monkeypatch.setattr(report, "draw_figures", lambda study: ())
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def with_leftovers(workdir):
+    """What a workdir holds besides: checkpoints, a damaged one, the lock, unfinished files, the words of a crash."""
+    for run in workdir.glob("*-seed*"):
+        for step in ("step_00000012", "damaged_step_00000024"):
+            (run / "checkpoints" / step).mkdir(parents=True)
+            (run / "checkpoints" / step / "manifest.json").write_text("{}")
+        (run / "checkpoints.json").write_text('{"newest": 12}')
+        (run / ".result.json.x.part").write_text("")
+        (run / "crash.txt").write_text("Traceback")
+    for name in (".lock", ".lock.holder"):
+        (workdir / name).write_text("")
+    return workdir
+
+
+def test_a_publication_has_the_workdirs_report_and_nothing_of_how_it_was_made(make_workdir, tmp_path):
+    workdir = with_leftovers(make_workdir(norms=("bn", "bin"), fates={("bn", 0): ("crashed", 3)}))
+    before = content(workdir)
+    folder = tmp_path / "results" / "quick"
+    made = publish(workdir, folder)
+    assert content(workdir) == before, "a workdir is only read"
+    assert made.published == ("bn-seed0", "bin-seed0") and made.left_out == ()
+    published = content(folder)
+    assert made.num_bytes == sum(map(len, published.values()))
+    assert not [name for name in published if "checkpoints" in name or "crash" in name or "/." in f"/{name}"]
+    assert [path.name for path in folder.parent.iterdir()] == ["quick"]
+    assert (folder.stat().st_mode, folder.parent.stat().st_mode) == (workdir.stat().st_mode, workdir.stat().st_mode)
+    write_report(workdir)
+    reported = content(workdir)
+    plan = published.pop("study.json")
+    assert json.loads(plan) == json.loads(reported["study.json"])
+    assert {name: reported[name] for name in published} == published, "the same tables and figures"
+    assert {"report.html", "figures/gate_paths.svg", "bin-seed0/arrays/epoch_0001.npz"} <= set(published)
+    write_report(folder)
+    assert content(folder) == {**published, "study.json": plan}
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_only_finished_runs_are_published_and_the_others_are_told(make_workdir, tmp_path):
+    workdir = make_workdir(fates=FATES)
+    made = publish(workdir, tmp_path / "published")
+    assert set(made.left_out) == {"in-seed0", "bin-seed0"}
+    assert not (tmp_path / "published" / "in-seed0").exists()
+    page = (tmp_path / "published" / "report.html").read_text()
+    assert "unfinished, epoch 7 of 12 reached" in page, "as it was, though its files are not there"
+    status = {run.norm: (run.status, run.epoch) for run in read_study(tmp_path / "published").runs}
+    assert (status["in"], status["bin"]) == (("unfinished", 7), ("missing", None))
+    assert (status["none"], status["ln"]) == (("diverged", 3), ("crashed", 2))
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_run_that_is_taken_up_again_meanwhile_is_left_out(make_workdir, tmp_path, monkeypatch):
+    workdir = make_workdir(norms=("bn", "gn", "ln"))
+    copy = publication._copy
+
+    def meanwhile(source, target):
+        copy(source, target)
+        if source == workdir / "gn-seed0" / "metrics.jsonl":
+            (workdir / "gn-seed0" / "result.json").unlink()
+        if source == workdir / "ln-seed0" / "result.json":
+            source.write_text(source.read_text().replace('"epoch": 12', '"epoch": 11'))
+
+    monkeypatch.setattr(publication, "_copy", meanwhile)
+    made = publish(workdir, tmp_path / "published")
+    assert (made.published, made.left_out) == (("bn-seed0",), ("gn-seed0", "ln-seed0"))
+    assert not (tmp_path / "published" / "ln-seed0").exists()
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_an_earlier_publication_is_replaced_and_what_else_lies_there_stays(make_workdir, tmp_path):
+    folder = tmp_path / "published"
+    unfinished = make_workdir("early", norms=("bin", "gn"), fates={("gn", 0): ("unfinished", 2)})
+    publish(unfinished, folder)
+    (folder / "bin-seed0/arrays/epoch_0099.npz").write_bytes(b"of a longer run")
+    (folder / "figures").mkdir()
+    for name in ("accuracy.png", "mine.png"):
+        (folder / "figures" / name).write_bytes(b"")
+    (folder / "README.md").write_text("mine")
+    publish(make_workdir("later", norms=("bin", "gn", "ln")), folder)
+    assert [run.status for run in read_study(folder).runs] == ["complete"] * 3
+    assert "left_out" not in json.loads((folder / "study.json").read_text())
+    assert not (folder / "bin-seed0/arrays/epoch_0099.npz").exists()
+    assert [path.name for path in (folder / "figures").iterdir()] == ["mine.png"]
+    assert (folder / "README.md").read_text() == "mine"
+    before = content(folder)
+    with pytest.raises(UserError, match="lacks finished runs of ln-seed0; choose another folder"):
+        publish(make_workdir("less", norms=("bin", "gn")), folder)
+    with pytest.raises(UserError, match="holds the publication of another study .num_epochs: 12 -> 10"):
+        publish(make_workdir("other", norms=("bin", "gn", "ln"), num_epochs=10), folder)
+    assert content(folder) == before
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_where_a_publication_may_not_go(make_workdir, tmp_path):
+    workdir = make_workdir(norms=("bn",))
+    other = with_leftovers(make_workdir("other", norms=("bn",)))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("")
+    for folder, words in [
+        (workdir, "within each other"),
+        (workdir / "published", "within each other"),
+        (tmp_path, "within each other"),
+        (workdir / "study.json", "within each other"),
+        (other / "study.json", "study.json is a file"),
+        (other / "study.json" / "x", "study.json is a file"),
+        (tmp_path / "full", "holds other files .'thesis.tex'"),
+        (other, "is a workdir with checkpoints"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            publish(workdir, folder)
+    with pytest.raises(UserError, match="needs a finished run"):
+        publish(make_workdir("none", norms=("bn",), fates={("bn", 0): ("unfinished", 3)}), tmp_path / "published")
+    assert not (tmp_path / "published").exists()
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_workdir_from_before_paths_were_shortened_is_published_without_them(make_workdir, tmp_path, monkeypatch):
+    workdir = make_workdir(norms=("bn",), command="python /home/someone/x.py '--data-dir=/home/someone/my data'")
+    path = workdir / "bn-seed0" / "provenance.json"
+    recorded = json.loads(path.read_text())
+    recorded["data"]["source"] = "the binary files in /home/someone/data"
+    path.write_text(json.dumps(recorded))
+    monkeypatch.setenv("HOME", "/home/someone")
+    publish(workdir, tmp_path / "published")
+    assert not [name for name, found in content(tmp_path / "published").items() if b"/home/someone" in found]
+    assert read_study(tmp_path / "published").command == "python ~/x.py --data-dir ~/'my data'"
+
+
+def test_the_command_says_what_it_did_and_loads_no_jax(make_workdir, tmp_path):
+    make_workdir("w", norms=("bn", "gn"), fates={("gn", 0): ("unfinished", 7)})
+    program = (
+        "import sys, jaxnorm.__main__ as main\n"
+        "sys.argv = ['jaxnorm', 'publish', 'w', 'results/w']\n"
+        "code = main.main()\n"
+        "sys.exit(code or 'jax' in sys.modules)"
+    )
+    root = Path(__file__).parents[2]
+    options = dict(cwd=tmp_path, env={"PYTHONPATH": str(root), "COLUMNS": "100"}, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], **options)
+    assert done.returncode == 0, done.stderr
+    assert "Not finished, left out: gn-seed0\nPublished: 1 run, " in done.stdout
+    assert done.stdout.endswith(" MB in all, results/w\n")
+
+
+def test_what_the_project_publishes_may_be_published_again(tmp_path):
+    results = Path(__file__).parents[2] / "results"
+    for folder in results.iterdir():
+        shutil.copytree(folder, tmp_path / folder.name)
+        assert publication._earlier(tmp_path / folder.name, read_study(folder))
+        assert not list(folder.rglob("checkpoints"))
+    assert sum(path.stat().st_size for path in results.rglob("*") if path.is_file()) < 20e6
