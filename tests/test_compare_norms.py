@@ -181,6 +181,11 @@ BAD_INPUT = [
     (["--bn-statistics", "replica"], "there is one device; give --num-replicas"),
     (["--num-replicas", "4"], "num_replicas goes with --bn-statistics replica, but is 4 with global statistics"),
     (["--bn-statistics", "replica", "--num-replicas", "5"], "num_replicas must divide the batch size 32, but is 5"),
+    (["--parallel-seeds", "0"], "--parallel-seeds must be at least 1, but is 0; give 1 or more"),
+    (["--parallel-seeds", "-2"], "--parallel-seeds must be at least 1, but is -2"),
+    (["--parallel-seeds", "2", "--data-parallel", "4"], "is 2 where --data-parallel is 4; drop one of them"),
+    (["--parallel-seeds", "2", "--coordinator", "auto"], "is 2 where --coordinator is auto; drop one of them"),
+    (["--parallel-seeds", "2", "--seeds", "0", "1", "--bn-statistics", "replica"], "one device; give --num-replicas"),
     (["--steps-per-call", "0"], "--steps-per-call must be at least 1, but is 0"),
     (["--process-id", "1"], "--coordinator, --num-processes and --process-id go together"),
     (
@@ -223,7 +228,10 @@ def test_a_mistake_looks_the_same_from_a_shell(tmp_path):
     assert re.fullmatch(r"error: --norms must name registered norms, but names 'gm'[^\n]+\n", finished.stderr)
 
 
-@pytest.mark.parametrize("arguments", [["--bogus"], ["--num-epochs", "x"], ["--dataset", "mnist"], ["--batch-size"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--bogus"], ["--num-epochs", "x"], ["--parallel-seeds", "1.5"], ["--dataset", "mnist"], ["--batch-size"]],
+)
 def test_a_slip_of_syntax_keeps_the_parsers_own_words(compare_here, arguments):
     code, errors, left_behind = compare_here(*arguments)
     assert code == 2

@@ -10,7 +10,8 @@ from jaxnorm import Config, UserError, train
 from jaxnorm.data.dataset import Split
 from jaxnorm.training import loop
 from jaxnorm.training.evaluation import EVAL_BATCH_SIZE, evaluate
-from jaxnorm.training.loop import Memory, Stopped, initial_state, on_device
+from jaxnorm.training.loop import initial_state, on_device
+from jaxnorm.training.record import Memory, Stopped
 
 CONFIG = Config(norm="bn", batch_size=5, num_epochs=3)
 
