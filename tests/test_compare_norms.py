@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,6 +213,24 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(compare_here, arguments
     assert re.search(words, errors), errors
     assert re.fullmatch(r"error: [^\n]+\n", errors)
     assert left_behind == []
+
+
+def test_seeds_at_once_leave_what_seeds_in_turn_leave(compare_here):
+    few = ["--batch-size", 512, "--num-epochs", 1, "--norms", "gn", "--seeds", 0, 1]
+    code, errors, left_behind = compare_here(*few, "--parallel-seeds", 5)
+    assert (code, errors, left_behind) == (0, "", ["runs"])
+    workdir = Path("runs/compare_norms")
+    losses = set()
+    for run in ("gn-seed0", "gn-seed1"):
+        ((row,), result) = content(workdir, run)
+        assert (row["parallel_seeds"], result["status"]) == (2, "complete")
+        losses.add(row["train_loss"])
+    assert len(losses) == 2
+    assert len(summary(workdir)) == 6
+    assert "Seeds trained up to 2 at once" in (workdir / "report.md").read_text()
+    times = [path.stat().st_mtime_ns for path in workdir.glob("*/result.json")]
+    assert compare_here(*few)[0] == 0
+    assert [path.stat().st_mtime_ns for path in workdir.glob("*/result.json")] == times, "nothing is trained again"
 
 
 def test_a_path_that_is_no_text_is_refused(tmp_path):
