@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxnorm import ResNet
+from jaxnorm.training import loop
 from tests.drivers import FAST, ROOT, content, drive, driver_here, environment, path_of, summary
 
 DRIVER = path_of("compare_norms")
@@ -215,7 +217,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(compare_here, arguments
     assert left_behind == []
 
 
-def test_seeds_at_once_leave_what_seeds_in_turn_leave(compare_here):
+def test_seeds_at_once_leave_what_seeds_in_turn_leave(compare_here, monkeypatch):
+    monkeypatch.setattr(loop, "ResNet14", functools.partial(ResNet, num_blocks=1, num_filters=4))  # compiles faster
     few = ["--batch-size", 512, "--num-epochs", 1, "--norms", "gn", "--seeds", 0, 1]
     code, errors, left_behind = compare_here(*few, "--parallel-seeds", 5)
     assert (code, errors, left_behind) == (0, "", ["runs"])
