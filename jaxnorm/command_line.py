@@ -47,6 +47,8 @@ class Options(Recipe):
     """Time between a run's checkpoints; by default 50 times what one costs, so that they take at most 2 %."""
     data_parallel: int | Literal["auto"] = "auto"
     """Devices that share each batch; auto takes as many accelerators as divide it."""
+    parallel_seeds: int = 1
+    """Seeds of a norm that train at once, spread over the devices; more than there are means all of them."""
     steps_per_call: int | None = None
     """Steps that the device does in one go; by default 1 on CPU, up to an epoch elsewhere."""
     coordinator: str | None = None
@@ -102,6 +104,7 @@ class Options(Recipe):
         if self.steps_per_call is not None and self.steps_per_call < 1:
             raise UserError(f"--steps-per-call must be at least 1, but is {self.steps_per_call}; give 1 or more")
         self._check_processes()
+        self._check_parallel_seeds()
         for name in self.imports:
             load(name)
         from jaxnorm.norms.registry import NORMS
@@ -118,6 +121,30 @@ class Options(Recipe):
         for seed in self.seeds:
             if not 0 <= seed < 2**32:
                 raise UserError(f"--seeds must lie in 0..{2**32 - 1}, but holds {seed}; for example --seeds 0 1 2")
+
+    @property
+    def seeds_at_once(self) -> int:
+        """Seeds of a norm that train at once, not more than there are."""
+        return min(self.parallel_seeds, len(self.seeds))
+
+    @property
+    def devices_per_batch(self) -> int | Literal["auto"]:
+        """`data_parallel`; one where seeds train at once, each on a single device."""
+        return self.data_parallel if self.seeds_at_once == 1 else 1
+
+    def _check_parallel_seeds(self) -> None:
+        if self.parallel_seeds < 1:
+            raise UserError(f"--parallel-seeds must be at least 1, but is {self.parallel_seeds}; give 1 or more")
+        if self.parallel_seeds > 1 and self.data_parallel not in ("auto", 1):
+            raise UserError(
+                f"--parallel-seeds keeps each seed on one device, but is {self.parallel_seeds} where --data-parallel "
+                f"is {self.data_parallel}; drop one of them"
+            )
+        if self.parallel_seeds > 1 and self.coordinator is not None:
+            raise UserError(
+                f"--parallel-seeds goes with one process, but is {self.parallel_seeds} where --coordinator is "
+                f"{self.coordinator}; drop one of them"
+            )
 
     def _check_processes(self) -> None:
         together = (self.coordinator, self.num_processes, self.process_id)
@@ -177,18 +204,20 @@ def carry_out(options: Options, *, study: str) -> int:
     from jaxnorm.runs.progress import StudyConsole, say
     from jaxnorm.runs.workdir import Workdir
     from jaxnorm.training import parallel
+    from jaxnorm.training.team import team_for
 
     parallel.join(options.coordinator, options.num_processes, options.process_id)
     parallel.keep_programs(cache_folder() / "programs")
-    configs = [parallel.with_replicas(config, options.data_parallel) for config in options.configs()]
+    configs = [parallel.with_replicas(config, options.devices_per_batch) for config in options.configs()]
     for config in configs:
         config.validate()
-        parallel.devices_for(config, options.data_parallel)
+        parallel.devices_for(config, options.devices_per_batch)
+    team_for(options.seeds_at_once)  # one of several processes can have no team
     if not parallel.is_first():
         dataset = load_dataset(options.dataset, data_dir=options.data_dir)
         with processes.noticing_losses():
             processes.check_same_data(dataset)
-            return processes.follow(configs, dataset, options.data_parallel, options.steps_per_call)
+            return processes.follow(configs, dataset, options.devices_per_batch, options.steps_per_call)
     console = StudyConsole()
     workdir = Workdir(options.workdir, study=study, varied=options.varied)
     workdir.check(configs, allow_changes=options.allow_changes)  # before a download
@@ -196,13 +225,18 @@ def carry_out(options: Options, *, study: str) -> int:
     with processes.noticing_losses():
         processes.check_same_data(dataset)
     notes = runs.check(configs, dataset, workdir, allow_changes=options.allow_changes)
-    runs.announce(configs, dataset, workdir, console)
+    runs.announce(configs, dataset, workdir, console, parallel_seeds=options.seeds_at_once)
     for note in notes:
         say(console, f"Note: {note}")
     with held(workdir.path):
         # Once more: another process may have come first.
         runs.check(configs, dataset, workdir, allow_changes=options.allow_changes)
-        execution = runs.Execution(options.data_parallel, options.steps_per_call, options.checkpoint_every_seconds)
+        execution = runs.Execution(
+            options.devices_per_batch,
+            options.steps_per_call,
+            options.checkpoint_every_seconds,
+            parallel_seeds=options.seeds_at_once,
+        )
         with processes.noticing_losses():
             code = runs.run_study(
                 configs, dataset, workdir, preset=options.preset, console=console, execution=execution

@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from jaxnorm import ResNet
+from jaxnorm.training import loop
 from tests.drivers import FAST, ROOT, content, drive, driver_here, environment, path_of, summary
 
 DRIVER = path_of("compare_norms")
@@ -185,6 +188,11 @@ BAD_INPUT = [
     (["--bn-statistics", "replica"], "there is one device; give --num-replicas"),
     (["--num-replicas", "4"], "num_replicas goes with --bn-statistics replica, but is 4 with global statistics"),
     (["--bn-statistics", "replica", "--num-replicas", "5"], "num_replicas must divide the batch size 32, but is 5"),
+    (["--parallel-seeds", "0"], "--parallel-seeds must be at least 1, but is 0; give 1 or more"),
+    (["--parallel-seeds", "-2"], "--parallel-seeds must be at least 1, but is -2"),
+    (["--parallel-seeds", "2", "--data-parallel", "4"], "is 2 where --data-parallel is 4; drop one of them"),
+    (["--parallel-seeds", "2", "--coordinator", "auto"], "is 2 where --coordinator is auto; drop one of them"),
+    (["--parallel-seeds", "2", "--seeds", "0", "1", "--bn-statistics", "replica"], "one device; give --num-replicas"),
     (["--steps-per-call", "0"], "--steps-per-call must be at least 1, but is 0"),
     (["--process-id", "1"], "--coordinator, --num-processes and --process-id go together"),
     (
@@ -213,6 +221,25 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(compare_here, arguments
     assert left_behind == []
 
 
+def test_seeds_at_once_leave_what_seeds_in_turn_leave(compare_here, monkeypatch):
+    monkeypatch.setattr(loop, "ResNet14", functools.partial(ResNet, num_blocks=1, num_filters=4))  # compiles faster
+    few = ["--batch-size", 512, "--num-epochs", 1, "--norms", "gn", "--seeds", 0, 1]
+    code, errors, left_behind = compare_here(*few, "--parallel-seeds", 5)
+    assert (code, errors, left_behind) == (0, "", ["runs"])
+    workdir = Path("runs/compare_norms")
+    losses = set()
+    for run in ("gn-seed0", "gn-seed1"):
+        ((row,), result) = content(workdir, run)
+        assert (row["parallel_seeds"], result["status"]) == (2, "complete")
+        losses.add(row["train_loss"])
+    assert len(losses) == 2
+    assert len(summary(workdir)) == 6
+    assert "Seeds trained up to 2 at once" in (workdir / "report.md").read_text()
+    times = [path.stat().st_mtime_ns for path in workdir.glob("*/result.json")]
+    assert compare_here(*few)[0] == 0
+    assert [path.stat().st_mtime_ns for path in workdir.glob("*/result.json")] == times, "nothing is trained again"
+
+
 def test_a_path_that_is_no_text_is_refused(tmp_path):
     finished = compare(tmp_path, "--workdir", "w\udcff", timeout=60)
     assert finished.returncode == 2
@@ -227,7 +254,10 @@ def test_a_mistake_looks_the_same_from_a_shell(tmp_path):
     assert re.fullmatch(r"error: --norms must name registered norms, but names 'gm'[^\n]+\n", finished.stderr)
 
 
-@pytest.mark.parametrize("arguments", [["--bogus"], ["--num-epochs", "x"], ["--dataset", "mnist"], ["--batch-size"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--bogus"], ["--num-epochs", "x"], ["--parallel-seeds", "1.5"], ["--dataset", "mnist"], ["--batch-size"]],
+)
 def test_a_slip_of_syntax_keeps_the_parsers_own_words(compare_here, arguments):
     code, errors, left_behind = compare_here(*arguments)
     assert code == 2

@@ -8,6 +8,7 @@ from jaxnorm.analysis.quantiles import published_quantiles
 from jaxnorm.analysis.reference import SLOWDOWN, references_for
 from jaxnorm.analysis.runs import Study
 from jaxnorm.analysis.statistics import BCA_FROM
+from jaxnorm.analysis.words import shared_time
 
 
 def endpoint_caption(study: Study) -> str:
@@ -133,6 +134,7 @@ def batch_time_caption(study: Study) -> str:
     return (
         "Median seconds of one epoch, training and validation together, without each run's first epoch. "
         f"{ratios}{'. ' if ratios else ''}The published study: {SLOWDOWN} for 8 against 128."
+        f"{shared_time(study.parallel_seeds)}"
     )
 
 

@@ -27,6 +27,8 @@ class Epoch:
     val_macro_f1: float
     seconds: float
     feature_quantiles: tuple[float, ...]
+    parallel_seeds: int = 1
+    """Runs that trained at once in those seconds, of which this is one."""
 
 
 def quantiles_of(settings: Mapping[str, Any]) -> tuple[float, ...]:
@@ -52,12 +54,15 @@ def read_epochs(path: Path, num_quantiles: int) -> tuple[Epoch, ...]:
 
 def _epoch(row: Mapping[str, Any], num_quantiles: int) -> Epoch:
     values: dict[str, Any] = {
-        key: _number(row[key]) for key in Epoch.__dataclass_fields__ if key != "feature_quantiles"
+        key: _number(row[key])
+        for key in Epoch.__dataclass_fields__
+        if key not in ("feature_quantiles", "parallel_seeds")
     }
     quantiles = tuple(_number(value) for value in row["feature_quantiles"])
     if len(quantiles) != num_quantiles:
         raise ValueError(f"an epoch has {len(quantiles)} feature quantiles, not {num_quantiles}")
-    return Epoch(**(values | {key: int(row[key]) for key in ("epoch", "step")}), feature_quantiles=quantiles)
+    whole = {"epoch": int(row["epoch"]), "step": int(row["step"]), "parallel_seeds": int(row.get("parallel_seeds", 1))}
+    return Epoch(**(values | whole), feature_quantiles=quantiles)
 
 
 def _number(value: Any) -> float:

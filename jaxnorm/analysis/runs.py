@@ -190,6 +190,11 @@ class Study:
         return str(self.recipe.get("dataset", "unknown"))
 
     @property
+    def parallel_seeds(self) -> tuple[int, ...]:
+        """How many runs trained at once, in ascending order: (1,) where every run had the device to itself."""
+        return tuple(sorted({epoch.parallel_seeds for run in self.runs for epoch in run.epochs}))
+
+    @property
     def data(self) -> Mapping[str, Any]:
         """What the first run that says so recorded about its data; empty before any has started."""
         return next((run.provenance["data"] for run in self.runs if run.provenance.get("data")), {})

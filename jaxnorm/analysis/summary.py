@@ -61,6 +61,7 @@ def _variant(study: Study, norm: str) -> dict[str, Any]:
         found[split]["accuracy_interval"] = _interval(mean_interval([run.splits[split].accuracy for run in runs]))
     seconds = [epoch.seconds for run in study.of(norm) for epoch in run.epochs]
     found["median_epoch_seconds"] = float(np.median(seconds)) if seconds else None
+    found["parallel_seeds"] = max((epoch.parallel_seeds for run in study.of(norm) for epoch in run.epochs), default=1)
     reference = references_for(study.recipe).get(norm)
     if reference is not None:
         found["published"] = {

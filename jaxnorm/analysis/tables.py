@@ -8,7 +8,17 @@ import numpy as np
 from jaxnorm.analysis.comparison import Comparison
 from jaxnorm.analysis.reference import comparable, references_for
 from jaxnorm.analysis.runs import SPLITS, Run, SplitResult, Study, setting_words
-from jaxnorm.analysis.words import DASH, duration, interval_points, number, p_value, percent, points, spread
+from jaxnorm.analysis.words import (
+    DASH,
+    duration,
+    interval_points,
+    number,
+    p_value,
+    percent,
+    points,
+    shared_time,
+    spread,
+)
 
 
 @dataclass(frozen=True)
@@ -288,6 +298,7 @@ def time_table(study: Study) -> Table | None:
         return None
     titles = ("Median epoch", "Training of one seed", "Parameters")
     note = "An epoch's time includes its validation. Compilation falls into a run's first epoch, hence the median."
+    note += shared_time(study.parallel_seeds)
     return Table("Time", (Column("Variant", numeric=False), *map(Column, titles)), tuple(rows), note)
 
 
@@ -308,6 +319,7 @@ def runs_table(study: Study) -> Table:
         Column("Started (UTC)"),
     )
     note = "The best validation accuracy is for comparison with papers that quote it; no weights were chosen by it."
+    note += shared_time(study.parallel_seeds)
     return Table("Every run", columns, tuple(rows), note)
 
 

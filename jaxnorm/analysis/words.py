@@ -61,6 +61,19 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def shared_time(parallel_seeds: Sequence[int]) -> str:
+    """A sentence for a table of times where several seeds trained at once, else nothing.
+
+    Example:
+        >>> shared_time([1]), shared_time([1, 4])
+        ('', ' Seeds trained up to 4 at once, and the time of a run is that of all of them together.')
+    """
+    most = max(parallel_seeds, default=1)
+    if most == 1:
+        return ""
+    return f" Seeds trained up to {most} at once, and the time of a run is that of all of them together."
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as a reader says them: 4.2 s, 3 min 10 s, 2 h 05 min."""
     if seconds is None or not math.isfinite(seconds):

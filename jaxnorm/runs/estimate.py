@@ -1,7 +1,7 @@
 """About how long a grid of runs will take, from half a second of measurement."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,23 @@ from jaxnorm.models.resnet import conv
 STEP_COST, EVALUATION_COST, COMPILE_SECONDS = 60.0, 14.0, 9.0
 
 
-def seconds_for(configs: Sequence[Config], dataset: Dataset) -> float:
-    """Seconds to train and evaluate `configs`: a probe convolution's time, scaled; right to a factor of about 1.5."""
+def seconds_for(configs: Sequence[Config], dataset: Dataset, spread: Mapping[Config, int] | None = None) -> float:
+    """Seconds to train and evaluate `configs`: a probe convolution's time, scaled; right to a factor of about 1.5.
+
+    Args:
+        configs: the runs.
+        dataset: what they train on.
+        spread: devices that train a run and others at once. What runs gain that share one device is not known before
+            it is measured, and counts for nothing.
+    """
     per_image = _probe(dataset.train.image.shape[1:3])
     train, validation, test = (len(split.label) for split in (dataset.train, dataset.validation, dataset.test))
     seconds = COMPILE_SECONDS * len({config.norm for config in configs})
+    spread = spread or {}
     for config in configs:
         evaluated = config.last_epoch * validation + train + validation + test
-        seconds += per_image * (STEP_COST * config.last_epoch * train + EVALUATION_COST * evaluated)
+        own = per_image * (STEP_COST * config.last_epoch * train + EVALUATION_COST * evaluated)
+        seconds += own / spread.get(config, 1)
     return seconds
 
 

@@ -14,8 +14,9 @@ from jaxnorm.config import Config
 from jaxnorm.data.dataset import Dataset
 from jaxnorm.errors import ProcessLost, UserError
 from jaxnorm.runs.signals import StopRequest
-from jaxnorm.training.loop import Memory, Record, Row, Stopped, train
+from jaxnorm.training.loop import train
 from jaxnorm.training.parallel import Wanted, all_reach, any_of, devices_for, told
+from jaxnorm.training.record import Memory, Record, Row, Stopped
 
 ASK_EVERY = 20  # steps between two questions whether any process was asked to stop
 NO_MORE = -1

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,6 +47,8 @@ class Display:
         self._runs_left = num_runs
         self._runs_begun = 0
         self._latest: float | None = None
+        self._steps: dict[Config, int] = {}  # where the runs of the present team stand
+        self._moving: set[Config] = set()  # those of them that have taken a first step
         self._gone_through = 0
         self._stepping = 0.0  # seconds between the first step of a run and its latest, evaluation included
         self._bar = Progress(
@@ -72,43 +75,46 @@ class Display:
     ) -> None:
         self._bar.stop()
 
-    def begin(self, config: Config, steps_per_epoch: int) -> None:
-        """A run is taken up."""
-        self._config, self._steps_per_epoch = config, steps_per_epoch
-        self._step, self._latest, self._result = 0, None, ""
-        self._runs_begun += 1
-        self._runs_left -= 1
+    def begin(self, team: Sequence[Config], steps_per_epoch: int) -> None:
+        """A run is taken up, or several that train at once."""
+        self._team, self._steps_per_epoch = team, steps_per_epoch
+        self._steps, self._moving = dict.fromkeys(team, 0), set()
+        self._latest, self._result = None, ""
+        self._runs_begun += len(team)
+        self._runs_left -= len(team)
         self._describe("compiling")
         if not self.live:
-            self._say("compiling")
+            self._say(self._name, "compiling")
 
-    def resume(self, step: int) -> None:
-        """The run goes on after `step` steps."""
-        self._step = step
+    def resume(self, config: Config, step: int) -> None:
+        """A run goes on after `step` steps."""
+        self._steps[config] = step
         if step and not self.live:
-            self._say(f"going on after step {step}")
+            self._say(config.name, f"going on after step {step}")
 
-    def stepped(self, step: int) -> None:
-        """The run has done `step` steps."""
+    def stepped(self, config: Config, step: int) -> None:
+        """A run has done `step` steps; those of a team say so one right after the other."""
         now = time.perf_counter()
-        if self._latest is not None:
-            self._stepping += now - self._latest
-            self._gone_through += (step - self._step) * self._config.batch_size
+        images = (step - self._steps[config]) * config.batch_size
+        if config in self._moving:
+            self._gone_through += images
+            self._stepping += now - (self._latest or now)
+        self._moving.add(config)
         self._latest = now
-        self._done += (step - self._step) * self._config.batch_size
-        self._step = step
-        self._describe(f"epoch {-(-step // self._steps_per_epoch)}/{self._config.last_epoch}{self._result}")
+        self._done += images
+        self._steps[config] = step
+        self._describe(f"epoch {-(-step // self._steps_per_epoch)}/{config.last_epoch}{self._result}")
         if self._task is not None:
             self._bar.update(self._task, completed=self._done, left=self._left())
 
-    def epoch(self, row: dict[str, Any]) -> None:
-        """The run has finished an epoch."""
+    def epoch(self, config: Config, row: dict[str, Any]) -> None:
+        """A run has finished an epoch."""
         self._result = f"  val {_percent(row['val_accuracy'])}"
-        if row["epoch"] == self._config.last_epoch:
+        if row["epoch"] == config.last_epoch:
             self._describe(f"final evaluation{self._result}")
         if not self.live:
             words = (
-                f"epoch {row['epoch']}/{self._config.last_epoch}",
+                f"epoch {row['epoch']}/{config.last_epoch}",
                 f"train loss {row['train_loss']:.4f}",
                 f"train {_percent(row['train_accuracy'])}",
                 f"val loss {row['val_loss']:.4f}",
@@ -116,28 +122,34 @@ class Display:
                 f"{row['seconds']:.1f} s",
                 self._left(),
             )
-            self._say("  ".join(words).rstrip())
+            self._say(config.name, "  ".join(words).rstrip())
 
-    def end(self, outcome: str) -> None:
-        """The run is over; `outcome` says how in a few words."""
-        self._say(outcome)
+    def end(self, config: Config, outcome: str) -> None:
+        """A run is over; `outcome` says how in a few words."""
+        self._say(config.name, outcome)
 
-    def note(self, words: str) -> None:
-        """The run has met something that its reader should know."""
-        self._say(words)
+    def note(self, config: Config, words: str) -> None:
+        """A run has met something that its reader should know."""
+        self._say(config.name, words)
 
     def skip(self, steps: int) -> None:
-        """`steps` steps of the present run that were planned will not be done: it began later or ended early."""
-        self._total -= steps * self._config.batch_size
+        """`steps` steps of a present run that were planned will not be done: it began later or ended early."""
+        self._total -= steps * self._team[0].batch_size
         if self._task is not None:
             self._bar.update(self._task, total=self._total)
 
+    @property
+    def _name(self) -> str:
+        """One run's, or of several the first's and how many more there are."""
+        more = len(self._team) - 1
+        return self._team[0].name + (f" and {more} more seed{'s' if more > 1 else ''}" if more else "")
+
     def _describe(self, words: str) -> None:
         if self._task is not None:
-            self._bar.update(self._task, description=escape(f"{self._config.name}  {words}"))
+            self._bar.update(self._task, description=escape(f"{self._name}  {words}"))
 
-    def _say(self, words: str) -> None:
-        say(self.console, f"{self._config.name}: {words}")
+    def _say(self, name: str, words: str) -> None:
+        say(self.console, f"{name}: {words}")
 
     def _left(self) -> str:
         if self._gone_through == 0:

@@ -22,8 +22,10 @@ from jaxnorm.runs.progress import Display, duration, say
 from jaxnorm.runs.provenance import command, provenance, surroundings
 from jaxnorm.runs.signals import StopRequest
 from jaxnorm.runs.workdir import Workdir
-from jaxnorm.training.loop import Record, Result, Row, Stopped, check_fits, train
+from jaxnorm.training.loop import Result, check_fits, train_team
 from jaxnorm.training.parallel import Wanted, devices_for
+from jaxnorm.training.record import Record, Row, Stopped
+from jaxnorm.training.team import team_for, teams
 
 COMPLETE, CRASHED, MISTAKE, DIVERGED = 0, 1, 2, 3  # exit codes; 130 and 143 mean stopped and saved
 STOPPED = 128
@@ -35,14 +37,16 @@ class Execution:
     """How a grid is carried out: what does not decide its numbers beyond rounding.
 
     Attributes:
-        data_parallel: devices that share each batch.
+        data_parallel: devices that share each batch of a run that trains alone.
         steps_per_call: steps for which the host is not asked; None chooses by platform.
         checkpoint_every_seconds: time between checkpoints; None for 50 times what one costs.
+        parallel_seeds: runs at most that train in lockstep, of those that differ in their seed alone.
     """
 
     data_parallel: Wanted = "auto"
     steps_per_call: int | None = None
     checkpoint_every_seconds: float | None = None
+    parallel_seeds: int = 1
 
 
 class DirectoryRecord:
@@ -56,6 +60,7 @@ class DirectoryRecord:
         display: Display,
         stop: StopRequest,
         checkpoint_every_seconds: float | None,
+        parallel_seeds: int = 1,
     ) -> None:
         self.directory = workdir.directory(config)
         self.checkpoints = workdir.checkpoints(config)
@@ -63,6 +68,7 @@ class DirectoryRecord:
         self._config, self._display, self._stop = config, display, stop
         self._steps_per_epoch, self._every_seconds = steps_per_epoch, checkpoint_every_seconds
         self._saved_at, self._save_cost = time.monotonic(), 1.0
+        self._parallel_seeds = parallel_seeds  # all of them are saved together
 
     def restore(self, numbers: dict[str, Any]) -> tuple[dict[str, Any], float]:
         """The newest checkpoint that verifies; if none was ever saved, the run starts over.
@@ -74,7 +80,7 @@ class DirectoryRecord:
         restored, seconds = (found.numbers, found.seconds) if found else (numbers, 0.0)
         step = int(restored["step"])
         for problem in found.problems if found else ():
-            self._display.note(f"{problem}; put aside, going on from step {step}")
+            self._display.note(self._config, f"{problem}; put aside, going on from step {step}")
         if step > self._config.last_epoch * self._steps_per_epoch:
             raise UserError(
                 f"{self._config.name} in {self.directory.path.parent} is trained to step {step}, but "
@@ -83,7 +89,7 @@ class DirectoryRecord:
             )
         self.directory.reopen(step, self._steps_per_epoch)
         self.rows = self.directory.rows
-        self._display.resume(step)
+        self._display.resume(self._config, step)
         return restored, seconds
 
     def save(self, numbers: dict[str, Any], seconds: float) -> None:
@@ -102,15 +108,17 @@ class DirectoryRecord:
         """Writes the epoch's line."""
         self.directory.append(row)
         self.rows.append(row)
-        self._display.epoch(row)
+        self._display.epoch(self._config, row)
 
     def stepped(self, step: int) -> None:
         """Moves the display on."""
-        self._display.stepped(step)
+        self._display.stepped(self._config, step)
 
     def should_save(self) -> bool:
         """Whether the time since the last checkpoint is 50 times what that one took, or as long as asked for."""
-        wait = SAVE_COST_FACTOR * self._save_cost if self._every_seconds is None else self._every_seconds
+        wait = self._every_seconds
+        if wait is None:
+            wait = SAVE_COST_FACTOR * self._save_cost * self._parallel_seeds
         return time.monotonic() - self._saved_at > wait
 
     def should_stop(self) -> bool:
@@ -148,21 +156,25 @@ def run_study(
     images = sum(count * config.batch_size for config, count in steps.items())
     stopped = False
     with StopRequest() as stop, Display(console, images, len(todo)) as display:
-        for config in todo:
+        for team in teams(todo, execution.parallel_seeds):
             if stop.signal is not None:
                 break
-            display.begin(config, len(dataset.train) // config.batch_size)
-            display.skip(steps[config] - _steps_left(workdir, config, steps[config]))
-            processes.call(configs.index(config))
+            display.begin(team, len(dataset.train) // team[0].batch_size)
+            for config in team:
+                display.skip(steps[config] - _steps_left(workdir, config, steps[config]))
+            processes.call(configs.index(team[0]))  # with several, a team has one run
             try:
-                run_one(config, dataset, workdir, display, stop, execution)
+                run_team(team, dataset, workdir, display, stop, execution)
             except Stopped:
-                display.end("stopped and saved")
+                for config in team:
+                    if not workdir.is_finished(config):
+                        display.end(config, "stopped and saved")
                 stopped = True
                 break
-            result = workdir.directory(config).result or {}
-            if result.get("status") != "complete":
-                display.skip(steps[config] - result.get("step", 0))
+            for config in team:
+                result = workdir.directory(config).result or {}
+                if result.get("status") != "complete":
+                    display.skip(steps[config] - result.get("step", 0))
     processes.call(processes.NO_MORE)
     stopped |= stop.signal is not None and not all(map(workdir.is_finished, configs))
     code = stop.exit_code if stopped else _exit_code(configs, workdir)
@@ -177,29 +189,35 @@ def _exit_code(configs: Sequence[Config], workdir: Workdir) -> int:
     return CRASHED if "crashed" in statuses else DIVERGED if "diverged" in statuses else COMPLETE
 
 
-def run_one(
-    config: Config,
+def run_team(
+    configs: Sequence[Config],
     dataset: Dataset,
     workdir: Workdir,
     display: Display,
     stop: StopRequest,
     execution: Execution = Execution(),
 ) -> None:
-    """Trains one run in its directory and writes its outcome; a crash is an outcome too."""
-    directory = workdir.directory(config)
-    label = NORMS[config.norm].label
-    devices = devices_for(config, execution.data_parallel)
-    directory.begin(config, {**provenance(label, dataset), "data_parallel": devices.count})
-    steps_per_epoch = len(dataset.train) // config.batch_size
-    record: Record = DirectoryRecord(
-        workdir, config, steps_per_epoch, display, stop, execution.checkpoint_every_seconds
-    )
-    if jax.process_count() > 1:
-        record = processes.Together(record, stop)
+    """Trains a run, or several at once, each in its directory, and writes the outcomes; a crash is an outcome too."""
+    label = NORMS[configs[0].norm].label
+    devices = devices_for(configs[0], execution.data_parallel)
+    steps_per_epoch = len(dataset.train) // configs[0].batch_size
+    records: list[Record] = []
+    for config in configs:
+        shared = {"data_parallel": devices.count, "parallel_seeds": len(configs)}
+        workdir.directory(config).begin(config, {**provenance(label, dataset), **shared})
+        record: Record = DirectoryRecord(
+            workdir, config, steps_per_epoch, display, stop, execution.checkpoint_every_seconds, len(configs)
+        )
+        records.append(processes.Together(record, stop) if jax.process_count() > 1 else record)
+    unfinished = dict(zip(configs, records, strict=True))
     result = None
     try:
-        result = train(config, dataset, record=record, devices=devices, steps_per_call=execution.steps_per_call)
-        _finish(directory, config, label, result, dataset)
+        for config, result in train_team(
+            configs, dataset, records, alone=devices, steps_per_call=execution.steps_per_call
+        ):
+            _finish(workdir.directory(config), config, label, result, dataset)
+            del unfinished[config]
+            _tell(display, config, result)
     except (Stopped, UserError):
         raise
     except Exception as error:
@@ -207,19 +225,27 @@ def run_one(
             raise
         processes.raise_if_lost(error)
         words = " ".join(f"{type(error).__name__}: {error}".split())
-        files.write_text(directory.path / "crash.txt", home.hidden(traceback.format_exc()))
-        step = record.rows[-1]["step"] if record.rows else 0
-        epoch = record.rows[-1]["epoch"] if record.rows else 0
-        outcome = dict(status="crashed", epoch=epoch, step=step, error=home.hidden(words))
-        directory.finish(_outcome(config, label, record.rows, **outcome))
-        display.end(f"crashed: {words} (traceback in {directory.path / 'crash.txt'})")
+        for config, record in unfinished.items():
+            directory = workdir.directory(config)
+            files.write_text(directory.path / "crash.txt", home.hidden(traceback.format_exc()))
+            step = record.rows[-1]["step"] if record.rows else 0
+            epoch = record.rows[-1]["epoch"] if record.rows else 0
+            outcome = dict(status="crashed", epoch=epoch, step=step, error=home.hidden(words))
+            directory.finish(_outcome(config, label, record.rows, **outcome))
+            display.end(config, f"crashed: {words} (traceback in {directory.path / 'crash.txt'})")
         if result is None:
-            processes.check_all_crashed(config, error)
-        return
+            processes.check_all_crashed(configs[0], error)
+
+
+def _tell(display: Display, config: Config, result: Result) -> None:
     if result.status == "diverged":
-        display.end(f"diverged at step {result.diverged_at_step}")
-    else:
-        display.end(f"test accuracy {100 * result.splits['test'].accuracy:.2f} %  ({duration(result.seconds)})")
+        display.end(config, f"diverged at step {result.diverged_at_step}")
+        return
+    seeds = max((row.get("parallel_seeds", 1) for row in result.rows), default=1)
+    shared = f", shared by {seeds} seeds" if seeds > 1 else ""
+    display.end(
+        config, f"test accuracy {100 * result.splits['test'].accuracy:.2f} %  ({duration(result.seconds)}{shared})"
+    )
 
 
 def _finish(directory: RunDirectory, config: Config, label: str, result: Result, dataset: Dataset) -> None:
@@ -263,7 +289,9 @@ def _outcome(config: Config, label: str, rows: list[Row], **fields: Any) -> dict
     }
 
 
-def announce(configs: Sequence[Config], dataset: Dataset, workdir: Workdir, console: Console) -> None:
+def announce(
+    configs: Sequence[Config], dataset: Dataset, workdir: Workdir, console: Console, *, parallel_seeds: int = 1
+) -> None:
     """Says what is about to be done, on which data and device, and about how long it takes."""
     todo = [config for config in configs if not workdir.is_finished(config)]
     first = configs[0]
@@ -280,7 +308,15 @@ def announce(configs: Sequence[Config], dataset: Dataset, workdir: Workdir, cons
     if len(todo) < len(configs):
         lines.append(f"Done: {len(configs) - len(todo)} of {_counted(len(configs), 'run')}, left as they are")
     if todo:
-        seconds = seconds_for(todo, dataset)
+        at_once = teams(todo, parallel_seeds)
+        largest = max(map(len, at_once))
+        if largest > 1:
+            devices = team_for(largest)
+            over = f", spread over {devices.count} devices" if devices.count > 1 else ""
+            lines.append(f"Seeds: up to {largest} at once{over}")
+        gaining = jax.devices()[0].platform != "cpu"  # CPU devices share their cores
+        spread = {config: team_for(len(team)).count for team in at_once for config in team if gaining}
+        seconds = seconds_for(todo, dataset, spread)
         lines.append(f"Time: training takes about {duration(seconds)} on {jax.devices()[0].platform.upper()}")
     for line in lines:
         say(console, line)

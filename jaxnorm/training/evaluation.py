@@ -14,7 +14,8 @@ ACCELERATOR_EVAL_BATCH_SIZE = 2000
 def evaluate(model: nn.Module, variables: Any, images: Images) -> tuple[np.ndarray, np.ndarray]:
     """Logits (N, classes) and pooled features (N, C), float32, of a split in evaluation mode, in its order.
 
-    Batches have one size, so that one program serves; the last is padded and its surplus cut off.
+    Batches have one size, so that one program serves; the last is padded and its surplus cut off. Of a `Team`,
+    `variables` and what is returned are stacked.
     """
     num_images, devices = len(images.label), images.devices
     on_cpu = devices.platform == "cpu"
@@ -27,5 +28,7 @@ def evaluate(model: nn.Module, variables: Any, images: Images) -> tuple[np.ndarr
         eval_steps(model, variables, images, start, batch_size=batch_size, num_steps=num_steps)
         for start in range(0, num_images, batch_size * num_steps)
     ]
-    logits, pooled = (np.concatenate([np.asarray(part) for part in parts]) for parts in zip(*outputs, strict=True))
-    return logits[:num_images], pooled[:num_images]
+    logits, pooled = (
+        np.concatenate([np.asarray(part) for part in parts], axis=-2) for parts in zip(*outputs, strict=True)
+    )
+    return logits[..., :num_images, :], pooled[..., :num_images, :]

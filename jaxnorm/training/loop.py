@@ -1,11 +1,11 @@
-"""The story of one run: restore, train epoch by epoch, evaluate, report."""
+"""The story of a run, or of several in lockstep: restore, train epoch by epoch, evaluate, report."""
 
 import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,79 +22,11 @@ from jaxnorm.training.metrics import Metrics, measure
 from jaxnorm.training.optimizer import gates, learning_rate_in, make_optimizer
 from jaxnorm.training.parallel import Devices, devices_for, with_replicas
 from jaxnorm.training.recalibration import evaluate_statistics
+from jaxnorm.training.record import Memory, Record, Row, Stopped
 from jaxnorm.training.step import EpochSums, Images, TrainState, create_state, epoch_order, train_steps
+from jaxnorm.training.team import team_for
 
 MOST_STEPS_PER_CALL = 1000
-Row = dict[str, Any]
-
-
-class Stopped(Exception):
-    """Training was asked to stop; the state after the last finished step is saved."""
-
-
-class Record(Protocol):
-    """Where a run keeps what must survive it, and hears from outside. `Memory` is one that keeps nothing."""
-
-    rows: list[Row]
-    """Lines of the epochs finished so far."""
-
-    def restore(self, numbers: dict[str, Any]) -> tuple[dict[str, Any], float]:
-        """The saved numbers in the shape of `numbers`, or `numbers` themselves; cuts `rows` back to their step.
-
-        With them the seconds that the unfinished epoch had taken.
-        """
-
-    def save(self, numbers: dict[str, Any], seconds: float) -> None:
-        """Keeps the numbers of a state, and the seconds that its unfinished epoch has taken."""
-
-    def keep(self, epoch: int, arrays: dict[str, np.ndarray]) -> None:
-        """Keeps the arrays of a finished epoch: gates, and the layers' quantiles and histograms."""
-
-    def append(self, row: Row) -> None:
-        """Keeps the line of a finished epoch."""
-
-    def stepped(self, step: int) -> None:
-        """Hears that `step` steps are done."""
-
-    def should_save(self) -> bool:
-        """Whether it is time for a checkpoint."""
-
-    def should_stop(self) -> bool:
-        """Whether the run has been asked to end early."""
-
-
-class Memory:
-    """A record that lives as long as the run."""
-
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
-        self.arrays: dict[int, dict[str, np.ndarray]] = {}
-
-    def restore(self, numbers: dict[str, Any]) -> tuple[dict[str, Any], float]:
-        """Nothing is ever saved: the numbers as they are."""
-        return numbers, 0.0
-
-    def save(self, numbers: dict[str, Any], seconds: float) -> None:
-        """Keeps nothing."""
-
-    def keep(self, epoch: int, arrays: dict[str, np.ndarray]) -> None:
-        """Keeps the arrays for the caller."""
-        self.arrays[epoch] = arrays
-
-    def append(self, row: Row) -> None:
-        """Keeps the line for the caller."""
-        self.rows.append(row)
-
-    def stepped(self, step: int) -> None:
-        """Tells nobody."""
-
-    def should_save(self) -> bool:
-        """Never."""
-        return False
-
-    def should_stop(self) -> bool:
-        """Never."""
-        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,59 +102,138 @@ def train(
         )
     config = with_replicas(config, "auto" if devices is None else devices.count)
     devices = devices_for(config) if devices is None else devices
+    ((_, result),) = train_team([config], dataset, [record], alone=devices, steps_per_call=steps_per_call)
+    return result
+
+
+def train_team(
+    configs: Sequence[Config],
+    dataset: Dataset,
+    records: Sequence[Record],
+    *,
+    alone: Devices = Devices(),  # noqa: B008  (a frozen value)
+    steps_per_call: int | None = None,
+) -> Iterator[tuple[Config, Result]]:
+    """Trains runs that differ in their seed alone, at once, and yields each with its result when it ends.
+
+    Initial weights, data order and augmentation of a run are those it has alone, bit for bit, and its losses are those
+    to rounding. A run that diverges leaves the others training. What `records` restore may stand at different steps:
+    runs at the same one go on together, others after them.
+
+    Args:
+        configs: the runs.
+        dataset: as in `train`.
+        records: each run's own. Where one asks to stop, all runs are saved.
+        alone: the devices of a run that has no other at its step; those of several are `team_for`'s.
+        steps_per_call: as in `train`.
+
+    Raises:
+        UserError: if the configurations do not fit the data.
+        Stopped: if a record asked to stop; everything is saved by then.
+    """
+    runs = []
+    for config, record in zip(configs, records, strict=True):
+        if dataclasses.replace(config, seed=configs[0].seed) != configs[0]:
+            raise ValueError(f"runs of a team differ in their seed alone, but {config} is not {configs[0]}")
+        check_fits(config, dataset)
+        state = initial_state(config, dataset)
+        numbers, seconds = record.restore(state.numbers)
+        runs.append(Run(config, record, state.replace(**numbers), seconds))
+    by_step: dict[int, list[Run]] = {}
+    for run in runs:
+        by_step.setdefault(int(run.state.step), []).append(run)
+    for together in by_step.values():
+        devices = alone if len(together) == 1 else team_for(len(together))
+        for run, result in _in_lockstep(together, dataset, devices, steps_per_call):
+            yield run.config, result
+
+
+@dataclasses.dataclass(eq=False)
+class Run:
+    """One of the runs that train together.
+
+    Attributes:
+        config: what it is.
+        record: its own.
+        state: as it was restored.
+        seconds: that the unfinished epoch has taken.
+        diverged_at: the step that was not finite, or -1.
+    """
+
+    config: Config
+    record: Record
+    state: TrainState
+    seconds: float
+    diverged_at: int = -1
+
+
+def _in_lockstep(
+    runs: list[Run], dataset: Dataset, devices: Devices, steps_per_call: int | None
+) -> Iterator[tuple[Run, Result]]:
+    """The loop: runs that stand at the same step, all of them at every step from there on."""
+    config = runs[0].config  # all share it but for the seed
     images = {name: on_device(getattr(dataset, name), dataset, devices) for name in ("train", "validation", "test")}
     num_train = len(dataset.train.label)
     steps_per_epoch = num_train // config.batch_size
     steps_per_call = steps_per_call or (1 if devices.platform == "cpu" else MOST_STEPS_PER_CALL)
 
-    state = initial_state(config, dataset)
-    numbers, seconds = record.restore(state.numbers)
-    state = devices.replicate(state.replace(**numbers))
-    step, diverged_at = int(state.step), -1
+    state, step = devices.stack([run.state for run in runs]), int(runs[0].state.step)
     take_steps = functools.partial(train_steps, batch_size=config.batch_size)
 
     def order_in(epoch: int) -> jax.Array:
-        return devices.replicate(epoch_order(config.seed, epoch, num_train))
+        return devices.stack([epoch_order(run.config.seed, epoch, num_train) for run in runs])
+
+    def hear(latest: jax.Array) -> None:
+        for run, diverged_at in zip(runs, devices.apart(latest), strict=True):
+            run.diverged_at = max(run.diverged_at, int(diverged_at))
+
+    def save(ended: list[Run], more_seconds: float = 0.0) -> None:
+        for run, numbers in zip(runs, devices.apart(state.numbers), strict=True):
+            if run in ended:
+                run.record.save(numbers, run.seconds + more_seconds)
+
+    def should_stop() -> bool:
+        return any(run.record.should_stop() for run in training)
 
     for num_steps in call_sizes(step, config.last_epoch, steps_per_epoch, steps_per_call):
         compile_ahead(take_steps, state, images["train"], order_in(1), num_steps)
 
-    while True:
+    training = list(runs)
+    while training:
         epochs_done, into_epoch = divmod(step, steps_per_epoch)
-        if into_epoch == 0 and epochs_done > len(record.rows):
-            row = close_epoch(config, state, images["validation"], epochs_done, seconds)
-            if np.isfinite([row["val_loss"], *row["feature_quantiles"]]).all():
-                record.keep(epochs_done, arrays_of(config, state, images["validation"], epochs_done))
-                record.append(row)
-                seconds = 0.0
-            else:
-                diverged_at = step
-        if record.should_stop():
-            record.save(state.numbers, seconds)
+        closing = [run for run in training if run.diverged_at < 0 and epochs_done > len(run.record.rows)]
+        if into_epoch == 0 and closing:
+            close_epoch(closing, runs, state, images["validation"], epochs_done)
+        if should_stop():
+            save(training)
             raise Stopped
-        if epochs_done >= config.last_epoch or diverged_at >= 0:
-            break
+        ended = [run for run in training if run.diverged_at >= 0 or epochs_done >= config.last_epoch]
+        if ended:
+            save(ended)
+            yield from conclude(ended, runs, state, images)
+            training = [run for run in training if run not in ended]
+            continue
 
         order, last = order_in(epochs_done + 1), (epochs_done + 1) * steps_per_epoch
         if into_epoch == 0:
-            state = state.replace(sums=devices.replicate(EpochSums.zero()))
-        started = time.perf_counter() - seconds
-        latest = jnp.full((), -1)
-        while step < last and diverged_at < 0 and not record.should_stop():
+            state = state.replace(sums=devices.stack([EpochSums.zero()] * len(runs)))
+        started = time.perf_counter()
+        latest = devices.stack([jnp.full((), -1)] * len(runs))
+        while step < last and any(run.diverged_at < 0 for run in training) and not should_stop():
             previous, num_steps = latest, min(steps_per_call, last - step)
             state, latest = take_steps(state, images["train"], order, num_steps=num_steps)
             # Waits for the call before the one just sent off, so that the device always has one in hand.
-            diverged_at = int(previous)
+            hear(previous)
             step += num_steps
-            record.stepped(step)
-            if record.should_save():
-                record.save(state.numbers, time.perf_counter() - started)
-        diverged_at = int(latest)
-        step = int(state.step)  # behind the count above if the run diverged
-        seconds = time.perf_counter() - started
-
-    record.save(state.numbers, seconds)
-    return conclude(config, state, images, record.rows, diverged_at)
+            for run in training:
+                run.record.stepped(step)
+            if any(run.record.should_save() for run in training):
+                save(training, time.perf_counter() - started)
+        hear(latest)
+        # Behind the count above if all of them diverged.
+        step = max(int(own) for run, own in zip(runs, devices.apart(state.step), strict=True) if run in training)
+        for run in training:
+            run.seconds += time.perf_counter() - started
 
 
 def check_fits(config: Config, dataset: Dataset) -> None:
@@ -277,10 +288,30 @@ def compile_ahead(
     jax.block_until_ready(take_steps(jax.tree.map(jnp.copy, state), images, order, num_steps=num_steps))
 
 
-def close_epoch(config: Config, state: TrainState, validation: Images, epoch: int, seconds: float) -> Row:
+def close_epoch(closing: list[Run], runs: list[Run], state: TrainState, validation: Images, epoch: int) -> None:
+    """Keeps the epoch's line and arrays of the runs that close it; one whose evaluation is not finite has diverged."""
+    apart = validation.devices.apart
+    logits, pooled = map(apart, evaluate(state.model, state.variables, validation))
+    for place, (run, numbers) in enumerate(zip(runs, apart(state.numbers), strict=True)):
+        if run not in closing:
+            continue
+        own = state.replace(**numbers)
+        metrics = measure(logits[place], np.asarray(validation.label))
+        row = row_of(run.config, own, metrics, pooled[place], epoch, run.seconds)
+        if len(runs) > 1:
+            row["parallel_seeds"] = len(runs)
+        if np.isfinite([row["val_loss"], *row["feature_quantiles"]]).all():
+            run.record.keep(epoch, arrays_of(run.config, own, validation, epoch))
+            run.record.append(row)
+            run.seconds = 0.0
+        else:
+            run.diverged_at = int(own.step)
+
+
+def row_of(
+    config: Config, state: TrainState, validation: Metrics, pooled: np.ndarray, epoch: int, seconds: float
+) -> Row:
     """The epoch's line: sums over its own augmented batches, and the validation split under its last weights."""
-    logits, pooled = evaluate(state.model, state.variables, validation)
-    metrics = measure(logits, np.asarray(validation.label))
     count = int(state.sums.count)
     return dict(
         epoch=epoch,
@@ -288,9 +319,9 @@ def close_epoch(config: Config, state: TrainState, validation: Images, epoch: in
         learning_rate=learning_rate_in(epoch, config.peak_learning_rate, config.num_epochs),
         train_loss=float(state.sums.loss) / count,
         train_accuracy=int(state.sums.correct) / count,
-        val_loss=metrics.loss,
-        val_accuracy=metrics.accuracy,
-        val_macro_f1=metrics.macro_f1,
+        val_loss=validation.loss,
+        val_accuracy=validation.accuracy,
+        val_macro_f1=validation.macro_f1,
         seconds=round(seconds, 3),
         feature_quantiles=feature_quantiles(pooled, config.quantiles),
     )
@@ -312,26 +343,33 @@ def arrays_of(config: Config, state: TrainState, validation: Images, epoch: int)
 
 
 def conclude(
-    config: Config, state: TrainState, images: Mapping[str, Images], rows: list[Row], diverged_at: int
-) -> Result:
-    """Evaluates the three splits under the final weights, unless the run diverged."""
-    splits: dict[str, Metrics] = {}
-    test_logits, statistics = None, None
-    if diverged_at < 0:
-        for name, split in images.items():
-            logits, _ = evaluate(state.model, state.variables, split)
-            splits[name] = measure(logits, np.asarray(split.label))
-            if name == "test":
-                test_logits = logits
-        if not np.isfinite([metrics.loss for metrics in splits.values()]).all():
-            splits, test_logits, diverged_at = {}, None, int(state.step)
-        elif config.evaluate_statistics:
-            key = jax.random.fold_in(jax.random.key(config.seed), 3)
-            # Batches of a ghost's size are ghosts: without these, the last one may be smaller.
-            model = state.model.clone(norm=NORMS[config.norm])
-            variables = images["train"].devices.local(state.variables)
-            splits_here = {name: split.on_one_device() for name, split in images.items()}
-            statistics = evaluate_statistics(model, variables, splits_here, config.statistics_batch_size, key)
+    ended: list[Run], runs: list[Run], state: TrainState, images: Mapping[str, Images]
+) -> Iterator[tuple[Run, Result]]:
+    """The results of the runs that have ended: the three splits under the final weights of those not diverged."""
+    apart = images["train"].devices.apart
+    logits: dict[str, list[np.ndarray]] = {}
+    if any(run.diverged_at < 0 for run in ended):
+        logits = {name: apart(evaluate(state.model, state.variables, split)[0]) for name, split in images.items()}
+    for place, (run, numbers) in enumerate(zip(runs, apart(state.numbers), strict=True)):
+        if run in ended:
+            own = {name: found[place] for name, found in logits.items()} if run.diverged_at < 0 else {}
+            yield run, result_of(run, state.replace(**numbers), images, own)
+
+
+def result_of(run: Run, state: TrainState, images: Mapping[str, Images], logits: Mapping[str, np.ndarray]) -> Result:
+    """What a run came to, from its final weights' logits of the three splits; of none if it diverged."""
+    config, rows, diverged_at = run.config, run.record.rows, run.diverged_at
+    splits = {name: measure(found, np.asarray(images[name].label)) for name, found in logits.items()}
+    statistics = None
+    if not np.isfinite([metrics.loss for metrics in splits.values()]).all():
+        splits, diverged_at = {}, int(state.step)
+    elif splits and config.evaluate_statistics:
+        key = jax.random.fold_in(jax.random.key(config.seed), 3)
+        # Batches of a ghost's size are ghosts: without these, the last one may be smaller.
+        model = state.model.clone(norm=NORMS[config.norm])
+        variables = images["train"].devices.local(state.variables)
+        splits_here = {name: split.on_one_device() for name, split in images.items()}
+        statistics = evaluate_statistics(model, variables, splits_here, config.statistics_batch_size, key)
     return Result(
         status="complete" if diverged_at < 0 else "diverged",
         step=int(state.step),
@@ -342,6 +380,6 @@ def conclude(
         rows=rows,
         splits=splits,
         statistics=statistics,
-        test_logits=test_logits,
+        test_logits=logits["test"] if splits else None,
         variables=images["train"].devices.local(state.variables),
     )

@@ -1,8 +1,9 @@
-"""The devices of a run: one, a mesh of several, or those of several hosts. The only place that names devices."""
+"""The devices of a run: one, a mesh of several, or those of several hosts. With `team`, all that names devices."""
 
 import dataclasses
 import math
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,6 +61,19 @@ class Devices:
     def local(self, tree: Any) -> Any:
         """Replicated arrays as they lie on this process's first device, for work that is not shared."""
         return tree if self.mesh is None else jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+    def stack(self, trees: Sequence[Any]) -> Any:
+        """The arrays of all runs that lie here, of which there is one: replicated. Several make a `Team`."""
+        (tree,) = trees
+        return self.replicate(tree)
+
+    def apart(self, stacked: Any) -> list[Any]:
+        """What `stack` put together."""
+        return [stacked]
+
+    def each(self, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """Within jit: `function`, of one run's tree and one that all runs share, made one of all runs."""
+        return function
 
     def _everywhere(self, leaf: Any) -> jax.Array:
         sharding = NamedSharding(self._known_mesh, P())

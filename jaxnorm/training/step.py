@@ -202,25 +202,29 @@ def train_steps(
     """The next `num_steps` steps of the epoch, one dispatch: batch out of `order`, crop and flip, `train_step`.
 
     The batch is found from `state.step` alone, so a run goes on from any step. The last, partial batch of an epoch is
-    not used. `state` is donated: its buffers are gone after the call.
+    not used. `state` is donated: its buffers are gone after the call. Of a `Team`, `state` and `order` are stacked.
 
     Returns:
         The state after the steps, and `diverged_at` once more as an array of its own, that stays readable after the
         state has been donated to the next call.
     """
-    steps_per_epoch = order.shape[0] // batch_size
 
-    def one(state: TrainState) -> TrainState:
-        position = state.step % steps_per_epoch
-        index = images.devices.share(jax.lax.dynamic_slice(order, (position * batch_size,), (batch_size,)))
-        image = augment(
-            jax.random.fold_in(state.key, state.step), images.image[index], pad=images.pad, flip=images.flip
-        )
-        return train_step(state, images.normalized(image), images.label[index])[0]
+    def steps(run: tuple[TrainState, jax.Array], images: Images) -> TrainState:
+        state, order = run
+        steps_per_epoch = order.shape[0] // batch_size
 
-    # A convolution inside a loop is 10 to 40 times slower on CPU, so a single step goes without one.
-    state = one(state) if num_steps == 1 else jax.lax.fori_loop(0, num_steps, lambda _, each: one(each), state)
-    state = images.devices.unite(state)
+        def one(state: TrainState) -> TrainState:
+            position = state.step % steps_per_epoch
+            index = images.devices.share(jax.lax.dynamic_slice(order, (position * batch_size,), (batch_size,)))
+            image = augment(
+                jax.random.fold_in(state.key, state.step), images.image[index], pad=images.pad, flip=images.flip
+            )
+            return train_step(state, images.normalized(image), images.label[index])[0]
+
+        # A convolution inside a loop is 10 to 40 times slower on CPU, so a single step goes without one.
+        return one(state) if num_steps == 1 else jax.lax.fori_loop(0, num_steps, lambda _, each: one(each), state)
+
+    state = images.devices.unite(images.devices.each(steps)((state, order), images))
     return state, state.diverged_at + 0
 
 
@@ -230,17 +234,21 @@ def eval_steps(
 ) -> tuple[jax.Array, jax.Array]:
     """Logits (N, classes) and pooled features (N, C), float32, in evaluation mode, of the N images from `start` on.
 
-    N is `batch_size` times `num_steps`; the last image stands for those beyond the split.
+    N is `batch_size` times `num_steps`; the last image stands for those beyond the split. Of a `Team`, `variables` and
+    what is returned are stacked.
     """
 
-    def one(start: jax.Array | int) -> tuple[jax.Array, jax.Array]:
-        image = images.batch(start, batch_size)
-        logits, captured = model.apply(variables, image, train=False, mutable=["intermediates"])
-        return logits.astype(jnp.float32), captured["intermediates"]["pooled"][0].astype(jnp.float32)
+    def steps(variables: Any, shared: tuple[Images, jax.Array | int]) -> tuple[jax.Array, jax.Array]:
+        images, start = shared
 
-    if num_steps == 1:
-        outputs = one(start)
-    else:
+        def one(start: jax.Array | int) -> tuple[jax.Array, jax.Array]:
+            image = images.batch(start, batch_size)
+            logits, captured = model.apply(variables, image, train=False, mutable=["intermediates"])
+            return logits.astype(jnp.float32), captured["intermediates"]["pooled"][0].astype(jnp.float32)
+
+        if num_steps == 1:
+            return one(start)
         parts = jax.lax.map(one, start + batch_size * jnp.arange(num_steps))
-        outputs = jax.tree.map(lambda part: part.reshape(-1, part.shape[-1]), parts)
-    return images.devices.unite(outputs)
+        return jax.tree.map(lambda part: part.reshape(-1, part.shape[-1]), parts)
+
+    return images.devices.unite(images.devices.each(steps)(variables, (images, start)))

@@ -2,9 +2,11 @@ import csv
 import io
 import json
 
+from jaxnorm.analysis.captions import batch_time_caption
 from jaxnorm.analysis.comparison import compare
 from jaxnorm.analysis.runs import read_study
 from jaxnorm.analysis.summary import summary_csv, summary_json
+from jaxnorm.analysis.tables import runs_table, time_table
 
 
 def test_csv_to_the_letter(make_workdir):
@@ -48,6 +50,21 @@ def test_json_holds_the_means_and_the_comparisons(make_workdir):
     assert group["published"]["test"] == 0.858 and group["published"]["comparable"] is True
     assert found["comparisons"][0]["seeds"] == [0, 1]
     assert len(found["runs"][0]["splits"]["test"]["class_f1"]) == 10
+
+
+def test_times_that_seeds_shared_say_so_everywhere(make_workdir):
+    workdir = make_workdir(norms=("bn", "gn"), seeds=(0, 1))
+    assert read_study(workdir).parallel_seeds == (1,)
+    assert "at once" not in time_table(read_study(workdir)).note + runs_table(read_study(workdir)).note
+    for run in ("bn-seed0", "bn-seed1"):
+        path = workdir / run / "metrics.jsonl"
+        rows = [{**json.loads(line), "parallel_seeds": 2} for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    study = read_study(workdir)
+    assert study.parallel_seeds == (1, 2)
+    assert [variant["parallel_seeds"] for variant in summary_json(study, ())["variants"]] == [2, 1]
+    for note in (time_table(study).note, runs_table(study).note, batch_time_caption(study)):
+        assert "up to 2 at once, and the time of a run is that of all of them together" in note
 
 
 def test_json_of_an_empty_study_is_valid(make_workdir):

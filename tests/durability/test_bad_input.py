@@ -46,7 +46,7 @@ FLAGS = [
     *("--preset", "--norms", "--seeds", "--workdir", "--data-dir", "--import", "--dataset", "--batch-size"),
     *("--num-epochs", "--stop-after-epoch", "--learning-rate", "--learning-rates", "--lr-rule", "--init"),
     *("--quantiles", "--gate-lr-multiplier", "--ghost-batch-size", "--record-features", "--allow-changes"),
-    *("--checkpoint-every-seconds", "--bogus"),
+    *("--checkpoint-every-seconds", "--parallel-seeds", "--bogus"),
 ]
 ARGUMENTS = st.lists(st.tuples(st.sampled_from(FLAGS), st.lists(VALUES, max_size=3)), max_size=4)
 
@@ -60,7 +60,7 @@ def test_command_lines(tmp_path, monkeypatch, capsys, report):
         return 0
 
     monkeypatch.setattr("jaxnorm.runs.study.run_study", pretend)
-    monkeypatch.setattr("jaxnorm.runs.study.announce", lambda *_: None)
+    monkeypatch.setattr("jaxnorm.runs.study.announce", lambda *_, **__: None)
     monkeypatch.setattr("jaxnorm.analysis.report.write_report", lambda path: path)
     monkeypatch.setattr("jaxnorm.analysis.report.print_table", lambda *_: None)
     monkeypatch.setattr("jaxnorm.data.download.download", lambda *_, **__: pytest.fail("nothing may be downloaded"))

@@ -11,7 +11,8 @@ from jaxnorm import Config, UserError, train
 from jaxnorm.data.dataset import Split
 from jaxnorm.training import loop
 from jaxnorm.training.evaluation import EVAL_BATCH_SIZE, evaluate
-from jaxnorm.training.loop import Memory, Stopped, call_sizes, initial_state, on_device
+from jaxnorm.training.loop import call_sizes, initial_state, on_device
+from jaxnorm.training.record import Memory, Stopped
 
 CONFIG = Config(norm="bn", batch_size=5, num_epochs=3)
 

@@ -1,0 +1,173 @@
+"""A grid of runs of which several train at once, each in its own directory."""
+
+import functools
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxnorm import ResNet
+from jaxnorm.config import Config
+from jaxnorm.data import load_dataset
+from jaxnorm.runs import study
+from jaxnorm.runs.study import DirectoryRecord, Execution, announce, run_study
+from jaxnorm.runs.workdir import Workdir
+from jaxnorm.training import loop
+from jaxnorm.training.loop import Result
+from jaxnorm.training.metrics import measure
+from jaxnorm.training.record import Stopped
+
+GRID = [Config(norm=norm, seed=seed, num_epochs=2, batch_size=256) for seed in (0, 1, 2) for norm in ("bn", "gn")]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits")
+
+
+@pytest.fixture
+def run(tmp_path, digits):
+    """Runs a grid in a folder: the exit code, the folder and what was said."""
+    workdir = Workdir(tmp_path / "w", study="compare_norms")
+
+    def go(configs, parallel_seeds):
+        console = Console(file=io.StringIO(), width=200)
+        execution = Execution(parallel_seeds=parallel_seeds, data_parallel=1)
+        code = run_study(configs, digits, workdir, preset="quick", console=console, execution=execution)
+        return code, workdir, console.file.getvalue()
+
+    return go
+
+
+def row_of(epoch, **fields):
+    numbers = dict.fromkeys(("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_macro_f1"), 0.5)
+    return dict(epoch=epoch, step=4 * epoch, learning_rate=0.1, **numbers, seconds=2.0, **fields)
+
+
+def pretended(teams, fails=None):
+    """A stand-in for `train_team` that notes the teams; `fails` is what it raises before a run ends, by name."""
+
+    def train_team(configs, dataset, records, *, alone, steps_per_call):
+        teams.append([config.name for config in configs])
+        logits = np.zeros((len(dataset.test), 10), np.float32)
+        for record in records:
+            record.restore({"step": np.zeros((), np.int32)})
+        for config, record in zip(configs, records, strict=True):
+            record.stepped(8)
+            if config.name in (fails or {}):
+                raise fails[config.name]
+            for epoch in (1, 2):
+                record.append(row_of(epoch, **({"parallel_seeds": len(configs)} if len(configs) > 1 else {})))
+            splits = dict.fromkeys(("train", "validation", "test"), measure(logits, dataset.test.label))
+            yield config, Result("complete", 8, 2, None, 7, 4.0, record.rows, splits, None, logits, {})
+
+    return train_team
+
+
+def status_of(workdir, config):
+    return (workdir.directory(config).result or {}).get("status")
+
+
+def test_seeds_of_a_norm_train_together_each_in_its_directory(run, monkeypatch):
+    teams = []
+    monkeypatch.setattr(study, "train_team", pretended(teams))
+    code, workdir, said = run(GRID, 2)
+    assert code == 0
+    assert teams == [["bn-seed0", "bn-seed1"], ["gn-seed0", "gn-seed1"], ["bn-seed2"], ["gn-seed2"]]
+    for config in GRID:
+        assert status_of(workdir, config) == "complete"
+        together = 1 if config.seed == 2 else 2
+        assert workdir.directory(config).provenance["parallel_seeds"] == together
+        assert [row.get("parallel_seeds", 1) for row in workdir.directory(config).rows] == [together] * 2
+    assert "bn-seed0 and 1 more seed: compiling" in said
+    assert "bn-seed1: epoch 2/2" in said
+    assert "bn-seed1: test accuracy" in said and said.count("(4 s, shared by 2 seeds)") == 4
+    assert said.count("(4 s)") == 2
+    assert run(GRID, 3)[0] == 0
+    assert len(teams) == 4, "nothing is left to train"
+
+
+def test_more_seeds_join_what_is_left(run, monkeypatch):
+    teams = []
+    monkeypatch.setattr(study, "train_team", pretended(teams))
+    run([GRID[0]], 4)
+    run(GRID, 4)
+    assert teams == [["bn-seed0"], ["gn-seed0", "gn-seed1", "gn-seed2"], ["bn-seed1", "bn-seed2"]]
+
+
+def test_a_crash_takes_those_of_the_team_that_have_not_ended_and_no_other(run, monkeypatch):
+    teams = []
+    monkeypatch.setattr(study, "train_team", pretended(teams, {"bn-seed1": RuntimeError("no room")}))
+    code, workdir, said = run(GRID, 3)
+    assert code == 1
+    bn = [status_of(workdir, config) for config in GRID if config.norm == "bn"]
+    gn = [status_of(workdir, config) for config in GRID if config.norm == "gn"]
+    assert (bn, gn) == (["complete", "crashed", "crashed"], ["complete"] * 3)
+    assert "bn-seed1: crashed: RuntimeError: no room (traceback in " in said
+    assert "no room" in (workdir.path / "bn-seed2" / "crash.txt").read_text()
+
+
+def test_a_stop_is_told_of_those_that_have_not_ended_and_ends_the_grid(run, monkeypatch):
+    teams = []
+    monkeypatch.setattr(study, "train_team", pretended(teams, {"bn-seed1": Stopped()}))
+    code, workdir, said = run(GRID, 3)
+    assert code == 143
+    assert len(teams) == 1
+    assert [line for line in said.splitlines() if "stopped" in line] == [
+        "bn-seed1: stopped and saved",
+        "bn-seed2: stopped and saved",
+    ]
+    assert status_of(workdir, GRID[0]) == "complete"
+
+
+@pytest.mark.parametrize("before, after", [(2, 1), (1, 2)])
+def test_a_team_is_taken_up_alone_and_runs_alone_as_a_team(run, monkeypatch, before, after):
+    """By checkpoints on disk, stopped within the second epoch."""
+    monkeypatch.setattr(loop, "ResNet14", functools.partial(ResNet, num_blocks=1, num_filters=4))
+    configs = [config for config in GRID if config.norm == "gn"][:2]
+    stepped, asked = DirectoryRecord.stepped, []
+
+    def stop_after_six(record, step):
+        stepped(record, step)
+        asked[:] = [True] if step == 6 else []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DirectoryRecord, "stepped", stop_after_six)
+        patch.setattr(DirectoryRecord, "should_stop", lambda record: bool(asked))
+        for group in [configs] if before == 2 else [[config] for config in configs]:
+            assert run(group, before)[0] == 143
+            asked.clear()
+    code, workdir, said = run(configs, after)
+    assert code == 0
+    assert said.count("going on after step 6") == 2
+    for config in configs:
+        assert workdir.checkpoints(config).steps() == [6, 8]
+        assert [row.get("parallel_seeds", 1) for row in workdir.directory(config).rows] == [before, after]
+        assert json.loads((workdir.directory(config).path / "result.json").read_text())["epoch"] == 2
+        provenance = workdir.directory(config).provenance
+        assert (provenance["parallel_seeds"], provenance["earlier"][0]["parallel_seeds"]) == (after, before)
+
+
+def test_the_plan_says_how_many_seeds_train_at_once(tmp_path, digits):
+    workdir = Workdir(tmp_path / "w", study="compare_norms")
+    for parallel_seeds, words in ((1, None), (2, "Seeds: up to 2 at once, spread over 2 devices")):
+        console = Console(file=io.StringIO(), width=200)
+        announce(GRID, digits, workdir, console, parallel_seeds=parallel_seeds)
+        lines = console.file.getvalue().splitlines()
+        assert [line for line in lines if line.startswith("Seeds")] == ([words] if words else [])
+
+
+def test_checkpoints_of_a_team_take_as_little_of_the_time_as_one_run_s(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(study.time, "monotonic", lambda: now[0])
+    due = {}
+    for seeds in (1, 4):
+        now[0] = 0.0
+        workdir = Workdir(tmp_path / "w", study="compare_norms")
+        record = DirectoryRecord(workdir, GRID[0], 4, None, None, None, seeds)
+        while not record.should_save():
+            now[0] += 1
+        due[seeds] = now[0]
+    assert due == {1: 51, 4: 201}, "all four are saved when one is due"
