@@ -17,6 +17,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from jaxnorm.allocator import restart_with_large_pages
+
+if __name__ == "__main__":
+    restart_with_large_pages()  # as the drivers do, before jax starts its threads
+
 import jaxnorm  # noqa: F401  (before jax, for the flag that one jaxlib needs)
 
 # isort: split

@@ -23,11 +23,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import roofline  # noqa: E402
 from jaxnorm.allocator import restart_with_large_pages  # noqa: E402
 
 CONTENDERS = ("jaxnorm", "flax", "torch", "torch compiled")
 NORMS = ("flax_bn", "none", "bn", "in", "bin", "ln", "gn")
-FLOPS_PER_IMAGE = 6 * 26.4e6  # 26.4 M multiply-adds forward; two operations each, and backward costs twice as much
 Step = Callable[[int], float]
 
 
@@ -178,22 +178,6 @@ def compare(workers: list[Worker], norm: str, batch_size: int, rounds: int, seco
     return result
 
 
-def peak_flops() -> float:
-    """Operations per second of a large float32 matrix product, measured now."""
-    import jax
-    import jax.numpy as jnp
-
-    a = jnp.ones((2048, 2048))
-    product = jax.jit(lambda a: a @ a)
-    product(a).block_until_ready()
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        product(a).block_until_ready()
-        times.append(time.perf_counter() - started)
-    return 2 * 2048**3 / min(times)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--norms", nargs="+", choices=NORMS, default=list(NORMS), metavar="NORM")
@@ -221,10 +205,12 @@ def main() -> None:
         print("PyTorch is not installed, so ours is compared with flax alone: pip install 'jaxnorm[torch]'")
     import jax
 
-    peak = peak_flops()
+    flops, bandwidth = roofline.peak_flops(), roofline.peak_bytes()
+    roof = 1 / max(roofline.step_flops() / flops, roofline.step_bytes() / bandwidth)
     title = (
         f"Training step, images/s; jax {jax.__version__}, Python {platform.python_version()}, "
-        f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores, matrix product {peak / 1e9:.0f} GFLOP/s"
+        f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores; "
+        f"matrix product {flops / 1e9:.0f} GFLOP/s, memory {bandwidth / 1e9:.1f} GB/s: room for {roof:.0f} images/s where every operation is a pass of its own"
     )
     table = Table(title=title, title_justify="left")
     for heading in (
@@ -232,7 +218,7 @@ def main() -> None:
         "batch",
         *contenders,
         *(f"ours / {name}" for name in contenders[1:]),
-        "of peak",
+        "of roof",
         "ready [s]",
     ):
         table.add_column(heading, justify="left" if heading == "variant" else "right")
@@ -253,14 +239,21 @@ def main() -> None:
             for name in contenders[1:]:
                 low, middle, high = cells[name].get("ours_over_this", [float("nan")] * 3)
                 row.append(f"{middle:.2f} ({low:.2f}-{high:.2f})")
-            row += [f"{100 * rate * FLOPS_PER_IMAGE / peak:.0f} %" if rate else "", f"{ours['prepared_seconds']:.1f}"]
+            row += [f"{100 * rate / roof:.0f} %" if rate else "", f"{ours['prepared_seconds']:.1f}"]
             table.add_row(*row)
             print(f"{norm} at batch {batch_size} measured", file=sys.stderr)
     for worker in workers:
         worker.close()
     Console(width=120).print(table)
     if args.json:
-        surroundings = {"title": title, "peak_flops": peak, "rounds": args.rounds, "command": " ".join(sys.argv)}
+        surroundings = {
+            "title": title,
+            "peak_flops": flops,
+            "peak_bytes": bandwidth,
+            "roof": roof,
+            "rounds": args.rounds,
+            "command": " ".join(sys.argv),
+        }
         args.json.write_text(json.dumps({**surroundings, "results": results}, indent=2) + "\n")
 
 
