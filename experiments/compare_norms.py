@@ -1,7 +1,7 @@
 """Trains one small residual network with seven normalizations and compares them.
 
     python experiments/compare_norms.py                    # 7 norms on the embedded digits, 2 to 4 minutes on 2 cores
-    python experiments/compare_norms.py --preset short     # CIFAR-10, 10 epochs, about 3 hours on 2 cores
+    python experiments/compare_norms.py --preset short     # CIFAR-10, 10 epochs, an hour on 2 cores
     python experiments/compare_norms.py --preset study     # the study: CIFAR-10, 100 epochs, 5 seeds, an accelerator
 
 Expect batch norm and its relatives first, the network without normalization last. The workdir then holds tables,

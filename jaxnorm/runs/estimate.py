@@ -12,7 +12,7 @@ from jaxnorm.models.resnet import conv
 
 # Measured on 2 cores: a training step costs about this many forward passes of the first stage's 3x3 convolution,
 # evaluation about this many; compiling the programs of a variant about this many seconds.
-STEP_COST, EVALUATION_COST, COMPILE_SECONDS = 60.0, 14.0, 9.0
+STEP_COST, EVALUATION_COST, COMPILE_SECONDS = 40.0, 9.5, 5.0
 
 
 def seconds_for(configs: Sequence[Config], dataset: Dataset, spread: Mapping[Config, int] | None = None) -> float:
