@@ -27,6 +27,7 @@ from jaxnorm import files
 SOURCES = Path(__file__).with_name("cpu")
 SWITCH = "JAXNORM_KERNELS"
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
+COST = "training takes about twice the time without them"
 LIMIT = 300  # seconds for the compiler, which takes about 4
 
 # A convolution is linear in its input, its kernel and whatever its output is multiplied by: each is the gradient with
@@ -132,7 +133,7 @@ def missing() -> str | None:
 
 @functools.cache
 def _missing() -> str | None:
-    if os.environ.get(SWITCH, "").lower() in ("off", "0"):
+    if is_off():
         return f"{SWITCH} is off"
     found = compiler()
     if found is None:
@@ -146,6 +147,11 @@ def _missing() -> str | None:
     for name, function in zip(names, functions, strict=True):
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(function), platform="cpu")
     return None
+
+
+def is_off() -> bool:
+    """Whether the user wants none."""
+    return os.environ.get(SWITCH, "").lower() in ("off", "0")
 
 
 def compiler() -> str | None:
