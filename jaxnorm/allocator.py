@@ -20,7 +20,7 @@ def restart_with_large_pages() -> None:
     starts, so the process replaces itself: same number, same arguments, same files.
 
     Nothing happens where the C library is not glibc, where the kernel gives large pages always or never, where the user
-    has set `GLIBC_TUNABLES`, under a debugger, once there are other threads, or where the program was typed or read from
+    has set `GLIBC_TUNABLES`, under a debugger, once there are other threads, or where the program was typed or came by
     standard input, which does not give it twice.
     """
     if TUNABLES in os.environ or platform.libc_ver()[0] != "glibc" or not sys.executable:

@@ -25,7 +25,7 @@ def take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
     `rows` are numbers from 0 on.
     """
-    if rows.dtype.kind not in "iu" or len(rows) and not 0 <= rows.min() <= rows.max() < len(array):
+    if rows.dtype.kind not in "iu" or (len(rows) and not 0 <= rows.min() <= rows.max() < len(array)):
         raise IndexError(f"rows must be whole numbers from 0 to {len(array) - 1}")
     shape = (len(rows), *array.shape[1:])
     size = math.prod(shape) * array.itemsize

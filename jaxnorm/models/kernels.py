@@ -67,8 +67,8 @@ def gradients(x: jax.Array, kernel: jax.Array, g: jax.Array, **settings: Any) ->
     """With respect to x and kernel, where the output's gradient is g.
 
     `settings` are the convolution's `strides`, its `padding` in pixels and `precision`. Unless that is the highest, 3x3
-    convolutions of stride 1 whose channels fill vectors take half the multiplications, by Winograd's minimal filtering,
-    and lose about one more bit.
+    convolutions of stride 1 whose channels fill vectors take half the multiplications, by Winograd's minimal filtering:
+    as exact on the whole, but an output's error is relative to its largest input times its largest weight.
     """
     attributes = _attributes(**settings)
     by_input = _product("x", jax.typeof(x), attributes, g, kernel)

@@ -149,12 +149,8 @@ def _convolutions() -> Finding:
     reason = kernels.missing()
     if reason is None:
         return Finding("Convolutions on CPU", f"own kernels, compiled by {kernels.compiler()}", "good")
-    if kernels.is_off():
-        mend = f"unset {kernels.SWITCH}"
-    else:
-        mend = "install a C++ compiler, for example apt install g++"
-    mend += f"; {kernels.COST}"
-    return Finding("Convolutions on CPU", f"XLA's: {reason}", "note", mend)
+    mend = f"unset {kernels.SWITCH}" if kernels.is_off() else "install a C++ compiler, for example apt install g++"
+    return Finding("Convolutions on CPU", f"XLA's: {reason}", "note", f"{mend}; {kernels.COST}")
 
 
 def _memory() -> Finding:
