@@ -11,11 +11,14 @@ from jaxnorm.models import kernels
 from jaxnorm.runs import doctor
 from jaxnorm.runs.doctor import examine, print_findings
 
+EXAMINED = kernels._missing.__wrapped__
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("JAXNORM_DATA_DIR", raising=False)
+    monkeypatch.setattr(kernels, "_missing", lambda: None)  # or they would be compiled into that folder
 
 
 def found(name, *arguments):
@@ -73,10 +76,10 @@ def test_from_a_shell():
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
     assert finished.returncode == 0, finished.stderr
     assert "Fit to run" in finished.stdout
+    assert "Convolutions on CPU" in finished.stdout
 
 
 def test_own_convolutions_are_good(monkeypatch):
-    monkeypatch.setattr(kernels, "_missing", lambda: None)
     monkeypatch.setattr(kernels, "compiler", lambda: "/usr/bin/c++")
     finding = found("Convolutions on CPU")
     assert (finding.found, finding.state) == ("own kernels, compiled by /usr/bin/c++", "good")
@@ -84,7 +87,7 @@ def test_own_convolutions_are_good(monkeypatch):
 
 @pytest.mark.parametrize("why", ["no compiler", "off"])
 def test_missing_convolutions_are_a_note_with_reason_cost_and_mend(why, monkeypatch, tmp_path):
-    monkeypatch.setattr(kernels, "_missing", kernels._missing.__wrapped__)
+    monkeypatch.setattr(kernels, "_missing", EXAMINED)
     monkeypatch.delenv(kernels.SWITCH, raising=False)
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
