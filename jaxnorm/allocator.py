@@ -5,6 +5,7 @@ import platform
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 TUNABLES = "GLIBC_TUNABLES"
 LARGE_PAGES = "glibc.malloc.hugetlb=1"
@@ -19,11 +20,12 @@ def restart_with_large_pages() -> None:
     starts, so the process replaces itself: same number, same arguments, same files.
 
     Nothing happens where the C library is not glibc, where the kernel gives large pages always or never, where the user
-    has set `GLIBC_TUNABLES`, under a debugger, or once there are other threads.
+    has set `GLIBC_TUNABLES`, under a debugger, once there are other threads, or where the program was typed or came by
+    standard input, which does not give it twice.
     """
     if TUNABLES in os.environ or platform.libc_ver()[0] != "glibc" or not sys.executable:
         return
-    if sys.gettrace() is not None or threading.active_count() > 1:
+    if _is_debugged() or threading.active_count() > 1 or sys.argv[:1] in ([], [""], ["-"]):
         return
     try:
         if "[madvise]" not in _KERNEL.read_text():
@@ -33,3 +35,8 @@ def restart_with_large_pages() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, TUNABLES: LARGE_PAGES})
+
+
+def _is_debugged() -> bool:
+    monitoring: Any = getattr(sys, "monitoring", None)  # from Python 3.12 on
+    return sys.gettrace() is not None or bool(monitoring and monitoring.get_tool(monitoring.DEBUGGER_ID))

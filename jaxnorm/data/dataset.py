@@ -21,7 +21,12 @@ class Split:
 
 
 def take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """`array[rows]`, beginning at a multiple of 64 bytes: such an array JAX uses on CPU as it lies, without a copy."""
+    """`array[rows]`, beginning at a multiple of 64 bytes: such an array JAX uses on CPU as it lies, without a copy.
+
+    `rows` are numbers from 0 on.
+    """
+    if rows.dtype.kind not in "iu" or (len(rows) and not 0 <= rows.min() <= rows.max() < len(array)):
+        raise IndexError(f"rows must be whole numbers from 0 to {len(array) - 1}")
     shape = (len(rows), *array.shape[1:])
     size = math.prod(shape) * array.itemsize
     memory = np.empty(size + 64, np.uint8)

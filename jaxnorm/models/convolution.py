@@ -86,7 +86,10 @@ def convolve(
     ):  # no output, or nothing but padding in it
         return lax.conv_general_dilated(lhs, rhs, window_strides, edges, dimension_numbers=IMAGES, **settings)
     lhs, rhs = _varying_alike(lhs, rhs)
-    return _convolve(lhs, rhs, tuple(map(int, window_strides)), edges, settings.get("precision"))
+    precision = settings.get("precision")
+    if precision is None:  # what holds here, so that gradients taken elsewhere have it too
+        precision = getattr(jax.config, "jax_default_matmul_precision", None)
+    return _convolve(lhs, rhs, tuple(map(int, window_strides)), edges, precision)
 
 
 def _varying_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:

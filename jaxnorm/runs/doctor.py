@@ -18,6 +18,7 @@ from jaxnorm import jaxlib_guard
 from jaxnorm.data.cifar10 import OFFICIAL, data_folder, find
 from jaxnorm.errors import UserError
 from jaxnorm.files import cache_folder
+from jaxnorm.models import kernels
 from jaxnorm.runs.provenance import cores
 
 NEEDED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn", "matplotlib")
@@ -51,12 +52,16 @@ class Finding:
 
 
 def examine(data_dir: Path | None = None) -> list[Finding]:
-    """Looks at interpreter, packages, devices, memory, disk, cache and data; trains and downloads nothing."""
+    """Looks at interpreter, packages, devices, kernels, memory, disk, cache and data.
+
+    It trains and downloads nothing; it compiles the kernels where that has not been done.
+    """
     findings = [
         Finding("Python", platform.python_version(), "good"),
         *_packages(),
         _jaxlib(),
         *_devices(),
+        _convolutions(),
         _memory(),
         _disk("Disk here", Path.cwd()),
         _disk("Disk of the cache", cache_folder()),
@@ -138,6 +143,14 @@ def _devices() -> list[Finding]:
         mend = "pip install -U 'jax[cuda13]', then look again"
         findings.append(Finding("Accelerator", "an NVIDIA driver is here, but jax does not use it", "risk", mend))
     return findings
+
+
+def _convolutions() -> Finding:
+    reason = kernels.missing()
+    if reason is None:
+        return Finding("Convolutions on CPU", f"own kernels, compiled by {kernels.compiler()}", "good")
+    mend = f"unset {kernels.SWITCH}" if kernels.is_off() else "install a C++ compiler, for example apt install g++"
+    return Finding("Convolutions on CPU", f"XLA's: {reason}", "note", f"{mend}; {kernels.COST}")
 
 
 def _memory() -> Finding:

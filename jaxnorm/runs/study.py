@@ -14,6 +14,7 @@ from jaxnorm import files, home
 from jaxnorm.config import Config
 from jaxnorm.data.dataset import Dataset
 from jaxnorm.errors import UserError
+from jaxnorm.models import kernels
 from jaxnorm.norms.registry import NORMS
 from jaxnorm.runs import processes
 from jaxnorm.runs.directory import RunDirectory
@@ -318,6 +319,8 @@ def announce(
         spread = {config: team_for(len(team)).count for team in at_once for config in team if gaining}
         seconds = seconds_for(todo, dataset, spread)
         lines.append(f"Time: training takes about {duration(seconds)} on {jax.devices()[0].platform.upper()}")
+        if jax.default_backend() == "cpu" and kernels.alone() and (reason := kernels.missing()) is not None:
+            lines.append(f"Convolutions: XLA's, not our own kernels, because {reason}; {kernels.COST}")
     for line in lines:
         say(console, line)
 

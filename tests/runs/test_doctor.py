@@ -7,14 +7,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from jaxnorm.models import kernels
 from jaxnorm.runs import doctor
 from jaxnorm.runs.doctor import examine, print_findings
+
+EXAMINED = kernels._missing.__wrapped__
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("JAXNORM_DATA_DIR", raising=False)
+    monkeypatch.setattr(kernels, "_missing", lambda: None)  # or they would be compiled into that folder
 
 
 def found(name, *arguments):
@@ -72,3 +76,29 @@ def test_from_a_shell():
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
     assert finished.returncode == 0, finished.stderr
     assert "Fit to run" in finished.stdout
+    assert "Convolutions on CPU" in finished.stdout
+
+
+def test_own_convolutions_are_good(monkeypatch):
+    monkeypatch.setattr(kernels, "compiler", lambda: "/usr/bin/c++")
+    finding = found("Convolutions on CPU")
+    assert (finding.found, finding.state) == ("own kernels, compiled by /usr/bin/c++", "good")
+
+
+@pytest.mark.parametrize("why", ["no compiler", "off"])
+def test_missing_convolutions_are_a_note_with_reason_cost_and_mend(why, monkeypatch, tmp_path):
+    monkeypatch.setattr(kernels, "_missing", EXAMINED)
+    monkeypatch.delenv(kernels.SWITCH, raising=False)
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if why == "off":
+        monkeypatch.setenv(kernels.SWITCH, "off")
+    finding = found("Convolutions on CPU")
+    assert finding.state == "note"
+    reason, mend = {
+        "no compiler": ("there is no C++ compiler", "install a C++ compiler, for example apt install g++"),
+        "off": ("JAXNORM_KERNELS is off", "unset JAXNORM_KERNELS"),
+    }[why]
+    assert finding.found == f"XLA's: {reason}"
+    assert finding.mend == f"{mend}; training takes about twice the time without them"
+    assert print_findings(examine(), Console(quiet=True)) == 0

@@ -3,7 +3,8 @@ import json
 import sys
 
 from jaxnorm.data import load_dataset
-from jaxnorm.runs.provenance import provenance
+from jaxnorm.models import kernels
+from jaxnorm.runs.provenance import differences, provenance, surroundings
 
 
 def test_no_path_that_is_recorded_names_the_home_directory(monkeypatch):
@@ -15,3 +16,17 @@ def test_no_path_that_is_recorded_names_the_home_directory(monkeypatch):
     assert found["command"] == "python ~/jaxnorm/x.py --data-dir ~/data"
     assert found["data"]["source"] == "the binary files in ~/data, decoded copy in ~/.cache/jaxnorm"
     assert "/home/someone" not in json.dumps(found)
+
+
+def test_other_convolutions_are_a_grave_difference(monkeypatch):
+    dataset = load_dataset("digits")
+    monkeypatch.setattr(kernels, "missing", lambda: None)
+    found = {}
+    for alone, whose in ((True, "jaxnorm"), (False, "XLA")):
+        monkeypatch.setattr(kernels, "alone", lambda alone=alone: alone)
+        found[whose] = surroundings(dataset)
+        assert found[whose]["convolutions"] == whose
+    assert differences(found["jaxnorm"], found["jaxnorm"]) == ([], [])
+    assert differences(found["jaxnorm"], found["XLA"]) == (["convolutions: jaxnorm -> XLA"], [])
+    before = {name: value for name, value in found["XLA"].items() if name != "convolutions"}
+    assert differences(before, found["XLA"]) == ([], []), "runs from before there was a choice go on"

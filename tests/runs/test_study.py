@@ -11,6 +11,7 @@ from rich.console import Console
 from jaxnorm import ResNet
 from jaxnorm.config import Config
 from jaxnorm.data import load_dataset
+from jaxnorm.models import kernels
 from jaxnorm.runs import study
 from jaxnorm.runs.study import DirectoryRecord, Execution, announce, run_study
 from jaxnorm.runs.workdir import Workdir
@@ -157,6 +158,21 @@ def test_the_plan_says_how_many_seeds_train_at_once(tmp_path, digits):
         announce(GRID, digits, workdir, console, parallel_seeds=parallel_seeds)
         lines = console.file.getvalue().splitlines()
         assert [line for line in lines if line.startswith("Seeds")] == ([words] if words else [])
+
+
+def test_the_plan_says_where_the_kernels_are_missing_and_what_that_costs(tmp_path, digits, monkeypatch):
+    workdir = Workdir(tmp_path / "w", study="compare_norms")
+    reason = "there is no C++ compiler"
+    words = (
+        f"Convolutions: XLA's, not our own kernels, because {reason}; training takes about twice the time without them"
+    )
+    for alone, missing, expected in ((True, reason, [words]), (True, None, []), (False, reason, [])):
+        monkeypatch.setattr(kernels, "alone", lambda alone=alone: alone)
+        monkeypatch.setattr(kernels, "missing", lambda missing=missing: missing)
+        console = Console(file=io.StringIO(), width=200)
+        announce(GRID, digits, workdir, console)
+        lines = console.file.getvalue().splitlines()
+        assert [line for line in lines if line.startswith("Convolutions")] == expected
 
 
 def test_checkpoints_of_a_team_take_as_little_of_the_time_as_one_run_s(tmp_path, monkeypatch):

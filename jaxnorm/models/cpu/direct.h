@@ -37,7 +37,8 @@ inline void compute_rows(const Product& p, const float* x, float* y, Index first
   const Index c = p.x.channels, pixels = p.vectors == 1 ? (p.width > kPixels ? kLong : kPixels) : kPixels;
   const Index tiled = round_up(p.width, pixels);
   const Index width = (tiled - 1) * p.stride_x + (p.length + c - 1) / c;
-  const Index rows = (last - first - 1) * p.stride_y + p.rows;
+  // A product without rows, of a stride longer than the kernel, reads nothing; its pointers stay within the copy.
+  const Index rows = (last - first - 1) * p.stride_y + std::max<Index>(1, p.rows);
   float* padded = scratch(rows * width * c);
   copy_padded(x, p.x, first * p.stride_y - p.pad_y, rows, width, p.pad_x, padded);
   const Index block = p.vectors * kLanes, step = p.stride_x * c;
@@ -61,15 +62,14 @@ inline void compute(ffi::ThreadPool pool, const std::vector<Product>& products, 
   const Images &in = products[0].x, &out = products[0].y;
   Index height = 1;
   for (const Product& p : products) height = std::max(height, p.height);
-  const Index bytes = in.height * in.width * in.channels * static_cast<Index>(sizeof(float));
+  const Index bytes = in.image() * static_cast<Index>(sizeof(float));
   const Index bands = std::min(height, std::max(round_up(bytes, kCache) / kCache, kTasks / in.count));
   in_parallel(pool, in.count * bands, [&](Index task) {
     const Index n = task / bands, band = task % bands;
     for (const Product& p : products) {
       const Index first = band * p.height / bands, last = (band + 1) * p.height / bands;
       if (first < last && p.width > 0)
-        compute_rows(p, x + n * in.height * in.width * in.channels, y + n * out.height * out.width * out.channels, first,
-                last);
+        compute_rows(p, x + n * in.image(), y + n * out.image(), first, last);
     }
   });
 }

@@ -1,12 +1,15 @@
 // Convolutions of float32 images (N, H, W, C) and their gradients, for XLA on CPU.
 //
-// All are sums of products that stay in registers until they are complete: a tile of P neighbouring pixels by V vectors of
-// channels. In NHWC a row of the kernel meets kernel_width * C numbers that lie side by side, so one loop serves every
+// All are sums of products that stay in registers until they are complete: a tile of P neighbouring pixels by V vectors
+// of channels. In NHWC a row of the kernel meets kernel_width * C numbers that lie side by side, so one loop serves every
 // width. A band of an image is copied between zeros first: that leaves no case for borders, and the copy lies in the
 // cache. Loops over pixels have fixed lengths, and what a tile computes beyond the edge is not stored.
 //
 // Work is cut by images, and by rows where images are few or large, never by the number of threads, and partial sums are
 // added in a fixed order: the result depends neither on how many threads there are nor on which is first.
+
+#include <exception>
+#include <string>
 
 #include "direct.h"
 #include "winograd.h"
@@ -30,43 +33,51 @@ Convolution convolution(const X& x, const K& kernel, const Y& y, int64_t stride_
   return {images(x), images(y), k[0], k[1], stride_y, stride_x, pad_y, pad_x};
 }
 
+// What XLA hears where memory runs out: an exception would end the process.
+template <typename Run>
+ffi::Error guarded(const Run& run) {
+  try {
+    run();
+  } catch (const std::exception& error) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, std::string("in a convolution: ") + error.what());
+  }
+  return ffi::Error::Success();
+}
+
 ffi::Error forward(ffi::ThreadPool pool, Buffer x, Buffer kernel, Result y, int64_t stride_y, int64_t stride_x,
                    int64_t pad_y, int64_t pad_x, bool exact) {
   const Convolution conv = convolution(x, kernel, *y, stride_y, stride_x, pad_y, pad_x);
   const auto run = !exact && winograd::fits(conv) ? winograd::forward : direct::forward;
-  run(pool, conv, x.typed_data(), kernel.typed_data(), y->typed_data());
-  return ffi::Error::Success();
+  return guarded([&] { run(pool, conv, x.typed_data(), kernel.typed_data(), y->typed_data()); });
 }
 
 ffi::Error input_gradient(ffi::ThreadPool pool, Buffer g, Buffer kernel, Result dx, int64_t stride_y, int64_t stride_x,
                           int64_t pad_y, int64_t pad_x, bool exact) {
   const Convolution conv = convolution(*dx, kernel, g, stride_y, stride_x, pad_y, pad_x);
   const auto run = !exact && winograd::fits(conv) ? winograd::input_gradient : direct::input_gradient;
-  run(pool, conv, g.typed_data(), kernel.typed_data(), dx->typed_data());
-  return ffi::Error::Success();
+  return guarded([&] { run(pool, conv, g.typed_data(), kernel.typed_data(), dx->typed_data()); });
 }
 
 ffi::Error kernel_gradient(ffi::ThreadPool pool, Buffer x, Buffer g, Result dkernel, int64_t stride_y, int64_t stride_x,
                            int64_t pad_y, int64_t pad_x, bool exact) {
   const Convolution conv = convolution(x, *dkernel, g, stride_y, stride_x, pad_y, pad_x);
   const auto run = !exact && winograd::fits(conv) ? winograd::kernel_gradient : direct::kernel_gradient;
-  run(pool, conv, x.typed_data(), g.typed_data(), dkernel->typed_data());
-  return ffi::Error::Success();
+  return guarded([&] { run(pool, conv, x.typed_data(), g.typed_data(), dkernel->typed_data()); });
 }
 
 }  // namespace
 
-#define HANDLER(name, function)                 \
-  XLA_FFI_DEFINE_HANDLER_SYMBOL(name, function, \
-                                ffi::Ffi::Bind()                      \
-                                    .Ctx<ffi::ThreadPool>()           \
-                                    .Arg<Buffer>()                    \
-                                    .Arg<Buffer>()                    \
-                                    .Ret<Buffer>()                    \
-                                    .Attr<int64_t>("stride_y")        \
-                                    .Attr<int64_t>("stride_x")        \
-                                    .Attr<int64_t>("pad_y")           \
-                                    .Attr<int64_t>("pad_x")           \
+#define HANDLER(name, function)                                \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(name, function,                \
+                                ffi::Ffi::Bind()               \
+                                    .Ctx<ffi::ThreadPool>()    \
+                                    .Arg<Buffer>()             \
+                                    .Arg<Buffer>()             \
+                                    .Ret<Buffer>()             \
+                                    .Attr<int64_t>("stride_y") \
+                                    .Attr<int64_t>("stride_x") \
+                                    .Attr<int64_t>("pad_y")    \
+                                    .Attr<int64_t>("pad_x")    \
                                     .Attr<bool>("exact"))
 
 HANDLER(jaxnorm_conv_forward, forward);

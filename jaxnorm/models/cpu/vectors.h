@@ -8,9 +8,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <vector>
 
 #include "xla/ffi/api/ffi.h"
@@ -39,36 +41,50 @@ inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(
 inline void store(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
 inline Index round_up(Index value, Index to) { return (value + to - 1) / to * to; }
 
-// Calls work(0) ... work(count - 1), in any order, on XLA's own threads and this one.
+// Calls work(0) ... work(count - 1), in any order, on XLA's own threads and this one. What one of them throws is thrown
+// here, once all have ended.
 inline void in_parallel(ffi::ThreadPool pool, Index count, const std::function<void(Index)>& work) {
   struct Shared {
     std::atomic<Index> next{0}, done{0};
     std::mutex mutex;
     std::condition_variable finished;
+    std::exception_ptr thrown;
   };
   auto shared = std::make_shared<Shared>();  // a thread may wake up when all is done and the caller gone
   auto run = [shared, count, &work] {
     for (Index index; (index = shared->next.fetch_add(1)) < count;) {
-      work(index);
+      try {
+        work(index);
+      } catch (...) {
+        std::lock_guard<std::mutex> lock(shared->mutex);
+        shared->thrown = std::current_exception();
+      }
       if (shared->done.fetch_add(1) + 1 == count) {
         std::lock_guard<std::mutex> lock(shared->mutex);
         shared->finished.notify_one();
       }
     }
   };
-  Index helpers = std::min<Index>(pool.num_threads(), count) - 1;
-  for (Index i = 0; i < helpers; ++i) pool.Schedule(decltype(run)(run));
+  const Index helpers = std::min<Index>(pool.num_threads(), count) - 1;
+  try {
+    for (Index i = 0; i < helpers; ++i) pool.Schedule(decltype(run)(run));
+  } catch (const std::bad_alloc&) {  // those that have been asked, and this one, do it all
+  }
   run();
   if (shared->done.load() < count) {
     std::unique_lock<std::mutex> lock(shared->mutex);
     shared->finished.wait(lock, [&] { return shared->done.load() == count; });
   }
+  if (shared->thrown) std::rethrow_exception(shared->thrown);
 }
 
 // Memory of this thread's own, until it asks again.
 inline float* scratch(Index size) {
   thread_local std::vector<float> buffer;
-  if (static_cast<Index>(buffer.size()) < size) buffer.resize(size);
+  if (static_cast<Index>(buffer.size()) < size) {
+    buffer.clear();  // or its numbers would be copied
+    buffer.resize(size);
+  }
   return buffer.data();
 }
 
@@ -94,7 +110,8 @@ struct Convolution {
 };
 
 // Rows [first, first + rows) of an image between zeros, of which `before` stand at the left of each row.
-inline void copy_padded(const float* image, const Images& shape, Index first, Index rows, Index width, Index before, float* to) {
+inline void copy_padded(const float* image, const Images& shape, Index first, Index rows, Index width, Index before,
+                        float* to) {
   const Index c = shape.channels;
   // A window may begin within the image: the input's gradient meets no more of its columns than the output has.
   const Index skipped = std::min(std::max<Index>(0, -before), shape.width);

@@ -1,0 +1,122 @@
+"""A program starts anew once, as it was, and only where that helps."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+
+PROGRAM = """
+import json, os, pathlib, sys
+from jaxnorm import allocator
+print(json.dumps([os.getpid(), sys.argv[1:], os.environ.get("GLIBC_TUNABLES"), sys.flags.utf8_mode, sys._xoptions]))
+allocator._KERNEL = pathlib.Path(os.environ["KERNEL"])
+{before}
+allocator.restart_with_large_pages()
+print("read", sys.stdin.read())
+"""
+LARGE = "glibc.malloc.hugetlb=1"
+ARGUMENTS = ["--seeds", "a b", "", "*'\"\\\N{GREEK SMALL LETTER ALPHA}"]
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Runs a program; what each of its starts says, and what it reads from standard input at last."""
+
+    def run(
+        form=("program.py",),
+        before="",
+        tunables=None,
+        pages="always [madvise] never",
+        arguments=ARGUMENTS,
+        program=None,
+    ):
+        (tmp_path / "program.py").write_text(PROGRAM.format(before=before))
+        kernel = tmp_path / "enabled"
+        if pages is not None:
+            kernel.write_text(f"{pages}\n")
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERNEL": str(kernel)}
+        environment.pop("GLIBC_TUNABLES", None)
+        if tunables is not None:
+            environment["GLIBC_TUNABLES"] = tunables
+        process = subprocess.Popen(
+            [sys.executable, *form, *arguments],
+            env=environment,
+            cwd=tmp_path,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        *starts, last = process.communicate(program or "what comes in", timeout=60)[0].splitlines()
+        assert process.returncode == 0
+        starts = [json.loads(line) for line in starts]
+        assert all(number == process.pid for number, *_ in starts)
+        return starts, last
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        ("program.py",),
+        ("-m", "program"),
+        ("-X", "utf8", "-W", "error", "-u", "program.py"),
+        ("-X", "importtime=0", "-Xutf8", "-m", "program"),
+        ("-c", PROGRAM.format(before="")),
+    ],
+    ids=["script", "module", "options", "options and module", "command"],
+)
+def test_it_starts_once_more_as_it_was(form, start):
+    (first, second), last = start(form)
+    number, arguments, tunables, *options = first
+    assert (arguments, tunables) == (ARGUMENTS, None)
+    assert second == [number, arguments, LARGE, *options]
+    assert any("utf8" in each for each in form if len(each) < 9) == (options[0] == 1)
+    assert last == "read what comes in"
+
+
+@pytest.mark.parametrize("tunables", ["", "glibc.malloc.arena_max=2", LARGE])
+def test_the_user_s_settings_are_kept(tunables, start):
+    starts, last = start(tunables=tunables)
+    assert [each[2] for each in starts] == [tunables]
+    assert last == "read what comes in"
+
+
+@pytest.mark.parametrize("pages", ["[always] madvise never", "always madvise [never]", None])
+def test_where_the_kernel_decides_nothing_happens(pages, start):
+    assert len(start(pages=pages)[0]) == 1
+
+
+DEBUGGERS = {
+    "trace": "sys.settrace(lambda *_: None)",
+    "monitoring": "sys.monitoring.use_tool_id(sys.monitoring.DEBUGGER_ID, 'debugger')",
+    "thread": "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()",
+    "no interpreter": "sys.executable = ''",
+    "another C library": "import platform; platform.libc_ver = lambda: ('musl', '1.2')",
+}
+
+
+@pytest.mark.parametrize("before", DEBUGGERS)
+def test_under_a_debugger_and_beside_threads_nothing_happens(before, start):
+    if before == "monitoring" and sys.version_info < (3, 12):
+        pytest.skip("Python has sys.monitoring from 3.12 on")
+    assert len(start(before=DEBUGGERS[before])[0]) == 1
+
+
+@pytest.mark.parametrize("form", [(), ("-",)], ids=["piped", "dash"])
+def test_a_program_from_standard_input_could_not_be_read_twice(form, start):
+    starts, last = start(form, arguments=[], program=PROGRAM.format(before=""))
+    assert len(starts) == 1
+    assert last == "read "
+
+
+def test_what_was_said_before_is_said_once(start):
+    starts, _ = start(before="sys.stdout.write(json.dumps([os.getpid()]) + '\\n')")
+    assert [len(each) for each in starts] == [5, 1, 5, 1]
