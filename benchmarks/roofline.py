@@ -48,8 +48,8 @@ def step_bytes(side: int = 32, normalized: bool = True) -> int:
     """Memory traffic of one image's training step in float32, every operation a pass of its own.
 
     A convolution reads its input and writes its output; backward it reads the output's gradient twice, the input once
-    and writes the input's gradient. A norm with its ReLU reads its input twice, for the statistics and to apply them, and
-    writes once; backward it reads both twice and writes once.
+    and writes the input's gradient. A norm with its ReLU reads its input twice, for the statistics and to apply them,
+    and writes once; backward it reads both twice and writes once.
     """
     every = layers(side)
     convs = sum(3 * layer.inputs + 3 * layer.outputs for layer in every)

@@ -209,8 +209,8 @@ def main() -> None:
     roof = 1 / max(roofline.step_flops() / flops, roofline.step_bytes() / bandwidth)
     title = (
         f"Training step, images/s; jax {jax.__version__}, Python {platform.python_version()}, "
-        f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores; "
-        f"matrix product {flops / 1e9:.0f} GFLOP/s, memory {bandwidth / 1e9:.1f} GB/s: room for {roof:.0f} images/s where every operation is a pass of its own"
+        f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores; matrix product {flops / 1e9:.0f} "
+        f"GFLOP/s, memory {bandwidth / 1e9:.1f} GB/s: room for {roof:.0f} images/s at one pass an operation"
     )
     table = Table(title=title, title_justify="left")
     for heading in (
