@@ -24,10 +24,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import roofline  # noqa: E402
-from jaxnorm.allocator import restart_with_large_pages  # noqa: E402
+from jaxnorm.allocator import keep_freed_memory, restart_with_large_pages  # noqa: E402
 
 CONTENDERS = ("jaxnorm", "flax", "torch", "torch compiled")
 NORMS = ("flax_bn", "none", "bn", "in", "bin", "ln", "gn")
+WARM_UP = 5.0  # seconds: the first steps of all contenders wait for memory
 Step = Callable[[int], float]
 
 
@@ -123,6 +124,7 @@ def work(contender: str) -> None:
                 steps.clear()
                 steps[norm, batch_size] = make(norm, batch_size, contender in ("flax", "torch compiled"))
                 answer["prepared"] = time.perf_counter() - started
+            steps[norm, batch_size](1)  # after the others' turns
             answer["seconds"] = steps[norm, batch_size](count)
         except Exception as error:
             answer["error"] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -160,6 +162,7 @@ def compare(workers: list[Worker], norm: str, batch_size: int, rounds: int, seco
         if "error" not in first:
             once = worker.measure(norm, batch_size, 3)["seconds"] / 3
             counts[worker.contender] = max(1, round(seconds / once))
+            worker.measure(norm, batch_size, max(1, round(WARM_UP / once)))
     rates: dict[str, list[float]] = {name: [] for name in counts}
     active = [worker for worker in workers if worker.contender in counts]
     for turn in range(rounds):
@@ -191,6 +194,7 @@ def main() -> None:
     if args.worker:
         if args.worker == "jaxnorm":
             restart_with_large_pages()  # as the drivers do
+            keep_freed_memory()
         work(args.worker)
         return
 

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxnorm import files, home
+from jaxnorm.allocator import keep_freed_memory, release_freed_memory
 from jaxnorm.config import Config
 from jaxnorm.data.dataset import Dataset
 from jaxnorm.errors import UserError
@@ -69,6 +70,7 @@ class DirectoryRecord:
         self._config, self._display, self._stop = config, display, stop
         self._steps_per_epoch, self._every_seconds = steps_per_epoch, checkpoint_every_seconds
         self._saved_at, self._save_cost = time.monotonic(), 1.0
+        self._stepped = False
         self._parallel_seeds = parallel_seeds  # all of them are saved together
 
     def restore(self, numbers: dict[str, Any]) -> tuple[dict[str, Any], float]:
@@ -112,7 +114,10 @@ class DirectoryRecord:
         self._display.epoch(self._config, row)
 
     def stepped(self, step: int) -> None:
-        """Moves the display on."""
+        """Moves the display on; after the first step, when all is compiled, memory stays for the next one."""
+        if not self._stepped:
+            self._stepped = True
+            keep_freed_memory()
         self._display.stepped(self._config, step)
 
     def should_save(self) -> bool:
@@ -236,6 +241,8 @@ def run_team(
             display.end(config, f"crashed: {words} (traceback in {directory.path / 'crash.txt'})")
         if result is None:
             processes.check_all_crashed(configs[0], error)
+    finally:
+        release_freed_memory()
 
 
 def _tell(display: Display, config: Config, result: Result) -> None:
