@@ -24,7 +24,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import roofline  # noqa: E402
-from jaxnorm.allocator import keep_freed_memory, restart_with_large_pages  # noqa: E402
+from jaxnorm.allocator import (  # noqa: E402
+    keep_freed_memory,
+    release_freed_memory,
+    restart_with_large_pages,
+)
 
 CONTENDERS = ("jaxnorm", "flax", "torch", "torch compiled")
 NORMS = ("flax_bn", "none", "bn", "in", "bin", "ln", "gn")
@@ -122,7 +126,9 @@ def work(contender: str) -> None:
                 started = time.perf_counter()
                 make = jax_step if contender in ("jaxnorm", "flax") else torch_step
                 steps.clear()
+                release_freed_memory()
                 steps[norm, batch_size] = make(norm, batch_size, contender in ("flax", "torch compiled"))
+                keep_freed_memory()  # as the drivers do; in other contenders' processes it does nothing
                 answer["prepared"] = time.perf_counter() - started
             steps[norm, batch_size](1)  # after the others' turns
             answer["seconds"] = steps[norm, batch_size](count)
@@ -194,7 +200,6 @@ def main() -> None:
     if args.worker:
         if args.worker == "jaxnorm":
             restart_with_large_pages()  # as the drivers do
-            keep_freed_memory()
         work(args.worker)
         return
 
