@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxnorm import allocator
+
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 
@@ -21,7 +23,7 @@ allocator._KERNEL = pathlib.Path(os.environ["KERNEL"])
 allocator.restart_with_large_pages()
 print("read", sys.stdin.read())
 """
-LARGE = "glibc.malloc.hugetlb=1"
+LARGE = allocator.LARGE_PAGES
 ARGUMENTS = ["--seeds", "a b", "", "*'\"\\\N{GREEK SMALL LETTER ALPHA}"]
 
 
@@ -120,3 +122,47 @@ def test_a_program_from_standard_input_could_not_be_read_twice(form, start):
 def test_what_was_said_before_is_said_once(start):
     starts, _ = start(before="sys.stdout.write(json.dumps([os.getpid()]) + '\\n')")
     assert [len(each) for each in starts] == [5, 1, 5, 1]
+
+
+KEEPING = """
+import ctypes, resource, sys
+sys.path.insert(0, {root!r})
+from jaxnorm.allocator import keep_freed_memory, release_freed_memory
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes, libc.memset.argtypes = ctypes.c_void_p, [ctypes.c_void_p], [
+    ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+SIZE = 64 * 2**20  # more than glibc keeps by itself
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        block = libc.malloc(SIZE)
+        libc.memset(block, 1, SIZE)
+        libc.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def resident():
+    return 4096 * int(open("/proc/self/statm").read().split()[1])
+
+returned = faults()
+keep_freed_memory()
+faults()
+kept, held = faults(), resident()
+release_freed_memory()
+print(returned, kept, held - resident())
+"""
+
+
+@pytest.mark.parametrize("tunables", [LARGE, ""])
+def test_memory_is_kept_from_step_to_step_and_given_back(tunables):
+    program = KEEPING.format(root=str(ROOT))
+    environment = {**os.environ, allocator.TUNABLES: tunables}
+    finished = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    returned, kept, given_back = map(int, finished.stdout.split())
+    if tunables:
+        assert returned > 10 * max(1, kept)
+        assert given_back > 60 * 2**20
+    else:  # not restarted: the user's own settings stay
+        assert kept > returned / 2
