@@ -49,9 +49,9 @@ def surroundings(dataset: Dataset) -> dict[str, Any]:
 def differences(found: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
     """What has changed since a run began: changes that decide its numbers, and those that only move their last bits.
 
-    Versions, compiler flags, whose convolutions, matmul precision, the device's platform, the data and the files of
-    imported norms are of the first kind; another processor or accelerator of the same platform, another count of cores
-    or devices, and another commit of one version, of the second.
+    Versions, compiler flags, matmul precision, the device's platform, the data and the files of imported norms are of
+    the first kind; another processor or accelerator of the same platform, another count of cores or devices, whose
+    convolutions (which the count of CPU devices decides, too), and another commit of one version, of the second.
     """
     found = home.hidden(found)  # as a folder may have it from before paths were shortened
     grave: list[str] = []
@@ -62,9 +62,9 @@ def differences(found: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], 
         for name, version in now["versions"].items()
         if name in versions and versions[name] != version
     ]
-    for name in ("xla_flags", "convolutions", "matmul_precision"):
+    for name in ("xla_flags", "matmul_precision", "convolutions"):
         if name in found and found[name] != now[name]:
-            grave.append(f"{name}: {found[name] or 'none'} -> {now[name] or 'none'}")
+            (slight if name == "convolutions" else grave).append(f"{name}: {found[name] or 'none'} -> {now[name] or 'none'}")
     device = found.get("device", {})
     for name, value in now["device"].items():
         if name in device and device[name] != value:
