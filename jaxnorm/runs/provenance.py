@@ -64,7 +64,8 @@ def differences(found: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], 
     ]
     for name in ("xla_flags", "matmul_precision", "convolutions"):
         if name in found and found[name] != now[name]:
-            (slight if name == "convolutions" else grave).append(f"{name}: {found[name] or 'none'} -> {now[name] or 'none'}")
+            change = f"{name}: {found[name] or 'none'} -> {now[name] or 'none'}"
+            (slight if name == "convolutions" else grave).append(change)
     device = found.get("device", {})
     for name, value in now["device"].items():
         if name in device and device[name] != value:
