@@ -3,10 +3,11 @@
     python experiments/batch_size_study.py                     # digits, batch sizes 128 and 8, minutes on 2 cores
     python experiments/batch_size_study.py --preset study --batch-sizes 128 64 32 16 8 4 2  # an accelerator
 
-All sides share one schedule in epochs. With the linear rule the learning rate is 0.1 * batch size / 128. Every batch
-norm is evaluated with its running averages, with recomputed ("precise") statistics, and with those of the evaluated
-batch; --ghost-batch-sizes adds runs at the largest batch size whose statistics are taken over parts of each batch: the
-noise of small batches without their small steps.
+All sides share one schedule in epochs. With the linear rule the learning rate is 0.1 * batch size / 128; at 128 both
+rules compute the same, which is trained once and stands under both names. Every batch norm is evaluated with its
+running averages, with recomputed ("precise") statistics, and with those of the evaluated batch; --ghost-batch-sizes
+adds runs at the largest batch size whose statistics are taken over parts of each batch: the noise of small batches
+without their small steps.
 """
 
 import dataclasses

@@ -270,6 +270,10 @@ def run(main: Callable[[], int]) -> None:
         _leave(str(error), 2)
     except ProcessLost as error:
         _leave(f"{error}; start all of them again with the same commands: training goes on from the last checkpoint", 1)
+    except BrokenPipeError:  # such as --help in a pager that was left: nobody reads on
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), 1)  # nor must what it still holds fail once more at the end
+        _end(141)  # as a shell counts SIGPIPE, which Windows lacks
     except OSError as error:
         if not files.is_of_storage(error):
             raise

@@ -147,6 +147,17 @@ class Config(Recipe):
             )
 
     @property
+    def computation(self) -> "Config":
+        """What is computed, whatever it is called: at the reference batch size both rules give one learning rate.
+
+        Example:
+            >>> fixed, linear = (Config(batch_size=128, lr_rule=rule, tags=(rule,)) for rule in ("fixed", "linear"))
+            >>> fixed == linear, fixed.computation == linear.computation
+            (False, True)
+        """
+        return dataclasses.replace(self, learning_rate=self.peak_learning_rate, lr_rule="fixed", tags=())
+
+    @property
     def name(self) -> str:
         """The run's directory within its workdir."""
         return "-".join([self.norm, *self.tags, f"seed{self.seed}"])

@@ -273,6 +273,16 @@ def test_help_names_every_flag(tmp_path):
         assert f"--{flag} " in finished.stdout
 
 
+def test_help_whose_reader_has_left_ends_without_a_word(tmp_path):
+    command = [sys.executable, str(DRIVER), "--help"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 def test_in_a_terminal_there_is_a_live_bar_with_the_time_left(tmp_path):
     leader, follower = pty.openpty()
     command = [sys.executable, str(DRIVER), *FAST, "--norms", "none"]

@@ -192,6 +192,9 @@ def _provenance(study: Study) -> list[tuple[str, str]]:
         for name, value in study.recipe.items()
         if name in REVISABLE and run.settings.get(name) != value
     ]
+    same = [f"{run.name} is {run.provenance['same_as']}" for run in study.runs if "same_as" in run.provenance]
+    if same:
+        found.append(("Trained once", "; ".join(same)))
     if changes or own:
         found.append(("Changed on the way", "; ".join(changes + own)))
     return found

@@ -16,6 +16,9 @@ Row = dict[str, Any]
 YOUNGER = ("bn_statistics", "num_replicas", "compute_dtype")
 """Fields that folders made before they existed do not have."""
 
+OF_AN_OUTCOME = ("metrics.jsonl", "crash.txt", "predictions.npz", "result.json")
+"""The last one last: it says that the others are there."""
+
 
 class RunDirectory:
     """The directory of one run, such as ``bn-seed0/``.
@@ -146,6 +149,17 @@ class RunDirectory:
         if arrays:
             with files.replacing(self.path / "arrays" / f"epoch_{epoch:04d}.npz") as part, part.open("wb") as file:
                 np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    def adopt(self, other: "RunDirectory", config: Config) -> None:
+        """Takes over the outcome of a run that computes the same, and all that led to it, but for the checkpoints."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for stale in reversed(OF_AN_OUTCOME):
+            (self.path / stale).unlink(missing_ok=True)
+        files.write_json(self.path / "config.json", config.to_json())
+        files.write_json(self.path / "provenance.json", {**(other.provenance or {}), "same_as": other.path.name})
+        for path in (*other.path.glob("arrays/epoch_*.npz"), *map(other.path.joinpath, OF_AN_OUTCOME)):
+            if path.exists():
+                files.write_bytes(self.path / path.relative_to(other.path), path.read_bytes())
 
     def finish(self, result: dict[str, Any], predictions: dict[str, np.ndarray] | None = None) -> None:
         """Writes the outcome, last of all: a run with a ``result.json`` has everything."""

@@ -157,11 +157,12 @@ def run_study(
         The exit code: 0 complete, 1 a run crashed, 3 a run diverged, 130 or 143 stopped and saved.
     """
     workdir.describe(configs, preset=preset, command=command())
-    todo = [config for config in configs if not workdir.is_finished(config)]
+    todo = to_train(configs, workdir)
     steps = {config: len(dataset.train.label) // config.batch_size * config.last_epoch for config in todo}
     images = sum(count * config.batch_size for config, count in steps.items())
     stopped = False
     with StopRequest() as stop, Display(console, images, len(todo)) as display:
+        hand_on([config for config in configs if workdir.is_finished(config)], configs, workdir, display)
         for team in teams(todo, execution.parallel_seeds):
             if stop.signal is not None:
                 break
@@ -181,6 +182,7 @@ def run_study(
                 result = workdir.directory(config).result or {}
                 if result.get("status") != "complete":
                     display.skip(steps[config] - result.get("step", 0))
+            hand_on(team, configs, workdir, display)
     processes.call(processes.NO_MORE)
     stopped |= stop.signal is not None and not all(map(workdir.is_finished, configs))
     code = stop.exit_code if stopped else _exit_code(configs, workdir)
@@ -188,6 +190,20 @@ def run_study(
     if code >= STOPPED:
         say(console, f"To go on: {command()}")
     return code
+
+
+def to_train(configs: Sequence[Config], workdir: Workdir) -> list[Config]:
+    """The runs of a grid that are not finished, without those that only wait for the outcome of another."""
+    return [c for c in configs if not workdir.is_finished(c) and workdir.twin(c, configs) is None]
+
+
+def hand_on(ended: Sequence[Config], configs: Sequence[Config], workdir: Workdir, display: Display) -> None:
+    """Gives the outcomes of runs that have ended to those of the grid that compute the same."""
+    for config in configs:
+        twin = workdir.twin(config, configs)
+        if twin is not None and twin in ended and not workdir.is_finished(config):
+            workdir.directory(config).adopt(workdir.directory(twin), config)
+            display.note(config, f"computes what {twin.name} does, and takes over its outcome")
 
 
 def _exit_code(configs: Sequence[Config], workdir: Workdir) -> int:
@@ -301,7 +317,8 @@ def announce(
     configs: Sequence[Config], dataset: Dataset, workdir: Workdir, console: Console, *, parallel_seeds: int = 1
 ) -> None:
     """Says what is about to be done, on which data and device, and about how long it takes."""
-    todo = [config for config in configs if not workdir.is_finished(config)]
+    todo = to_train(configs, workdir)
+    waiting = [config for config in configs if not workdir.is_finished(config) and config not in todo]
     first = configs[0]
     of = "" if first.last_epoch == first.num_epochs else f" (of a schedule of {first.num_epochs})"
     sizes = ", ".join(map(str, dict.fromkeys(config.batch_size for config in configs)))
@@ -313,8 +330,11 @@ def announce(
         + f"; seeds {', '.join(seeds if len(seeds) <= 10 else [*seeds[:9], '...', seeds[-1]])}",
         f"Into: {workdir.path}",
     ]
-    if len(todo) < len(configs):
-        lines.append(f"Done: {len(configs) - len(todo)} of {_counted(len(configs), 'run')}, left as they are")
+    if waiting:
+        verb = "computes what another does and takes" if len(waiting) == 1 else "compute what others do and take"
+        lines.append(f"Same: {_counted(len(waiting), 'run')} {verb} over the outcome")
+    if (done := len(configs) - len(todo) - len(waiting)) > 0:
+        lines.append(f"Done: {done} of {_counted(len(configs), 'run')}, left as they are")
     if todo:
         at_once = teams(todo, parallel_seeds)
         largest = max(map(len, at_once))

@@ -147,6 +147,18 @@ class Workdir:
             return False
         return result["status"] == "diverged" or result["epoch"] >= config.last_epoch
 
+    def twin(self, config: Config, configs: Sequence[Config]) -> Config | None:
+        """The first run of a grid that computes what this one does, whose outcome is this one's, too.
+
+        None for the first itself, and for a run that must train on its own: it has begun to, or the other went on with
+        a changed learning rate.
+        """
+        first = next((other for other in configs if other.computation == config.computation), config)
+        if first == config or self.checkpoints(config).steps():
+            return None
+        trained = self.directory(first).config
+        return None if trained and config_differences(trained, first) else first
+
     def describe(self, configs: Sequence[Config], *, preset: str, command: str) -> None:
         """Writes ``study.json``; norms and seeds that the folder already had stay in it, first."""
         before = read_json(self.path / "study.json") or {"norms": [], "seeds": [], "runs": []}

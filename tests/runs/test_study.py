@@ -1,5 +1,6 @@
 """A grid of runs of which several train at once, each in its own directory."""
 
+import dataclasses
 import functools
 import io
 import json
@@ -13,7 +14,7 @@ from jaxnorm.config import Config
 from jaxnorm.data import load_dataset
 from jaxnorm.models import kernels
 from jaxnorm.runs import study
-from jaxnorm.runs.study import DirectoryRecord, Execution, announce, run_study
+from jaxnorm.runs.study import DirectoryRecord, Execution, announce, run_study, to_train
 from jaxnorm.runs.workdir import Workdir
 from jaxnorm.training import loop
 from jaxnorm.training.loop import Result
@@ -188,3 +189,78 @@ def test_checkpoints_of_a_team_take_as_little_of_the_time_as_one_run_s(tmp_path,
             now[0] += 1
         due[seeds] = now[0]
     assert due == {1: 51, 4: 201}, "all four are saved when one is due"
+
+
+RATES = [
+    Config(norm=norm, num_epochs=2, batch_size=size, lr_rule=rule, tags=(f"bs{size}", rule))
+    for norm in ("bn", "gn")
+    for rule in ("fixed", "linear")
+    for size in (128, 64)
+]
+
+
+@pytest.fixture
+def sweep(tmp_path, digits):
+    """Runs a grid that varies batch size and rule in a folder: the exit code and what was said."""
+
+    def go(configs, **options):
+        workdir = Workdir(tmp_path / "sweep", study="batch_size_study", varied=("batch_size", "lr_rule"))
+        console = Console(file=io.StringIO(), width=200)
+        code = run_study(configs, digits, workdir, preset="quick", console=console, execution=Execution(**options))
+        return code, workdir, console.file.getvalue()
+
+    return go
+
+
+def test_what_two_configurations_compute_alike_is_trained_once(sweep, digits, monkeypatch):
+    trained = []
+    monkeypatch.setattr(study, "train_team", pretended(trained))
+    code, workdir, said = sweep(RATES)
+    assert code == 0
+    assert [name for names in trained for name in names] == [
+        f"{norm}-{point}-seed0" for norm in ("bn", "gn") for point in ("bs128-fixed", "bs64-fixed", "bs64-linear")
+    ]
+    assert "bn-bs128-linear-seed0: computes what bn-bs128-fixed-seed0 does, and takes over its outcome" in said
+    first, second = (workdir.directory(config) for config in (RATES[0], RATES[2]))
+    for file in ("metrics.jsonl", "predictions.npz", "result.json"):
+        assert (first.path / file).read_bytes() == (second.path / file).read_bytes()
+    assert second.config == RATES[2].to_json()
+    assert second.provenance == {**first.provenance, "same_as": "bn-bs128-fixed-seed0"}
+    assert sweep(RATES)[0] == 0
+    assert len(trained) == 6, "what is finished stays"
+
+
+def test_the_plan_counts_what_is_trained(tmp_path, digits):
+    console = Console(file=io.StringIO(), width=200)
+    workdir = Workdir(tmp_path / "w", study="batch_size_study", varied=("batch_size", "lr_rule"))
+    announce(RATES, digits, workdir, console)
+    assert "Plan: 8 runs of 2 epochs" in console.file.getvalue()
+    assert "Same: 2 runs compute what others do and take over the outcome" in console.file.getvalue()
+
+
+def test_a_crash_is_handed_on_and_mended_with_the_first(sweep, monkeypatch):
+    crash = {"bn-bs128-fixed-seed0": RuntimeError("boom")}
+    monkeypatch.setattr(study, "train_team", pretended([], crash))
+    code, workdir, _ = sweep(RATES)
+    assert code == 1
+    assert [status_of(workdir, config) for config in RATES[:4]] == ["crashed", "complete", "crashed", "complete"]
+    monkeypatch.setattr(study, "train_team", pretended(trained := []))
+    assert sweep(RATES)[0] == 0
+    assert trained == [["bn-bs128-fixed-seed0"]]
+    assert status_of(workdir, RATES[2]) == "complete"
+    assert not (workdir.directory(RATES[2]).path / "crash.txt").exists()
+
+
+def test_what_has_begun_to_train_on_its_own_goes_on(tmp_path):
+    workdir = Workdir(tmp_path, study="batch_size_study", varied=("batch_size", "lr_rule"))
+    assert RATES[2] not in to_train(RATES, workdir)
+    (workdir.directory(RATES[2]).path / "checkpoints" / "step_00000004").mkdir(parents=True)
+    assert RATES[2] in to_train(RATES, workdir)
+
+
+def test_a_first_that_went_on_at_another_rate_is_no_twin(sweep, monkeypatch):
+    monkeypatch.setattr(study, "train_team", pretended(trained := []))
+    faster = [dataclasses.replace(config, learning_rate=0.2) for config in RATES[:1]]
+    sweep(faster)
+    sweep(RATES)
+    assert ["bn-bs128-linear-seed0"] in trained
