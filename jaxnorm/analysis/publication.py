@@ -3,14 +3,16 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jaxnorm import files, home
-from jaxnorm.analysis.arrays import find_arrays
+from jaxnorm.analysis.arrays import PACKED, find_arrays, pack_arrays
 from jaxnorm.analysis.figures import figure_names
+from jaxnorm.analysis.layers import POOLED, last_convolution
+from jaxnorm.analysis.predictions import read_predictions, write_predictions
 from jaxnorm.analysis.report import write_report
 from jaxnorm.analysis.runs import Study, read_study
 from jaxnorm.errors import UserError
@@ -56,7 +58,9 @@ def publish(workdir: Path, folder: Path) -> Publication:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part") as made:
         part = Path(made)
-        published = [run.name for run in study.runs if run.status in OUTCOMES and _copy_run(workdir, part, run.name)]
+        drawn = (POOLED, last_convolution(study))
+        finished = [run.name for run in study.runs if run.status in OUTCOMES]
+        published = [name for name in finished if _copy_run(workdir / name, part / name, drawn)]
         if not published:
             raise UserError(f"a publication needs a finished run, but {workdir} has none; let the study go on first")
         lost = [name for name in earlier if name not in published]
@@ -115,18 +119,19 @@ def _earlier(folder: Path, study: Study) -> list[str]:
     return [run.name for run in before.runs if run.status in OUTCOMES]
 
 
-def _copy_run(workdir: Path, part: Path, name: str) -> bool:
-    """Copies what a run wrote, and says whether it was finished all the while: a process may take it up again."""
-    source, target = workdir / name, part / name
+def _copy_run(source: Path, target: Path, drawn: Collection[str | None]) -> bool:
+    """Copies what a run wrote, and says whether it was finished all the while: a process may take it up again.
+
+    Histograms are kept of the layers of which the report draws them.
+    """
     target.mkdir()
     try:
         outcome = (source / "result.json").read_bytes()
         for file in OF_A_RUN:
             if (source / file).exists():
                 _copy(source / file, target / file)
-        for arrays in find_arrays(source / "arrays"):
-            (target / "arrays").mkdir(exist_ok=True)
-            _copy(arrays.path, target / "arrays" / arrays.path.name)
+        if arrays := find_arrays(source):
+            pack_arrays(arrays, target / PACKED, histograms=drawn)
         whole = (source / "result.json").read_bytes() == outcome
     except FileNotFoundError:
         whole = False
@@ -136,7 +141,10 @@ def _copy_run(workdir: Path, part: Path, name: str) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A copy with the same bytes, unless they name the home directory."""
+    """A copy with the same bytes, unless they name the home directory; of logits only what the tables need."""
+    if target.name == "predictions.npz" and (predictions := read_predictions(source)) is not None:
+        write_predictions(target, predictions)
+        return
     shutil.copyfile(source, target)
     if target.suffix == ".json":
         with files.reading(source):
@@ -152,7 +160,7 @@ def _move(part: Path, folder: Path) -> None:
     stale: Iterable[Path] = [Path("figures") / f"{name}.{form}" for name in figure_names() for form in ("png", "svg")]
     runs = {path.parent for path in made if path.name == "result.json"}
     stale = [*stale, *(path.relative_to(folder) for run in runs for path in (folder / run).glob("arrays/epoch_*.npz"))]
-    stale += [run / file for run in runs for file in OF_A_RUN]
+    stale += [run / file for run in runs for file in (*OF_A_RUN, PACKED)]
     for path in set(stale) - made:
         (folder / path).unlink(missing_ok=True)
     for path in sorted(made):

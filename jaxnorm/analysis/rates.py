@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -33,8 +34,9 @@ def chosen(study: Study) -> Study:
     kept = [run for run in study.runs if best.get(_place(run), run.learning_rate) == run.learning_rate]
     others = {name for name, values in study.grid.items() if name != "learning_rates" and len(values) > 1}
     names = {run.name for run in kept}
-    if not others:
-        return study.within(lambda run: run.name in names)
+    if not others:  # the plan goes rate by rate, but what is chosen is shown in the order of the norms
+        by_norm = tuple(sorted(study.runs, key=lambda run: study.norms.index(run.norm)))
+        return replace(study, runs=by_norm).within(lambda run: run.name in names)
     return study.within(lambda run: run.name in names, keep_tags=True)
 
 

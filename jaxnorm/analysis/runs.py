@@ -283,7 +283,7 @@ def _read_run(directory: Path, planned: Run) -> Run:
         settings=settings,
         epochs=epochs,
         provenance=provenance,
-        arrays=find_arrays(directory / "arrays"),
+        arrays=find_arrays(directory),
     )
     if not result:
         return replace(

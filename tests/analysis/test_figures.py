@@ -7,9 +7,11 @@ from xml.etree import ElementTree
 import matplotlib.style
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.patches import Wedge
 from PIL import Image
 
-from jaxnorm.analysis import curves, quantiles
+from jaxnorm.analysis import curves, quantiles, svg
 from jaxnorm.analysis.figures import _PLANS, draw_figures, figure_names
 from jaxnorm.analysis.rates import chosen
 from jaxnorm.analysis.runs import read_study
@@ -144,11 +146,44 @@ def test_hostile_names_are_drawn_as_they_are(make_workdir):
     labels = {"bn": '$\\frac{a}$ <b>_x</b> & "q"', "mine": "_日本 \x07 " + "x" * 100}
     study = read_study(make_workdir(norms=("bn", "mine"), labels=labels))
     with matplotlib.style.context(["default", RC]):
-        svg = to_svg(curves.draw_loss(study, NARROW))
-    assert labels["bn"] in set(ElementTree.fromstring(svg).itertext())
-    inline = to_inline(svg, "p-", labels["bn"], {})
+        drawn = to_svg(curves.draw_loss(study, NARROW))
+    assert labels["bn"] in set(ElementTree.fromstring(drawn).itertext())
+    inline = to_inline(drawn, "p-", labels["bn"], {})
     assert ElementTree.fromstring(inline).get("aria-label") == labels["bn"]
     assert "<b>" not in inline and "\x07" not in inline
+
+
+def points_of(path):
+    """The points of an SVG path of absolute and relative commands, and "z" where a subpath is closed."""
+    points, here, start = [], np.zeros(2), np.zeros(2)
+    for command, numbers in re.findall(r"([MLlCcQqz])([^MLlCcQqz]*)", path):
+        if command == "z":
+            points.append("z")
+            here = start
+            continue
+        found = np.array(re.findall(r"-?(?:\d+\.?\d*|\.\d+)", numbers), np.float64).reshape(-1, 2)
+        found += here * command.islower()
+        points += list(found)
+        here = found[-1]
+        start = here if command == "M" else start
+    return points
+
+
+def test_paths_are_matplotlib_s_to_half_a_hundredth_and_shorter(monkeypatch):
+    figure = Figure()
+    axis, x = figure.add_subplot(), np.arange(300)
+    axis.plot(x, np.cumsum(np.random.default_rng(0).normal(size=300)), "o-")
+    axis.fill_between(x, np.sin(x / 30), 3 + np.sin(x / 20))
+    axis.add_patch(Wedge((150, 2), 2, 0, 200))
+    short = to_svg(figure).decode()
+    monkeypatch.setattr(svg, "_relative", lambda path: path)
+    long = to_svg(figure).decode()
+    paths = [re.findall(r' d="([^"]*)"', text) for text in (long, short)]
+    assert len(paths[0]) == len(paths[1]) > 10
+    for one, other in zip(*paths, strict=True):
+        for expected, found in zip(points_of(one), points_of(other), strict=True):
+            assert (found == "z") if isinstance(expected, str) else np.abs(found - expected).max() < 0.0051
+    assert sum(map(len, paths[1])) < 0.6 * sum(map(len, paths[0]))
 
 
 @pytest.mark.parametrize("loss", [0.0, 1e12, math.inf, math.nan])

@@ -4,9 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxnorm.analysis import publication, report
+from jaxnorm.analysis.arrays import find_arrays
 from jaxnorm.analysis.publication import publish
 from jaxnorm.analysis.report import write_report
 from jaxnorm.analysis.runs import read_study
@@ -57,12 +59,49 @@ def test_a_publication_has_the_workdirs_report_and_nothing_of_how_it_was_made(ma
     assert (folder.stat().st_mode, folder.parent.stat().st_mode) == (workdir.stat().st_mode, workdir.stat().st_mode)
     write_report(workdir)
     reported = content(workdir)
+    predictions = "bin-seed0/predictions.npz"  # of the logits what the tables need: the same tables below
+    assert len(published[predictions]) < len(reported[predictions]) / 2
+    reported[predictions] = published[predictions]
     plan = published.pop("study.json")
     assert json.loads(plan) == json.loads(reported["study.json"])
+    arrays = [find_arrays(folder / "bin-seed0"), find_arrays(workdir / "bin-seed0")]
+    assert len(arrays[0]) > 1
+    for packed, written in zip(*arrays, strict=True):
+        assert (packed.epoch, packed.names) == (written.epoch, written.names)
+        for name in written.names:
+            kind, _, layer = name.partition("/")
+            found, expected = packed.read(kind, layer)[layer], written.read(kind, layer)[layer]
+            assert found.dtype == expected.dtype and np.array_equal(found, expected)
+    reported["bin-seed0/arrays.npz"] = published["bin-seed0/arrays.npz"]
     assert {name: reported[name] for name in published} == published, "the same tables and figures"
-    assert {"report.html", "figures/gate_paths.svg", "bin-seed0/arrays/epoch_0001.npz"} <= set(published)
+    assert {"report.html", "figures/gate_paths.svg", "bin-seed0/arrays.npz"} <= set(published)
     write_report(folder)
     assert content(folder) == {**published, "study.json": plan}
+
+
+def test_of_histograms_only_those_that_are_drawn_are_published(make_workdir, tmp_path):
+    workdir = make_workdir(norms=("none", "bin"), num_epochs=5, record_features="all")
+    publish(workdir, tmp_path / "published")
+    write_report(workdir)
+    for name in ("report.md", "report.html", "figures/layers.png", "figures/convolution_histograms.svg"):
+        assert (tmp_path / "published" / name).read_bytes() == (workdir / name).read_bytes()
+    found, expected = (find_arrays(folder / "none-seed0") for folder in (tmp_path / "published", workdir))
+    assert [len(one.layers("histogram")) for one in found] == [2, 0, 2, 0, 2]
+    assert set(found[0].layers("histogram")) == {"stage3_block2/conv2", "pooled"}
+    assert [one.layers("quantiles") for one in found] == [one.layers("quantiles") for one in expected]
+
+
+def test_damage_to_published_arrays_is_one_line_that_names_the_file(make_workdir, tmp_path, without_figures):
+    publish(make_workdir(norms=("bin",)), tmp_path / "published")
+    path = tmp_path / "published" / "bin-seed0" / "arrays.npz"
+    whole = dict(np.load(path))
+    for damaged in (whole | {"epochs/gate": whole["epochs/gate"][:-1] + 90}, whole | {"gate/stem_norm": np.zeros(())}):
+        np.savez(path, **damaged)
+        with pytest.raises(UserError, match=r"arrays\.npz"):
+            [one.read("gate") for one in find_arrays(path.parent)]
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(UserError, match=r"arrays\.npz"):
+        find_arrays(path.parent)
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -101,7 +140,8 @@ def test_an_earlier_publication_is_replaced_and_what_else_lies_there_stays(make_
     folder = tmp_path / "published"
     unfinished = make_workdir("early", norms=("bin", "gn"), fates={("gn", 0): ("unfinished", 2)})
     publish(unfinished, folder)
-    (folder / "bin-seed0/arrays/epoch_0099.npz").write_bytes(b"of a longer run")
+    (folder / "bin-seed0/arrays").mkdir()
+    (folder / "bin-seed0/arrays/epoch_0099.npz").write_bytes(b"as an earlier version published them")
     (folder / "figures").mkdir()
     for name in ("accuracy.png", "mine.png"):
         (folder / "figures" / name).write_bytes(b"")

@@ -37,6 +37,13 @@ def test_validation_decides_and_the_rest_is_out_of_sight(workdir):
     ]
 
 
+def test_norms_are_shown_in_their_order_whatever_the_plan_s(workdir):
+    plan = json.loads((workdir / "study.json").read_text())
+    plan["runs"].sort(key=lambda run: run["learning_rate"])  # as the driver plans them
+    (workdir / "study.json").write_text(json.dumps(plan))
+    assert chosen(read_study(workdir)).variants == ("none", "bn", "gn")
+
+
 def test_the_words_say_whether_the_ranking_survives(workdir):
     words = " ".join(about_rates(read_study(workdir)))
     assert "0.03 for no normalization; 0.1 for group norm; 0.3 for batch norm" in words
