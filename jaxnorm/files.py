@@ -31,10 +31,12 @@ _DAMAGE = (
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/jaxnorm`, by default `~/.cache/jaxnorm`."""
+    """`$XDG_CACHE_HOME/jaxnorm`, by default `~/.cache/jaxnorm`; in the temporary folder for a user without a home."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not base.is_absolute():  # unset, empty, or relative, which the XDG standard tells us to ignore
         base = Path(os.path.expanduser("~/.cache"))  # noqa: PTH111
+    if not base.is_absolute():  # neither $HOME nor an entry among the users, as in some containers
+        base = Path(tempfile.gettempdir()) / f"cache-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
     return base / "jaxnorm"
 
 

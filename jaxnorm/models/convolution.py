@@ -36,10 +36,12 @@ def convolve(
 
     Of images (N, H, W, C) in float32 or float64, without dilation and groups, values and gradients on CPU take other
     ways to the same numbers; everything else keeps JAX's own, and so does every other platform. What it gives up for
-    such images, on all platforms, is forward-mode differentiation: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise.
+    such images, on all platforms, is forward-mode differentiation and transposition: `jax.jvp`, `jax.jacfwd`,
+    `jax.hessian` and `jax.linear_transpose` raise.
 
-    In float32, on a single CPU device, all three products are kernels of our own (`jaxnorm.models.kernels`). Without a
-    C++ compiler, in float64 and where several CPU devices share the work, the gradients are put together from what XLA
+    In float32, on a single CPU device, all three products are kernels of our own (`jaxnorm.models.kernels`). They are no
+    part of a program that is exported: `jax.export` refuses them unless ``JAXNORM_KERNELS=off``, and a process that loads
+    a serialized executable must call `jaxnorm.models.kernels.missing` before. Without a C++ compiler, in float64 and where several CPU devices share the work, the gradients are put together from what XLA
     does well:
 
     - The weight's gradient is a product of two matrices, shifted copies of the input along the width and of the

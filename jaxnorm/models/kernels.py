@@ -4,6 +4,7 @@ The library is kept in the cache folder under a name made of all that decides it
 or jaxlib gets its own. ``JAXNORM_KERNELS=off`` leaves them out.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -68,7 +69,8 @@ def gradients(x: jax.Array, kernel: jax.Array, g: jax.Array, **settings: Any) ->
 
     `settings` are the convolution's `strides`, its `padding` in pixels and `precision`. Unless that is the highest, 3x3
     convolutions of stride 1 whose channels fill vectors take half the multiplications, by Winograd's minimal filtering:
-    as exact on the whole, but an output's error is relative to its largest input times its largest weight.
+    as exact on the whole, but an output's error is relative to its largest input times its largest weight, what is not
+    finite spreads over tiles of 2x2 outputs and may turn from inf to nan, and inputs above 8e37 overflow.
     """
     attributes = _attributes(**settings)
     by_input = _product("x", jax.typeof(x), attributes, g, kernel)
@@ -175,32 +177,43 @@ def _said(error: Exception) -> str:
 
 def _library(compiler: str) -> ctypes.CDLL:
     """The compiled kernels: from the cache, else compiled there, or in a folder of the moment if it takes none."""
-    folder = files.cache_folder() / "kernels"
-    name = _fingerprint(compiler)
-    for kept in folder.glob(f"{name}-*.so"):
-        try:
-            # To load a damaged library would end the process.
-            if kept.stem == f"{name}-{_digest(kept)}":
-                return ctypes.CDLL(str(kept))
-        except OSError:
-            continue
+    cache, name = files.cache_folder() / "kernels", _fingerprint(compiler)
+    for kept in cache.glob(f"{name}-*.so"):
+        with contextlib.suppress(OSError):
+            # To load a damaged library would end the process, and one of another user's could do anything.
+            if kept.stem == f"{name}-{_digest(kept)}" and _is_trusted(kept):
+                return _loaded(kept)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return _compiled(compiler, folder, name)
-    except OSError:  # the folder takes no files, or its disk no programs
-        return _compiled(compiler)
-
-
-def _compiled(compiler: str, folder: Path | None = None, name: str = "") -> ctypes.CDLL:
-    """The kernels, compiled; a file in `folder` that begins with `name` keeps them."""
-    with tempfile.TemporaryDirectory(dir=folder) as moment:
-        part = Path(moment) / "kernels.so"
+        cache.mkdir(parents=True, exist_ok=True)
+        moment, takes_files = tempfile.TemporaryDirectory(dir=cache), True
+    except OSError:
+        moment, takes_files = tempfile.TemporaryDirectory(), False
+    with moment as place:
+        part = Path(place) / "kernels.so"
         command = [compiler, *FLAGS, "-isystem", jax.ffi.include_dir(), str(SOURCES / "kernels.cc"), "-o", str(part)]
         subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=LIMIT)
-        library = ctypes.CDLL(str(part))
-        if folder is not None:
-            part.replace(folder / f"{name}-{_digest(part)}.so")
+        library = _loaded(part)
+        if takes_files:
+            with contextlib.suppress(OSError):  # where something else has the name
+                part.replace(cache / f"{name}-{_digest(part)}.so")
     return library
+
+
+def _loaded(file: Path) -> ctypes.CDLL:
+    """The library in a file, or in a copy of it: its disk may run no programs."""
+    try:
+        return ctypes.CDLL(str(file))
+    except OSError as refused:
+        try:
+            with tempfile.TemporaryDirectory() as moment:
+                return ctypes.CDLL(shutil.copy(file, moment))
+        except OSError:
+            raise refused from None
+
+
+def _is_trusted(file: Path) -> bool:
+    """Whether nobody has made it but this user, or the machine's own."""
+    return not hasattr(os, "getuid") or file.stat().st_uid in (0, os.getuid())
 
 
 def _digest(path: Path) -> str:

@@ -299,16 +299,17 @@ def test_results_depend_neither_on_the_call_nor_on_the_number_of_threads():
 
 
 OUT_OF_MEMORY = """
-import resource, jax, numpy as np
+import os, resource, jax, numpy as np
 from pathlib import Path
 from jaxnorm.models import kernels
 assert kernels.missing() is None
-x, g = np.ones((16, 1, 1, 2048), np.float32), np.ones((16, 1, 1, 2048), np.float32)
-like = jax.ShapeDtypeStruct((1, 1, 2048, 2048), np.float32)  # 16 MiB, of 16 parts
+c = int(os.environ["CHANNELS"])
+x, g = np.ones((16, 1, 1, c), np.float32), np.ones((16, 1, 1, c), np.float32)
+like = jax.ShapeDtypeStruct((1, 1, c, c), np.float32)
 product = jax.jit(lambda x, g: kernels._product("kernel", like, kernels._attributes(
     strides=(1, 1), padding=((0, 0), (0, 0)), precision=None), x, g)).lower(x, g).compile()
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (used + 96 * 2**20, resource.RLIM_INFINITY))
 try:
     product(x, g).block_until_ready()
 except Exception as error:
@@ -322,9 +323,15 @@ print("went on")
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is limited as Linux does")
 def test_where_memory_runs_out_it_is_an_error_and_not_the_end():
     skip_without_compiler()
-    said = run(OUT_OF_MEMORY)
+    said = run(OUT_OF_MEMORY, CHANNELS="4096")  # 64 MiB for the gradient, and as much for its sums
     assert "RESOURCE_EXHAUSTED: in a convolution" in said
     assert "went on" in said
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is limited as Linux does")
+def test_a_large_kernel_s_gradient_is_summed_in_few_parts():
+    skip_without_compiler()
+    assert run(OUT_OF_MEMORY, CHANNELS="2048") == "went on\n"  # 16 MiB; a part for each image would take 256
 
 
 # Where they are used
@@ -484,8 +491,10 @@ def library(tmp_path_factory):
     compiler = kernels.compiler()
     kept = next((files.cache_folder() / "kernels").glob(f"{kernels._fingerprint(compiler)}-*.so"), None)
     if kept is None:
-        kernels._compiled(compiler, folder, "kept")
-        kept = next(folder.glob("kept-*.so"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(folder))
+            kernels._library(compiler)
+        kept = next(folder.glob("jaxnorm/kernels/*.so"))
     return shutil.copy(kept, folder / "library.so")
 
 
@@ -638,7 +647,31 @@ def test_a_cache_that_takes_no_library_is_not_needed(trouble, pretend, library, 
 
         monkeypatch.setattr(kernels.ctypes, "CDLL", loaded)
     assert pretend.load() is None
-    assert not pretend.folder.is_dir() or pretend.kept() == []
+    assert pretend.compilations() == 1
+    if trouble == "noexec":  # a copy runs elsewhere, and is made again of what is kept
+        assert len(pretend.kept()) == 1
+        assert pretend.load() is None and pretend.compilations() == 1
+    else:
+        assert not pretend.folder.is_dir() or pretend.kept() == []
+
+
+def test_a_library_that_loads_nowhere_is_compiled_once(pretend, library, monkeypatch):
+    pretend.compiler(f"cp {library} $target")
+
+    def refusing(name):
+        raise OSError(f"{name}: version 'GLIBCXX_3.4.99' not found")
+
+    monkeypatch.setattr(kernels.ctypes, "CDLL", refusing)
+    assert "GLIBCXX_3.4.99" in pretend.load()
+    assert pretend.compilations() == 1 and pretend.kept() == []
+
+
+def test_a_library_of_another_user_is_not_loaded(pretend, library, monkeypatch):
+    pretend.compiler(f"cp {library} $target")
+    assert pretend.load() is None
+    monkeypatch.setattr(kernels, "_is_trusted", lambda file: False)
+    assert pretend.load() is None
+    assert pretend.compilations() == 2
 
 
 def test_several_may_compile_at_once(pretend, library):

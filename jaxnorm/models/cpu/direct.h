@@ -124,8 +124,9 @@ inline void kernel_gradient(ffi::ThreadPool pool, const Convolution& conv, const
   const Index places = vectors == 2 ? kPixels : kLong;
   const Index lanes = round_up(co, vectors * kLanes), lines = round_up(length, places);
   const auto add = vectors == 2 ? add_products<kPixels, 2> : add_products<kLong, 1>;
-  const Index slices = std::min(in.count, kSlices), size = conv.height * lines * lanes;
-  float* partial = zeros(slices * size);
+  const Index size = conv.height * lines * lanes, slices = slices_of(in.count, size);
+  Zeros sums_of_slices(slices * size);
+  float* partial = sums_of_slices.data();
   const Index width = (out.width - 1) * conv.stride_x + conv.width, row_size = width * in.channels;
   const Index band = std::max<Index>(1, kCache / (row_size * conv.stride_y * static_cast<Index>(sizeof(float))));
   in_parallel(pool, slices, [&](Index slice) {

@@ -33,6 +33,7 @@ constexpr int kLanes = 4, kPixels = 4, kLong = 8;
 #endif
 constexpr Index kSlices = 16;  // parts of the batch, at most, with a sum of their own in the weight's gradient
 constexpr Index kTasks = 8;    // at least so many pieces of work, where there are as many rows
+constexpr Index kSums = 4 << 20;  // numbers in those sums, at most, if one for all takes no more: 16 MiB
 constexpr Index kCache = 256 << 10;  // bytes: a part of the second-level cache
 
 typedef float Vector __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
@@ -88,12 +89,27 @@ inline float* scratch(Index size) {
   return buffer.data();
 }
 
-// The same, apart from it and filled with zeros.
-inline float* zeros(Index size) {
-  thread_local std::vector<float> buffer;
-  buffer.assign(size, 0.0f);
-  return buffer.data();
+// Parts into which `count` images are divided whose sums take `size` numbers each. Shapes alone decide, not threads.
+inline Index slices_of(Index count, Index size) {
+  return std::min({count, kSlices, std::max<Index>(1, kSums / size)});
 }
+
+// Memory of this thread's own, apart from that and filled with zeros; what is large goes back when it is let go.
+class Zeros {
+ public:
+  explicit Zeros(Index size) { buffer_.assign(size, 0.0f); }
+  ~Zeros() {
+    if (static_cast<Index>(buffer_.size()) > kSums) std::vector<float>().swap(buffer_);
+  }
+  Zeros(const Zeros&) = delete;
+  Zeros& operator=(const Zeros&) = delete;
+  float* data() { return buffer_.data(); }
+
+ private:
+  static thread_local std::vector<float> buffer_;
+};
+
+inline thread_local std::vector<float> Zeros::buffer_;
 
 struct Images {
   Index count, height, width, channels;

@@ -183,8 +183,9 @@ inline void kernel_gradient(ffi::ThreadPool pool, const Convolution& conv, const
   const Index inputs = round_up(ci, places), outputs = round_up(co, block), size = kPlaces * inputs * outputs;
   const auto add = vectors == 2 ? add_products<kPixels, 2> : add_products<kLong, 1>;
   const Index most = std::min(all, std::max<Index>(1, kTiles / across)), width = 2 * across + 2;
-  const Index slices = std::min((in.count + 1) / 2, kSlices);
-  float* partial = zeros(slices * size);
+  const Index slices = slices_of((in.count + 1) / 2, size);
+  Zeros sums_of_slices(slices * size);
+  float* partial = sums_of_slices.data();
   in_parallel(pool, slices, [&](Index slice) {
     float* sums = partial + slice * size;
     for (Index n = slice * in.count / slices; n < (slice + 1) * in.count / slices; ++n)
