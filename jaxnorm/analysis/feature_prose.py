@@ -54,6 +54,28 @@ def growth_table(study: Study) -> Table | None:
     return Table("Growth of each layer", columns, tuple(rows), note)
 
 
+def level_table(study: Study, baseline: str = "bn") -> Table | None:
+    """The highest quantile of the last epoch over that of the baseline, by layer; None without both."""
+    found = {(one.layer, one.variant): one.last for one in growths(study)}
+    variants = [v for v in study.variants if v != baseline and any(key[1] == v for key in found)]
+    layers = [layer for layer in layer_names(study) if found.get((layer, baseline), 0) > 0]
+    if not variants or not layers:
+        return None
+    rows = []
+    for layer in layers:
+        theirs = [found.get((layer, variant)) for variant in variants]
+        cells = [_times_of(None if last is None else last / found[layer, baseline]) for last in theirs]
+        rows.append(Row(None, (layer, *cells)))
+    columns = (Column("Layer", numeric=False), *(Column(study.label(variant)) for variant in variants))
+    base = within(study.label(baseline))
+    note = (
+        f"The {study.quantiles[-1]:g} % quantile after the last epoch, as a multiple of {base}'s in the same layer. "
+        "Growth counts from the first epoch, when a network that has not begun to learn has small features; this does "
+        "not."
+    )
+    return Table(f"Against {base} at the end", columns, tuple(rows), note)
+
+
 def _without(study: Study, found: tuple[Growth, ...]) -> str:
     """The network without normalization: its growth at the pooled features and where it is largest."""
     mine = [one for one in found if one.variant == "none" and math.isfinite(one.ratio)]
@@ -111,9 +133,13 @@ def _late(study: Study, found: tuple[Growth, ...]) -> list[str]:
 
 
 def _times(one: Growth | None) -> str:
-    if one is None or not math.isfinite(one.ratio):
+    return _times_of(None if one is None else one.ratio)
+
+
+def _times_of(ratio: float | None) -> str:
+    if ratio is None or not math.isfinite(ratio):
         return number(None, 2)
-    return f"{number(one.ratio, 2 if one.ratio < 10 else 1 if one.ratio < 100 else 0)} ×"
+    return f"{number(ratio, 2 if ratio < 10 else 1 if ratio < 100 else 0)} ×"
 
 
 def _value(value: float) -> str:

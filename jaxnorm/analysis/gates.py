@@ -150,7 +150,9 @@ def _the(part: str) -> str:
 
 
 def _layers(study: Study) -> list[str]:
-    return list(dict.fromkeys(layer for paths in gate_paths(study).values() for layer in paths))
+    """As the network applies them: a file holds them by name, and the stem after the stages."""
+    found = dict.fromkeys(layer for paths in gate_paths(study).values() for layer in paths)
+    return sorted(found, key=lambda layer: not layer.startswith("stem"))
 
 
 def _joined(paths: Mapping[str, Path], layers: list[str]) -> Path:

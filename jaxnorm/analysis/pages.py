@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jaxnorm.analysis import batch_prose, batch_tables, feature_prose, prose, tables
 from jaxnorm.analysis.comparison import compare, compare_cells
 from jaxnorm.analysis.rates import about_rates, chosen, varies_rates
-from jaxnorm.analysis.reference import GROUP_NORM_PAPER, SOURCE, references_for
+from jaxnorm.analysis.reference import SOURCE, group_norm_paper, references_for
 from jaxnorm.analysis.runs import Study
 from jaxnorm.analysis.sections import Drawn, Section, comparisons_section, controls, details, learning_rates
 
@@ -57,7 +57,7 @@ def _batch_sizes(everything: Study, drawn: Drawn) -> Page:
         batch_prose.introduction(study),
         [*batch_prose.lead(study), batch_prose.noise(study)],
         [
-            Section("Results", [f"For comparison: {GROUP_NORM_PAPER}"], figures=drawn("batch_sizes")),
+            Section("Results", [f"For comparison: {group_norm_paper(study.image_side)}"], figures=drawn("batch_sizes")),
             Section("By batch size", tables=[batch_tables.batch_table(study)]),
             Section(
                 "Training or averages",
@@ -106,6 +106,6 @@ def _feature_sections(study: Study, drawn: Drawn) -> list[Section]:
     return [
         Section("Features", figures=drawn("feature_quantiles", "pooled_histograms")),
         Section("Before norm and ReLU", figures=drawn("last_convolution", "convolution_histograms")),
-        Section("Growth", tables=[feature_prose.growth_table(study)]),
+        Section("Growth", tables=[feature_prose.growth_table(study), feature_prose.level_table(study)]),
         Section("All layers", figures=drawn("layers")),
     ]

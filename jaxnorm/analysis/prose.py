@@ -77,7 +77,11 @@ def _against_baseline(study: Study, comparisons: Sequence[Comparison]) -> list[s
     clear = [
         f"{within(study.label(one.norm))} ({points(one.mean)} points)" for one, i in judged if i and i.excludes_zero
     ]
-    level = [within(study.label(one.norm)) for one, i in judged if i and not i.excludes_zero]
+    level = [
+        f"{within(study.label(one.norm))} ({points(one.mean)}, {points(i.low)} to {points(i.high)})"
+        for one, i in judged
+        if i and not i.excludes_zero
+    ]
     noise = "the spread over seeds" if by_seeds else "the choice of test images"
     words = []
     if clear:
@@ -86,7 +90,8 @@ def _against_baseline(study: Study, comparisons: Sequence[Comparison]) -> list[s
             "(95 % intervals of paired differences, each taken by itself)."
         )
     if level:
-        words.append(sentence(f"{listed(level)} cannot be told from {base}: {noise} explains the difference."))
+        verb, whose = ("is", "its interval holds") if len(level) == 1 else ("are", "their intervals hold")
+        words.append(sentence(f"{listed(level)} {verb} not shown to differ from {base}: {whose} zero."))
     if not by_seeds:
         words.append("One seed each cannot show how much another seed would change any of this.")
     return [" ".join(words)]
@@ -116,12 +121,13 @@ def cautions(study: Study) -> list[str]:
     finished = [run for run in study.runs if run.complete]
     if study.dataset == "digits":
         images = finished[0].splits["test"].num_images if finished else study.data.get("num_test") or 360
-        accuracy = float(np.mean([run.splits["test"].accuracy for run in finished])) if finished else 0.95
-        error = number(100 * standard_error(accuracy, images), 1)
+        found_of = [[run.splits["test"].accuracy for run in study.finished(v)] for v in study.variants]
+        means = sorted(float(np.mean(values)) for values in found_of if values) or [0.95]
+        errors = [f"{number(100 * standard_error(m, images), 1)} at {percent(m)} %" for m in (means[-1], means[0])]
         found.append(
             f"This is a demonstration on {images} test images of small handwritten digits. The standard error of one "
-            f"accuracy is about one point ({error} at {percent(accuracy)} %), so small differences are noise. The "
-            "study itself needs CIFAR-10: --preset study."
+            f"accuracy is, in points, {' and '.join(dict.fromkeys(errors))}, so small differences are noise. The study "
+            "itself needs CIFAR-10: --preset study."
         )
     if "jpeg" in study.data_description.lower():
         found.append(

@@ -52,7 +52,7 @@ def rates_table(study: Study) -> Table | None:
     best, rates = chosen(study), _rates(study)
     rows = []
     for norm in study.norms:
-        cells = [spread(_validation(study, norm, rate), 2, 100) for rate in rates]
+        cells = [spread(_validation(study, norm, rate), 2, 100) + _lost(study, norm, rate) for rate in rates]
         picked = [run for run in best.runs if run.norm == norm and run.complete]
         rate = picked[0].learning_rate if picked else None
         test = spread([run.splits["test"].accuracy for run in picked], 2, 100)
@@ -96,6 +96,10 @@ def about_rates(study: Study) -> list[str]:
         common = {norm: v for norm in own if (v := _mean(_validation(study, norm, rate))) is not None}
         if len(common) > 2:
             words.append(_ranking(rate, [own[norm] for norm in common], list(common.values())))
+    lost = [(norm, rate) for norm in study.norms for rate in rates if _lost(study, norm, rate)]
+    if lost:
+        places = listed([f"{within(study.norm_label(norm))} at {rate:g}" for norm, rate in lost])
+        words.append(f"Of {places} some seeds came to no end; a mean there is of the others, and flatters.")
     if len(study.seeds) == 1:
         words.append("With one seed, part of any difference between two rates is chance, and so is part of the choice.")
     return words
@@ -120,6 +124,12 @@ def draw_rates(study: Study, layout: Layout) -> Figure:
     axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
     axis.set_xticks([], minor=True)
     return figure
+
+
+def _lost(study: Study, norm: str, rate: float) -> str:
+    """How many seeds diverged or crashed, where any did."""
+    fates = [run.status for run in study.runs if (run.norm, run.learning_rate) == (norm, rate)]
+    return "".join(f", {count} {fate}" for fate in ("diverged", "crashed") if (count := fates.count(fate)))
 
 
 def _ranking(rate: float, own: Sequence[float], there: Sequence[float]) -> str:

@@ -204,6 +204,12 @@ class Study:
         """The data in words, as it must stand at every figure."""
         return str(self.data.get("description") or self.dataset)
 
+    @property
+    def image_side(self) -> int:
+        """Pixels along an image; CIFAR-10's where no run has recorded it."""
+        shape = self.data.get("image_shape")
+        return int(shape[0]) if isinstance(shape, list) and shape and isinstance(shape[0], int) else 32
+
 
 def read_study(workdir: Path) -> Study:
     """Reads `study.json` and every run directory it plans; a run that is unfinished or absent is no error.
@@ -225,10 +231,13 @@ def read_study(workdir: Path) -> Study:
             raise ValueError("its seeds are not whole numbers")
         recipe, grid = dict(plan["recipe"]), dict(plan.get("grid") or {})
         quantiles_of(recipe)
-        planned = [_planned(recipe, entry) for entry in plan["runs"]] if "runs" in plan else None
+        labels = dict(plan.get("labels") or {})
+        planned = [_planned(recipe, labels, entry) for entry in plan["runs"]] if "runs" in plan else None
         if planned is None:  # a plan without a list of runs: every norm from every seed, in one setting
             planned = [
-                Run(norm, seed, norm, "missing", f"{norm}-seed{seed}", (), recipe) for norm in norms for seed in seeds
+                Run(norm, seed, str(labels.get(norm) or norm), "missing", f"{norm}-seed{seed}", (), recipe)
+                for norm in norms
+                for seed in seeds
             ]
         left_out = dict(plan.get("left_out") or {})  # of a publication: what was under way then, and how far
         planned = [
@@ -250,14 +259,14 @@ def read_study(workdir: Path) -> Study:
     )
 
 
-def _planned(recipe: Mapping[str, Any], entry: Mapping[str, Any]) -> Run:
+def _planned(recipe: Mapping[str, Any], labels: Mapping[str, Any], entry: Mapping[str, Any]) -> Run:
     """A run as the plan lists it."""
     name, norm, seed, tags = entry["name"], entry["norm"], entry["seed"], tuple(entry.get("tags") or ())
     if not all(isinstance(text, str) and Path(text).name == text for text in (name, norm, *tags)):
         raise ValueError("a run's name, norm or tag is no name")
     if not isinstance(seed, int):
         raise ValueError("a run's seed is no whole number")
-    return Run(norm, seed, norm, "missing", name, tags, {**recipe, **entry})
+    return Run(norm, seed, str(labels.get(norm) or norm), "missing", name, tags, {**recipe, **entry})
 
 
 def _read_run(directory: Path, planned: Run) -> Run:
@@ -279,7 +288,7 @@ def _read_run(directory: Path, planned: Run) -> Run:
     result = _read_object(path)
     begun = replace(
         planned,
-        label=str(provenance.get("label") or result.get("label") or planned.norm),
+        label=str(provenance.get("label") or result.get("label") or planned.label),
         settings=settings,
         epochs=epochs,
         provenance=provenance,

@@ -133,7 +133,7 @@ def _matrices(study: Study) -> list[Matrix]:
 
 
 def _count(value: float) -> str:
-    return "" if value == 0 else "<1" if value < 0.5 else number(value, 0)
+    return "" if value == 0 else "<1" if value < 1 else number(value, 0)
 
 
 def _configuration(study: Study) -> list[tuple[str, str]]:

@@ -87,8 +87,10 @@ def duration(seconds: float | None) -> str:
 
 
 def within(label: str) -> str:
-    """A label within a sentence: "batch norm"; a name whose second letter is a capital, as in "BN", stays."""
-    return label[:1].lower() + label[1:] if len(label) > 1 and not label[1].isupper() else label
+    """A label within a sentence: "batch norm"; "Flax" stays, and a name with a capital second letter, as "BN"."""
+    if len(label) < 2 or label[1].isupper() or label.startswith("Flax "):
+        return label
+    return label[:1].lower() + label[1:]
 
 
 def sentence(text: str) -> str:

@@ -39,10 +39,10 @@ def convolve(
     such images, on all platforms, is forward-mode differentiation and transposition: `jax.jvp`, `jax.jacfwd`,
     `jax.hessian` and `jax.linear_transpose` raise.
 
-    In float32, on a single CPU device, all three products are kernels of our own (`jaxnorm.models.kernels`). They are no
-    part of a program that is exported: `jax.export` refuses them unless ``JAXNORM_KERNELS=off``, and a process that loads
-    a serialized executable must call `jaxnorm.models.kernels.missing` before. Without a C++ compiler, in float64 and where several CPU devices share the work, the gradients are put together from what XLA
-    does well:
+    In float32, on a single CPU device, all three products are kernels of our own (`jaxnorm.models.kernels`). They
+    cannot be exported: `jax.export` needs ``JAXNORM_KERNELS=off``, and a process that loads a serialized executable
+    must call `jaxnorm.models.kernels.missing` before. Without a C++ compiler, in float64 and where several CPU devices
+    share the work, the gradients are put together from what XLA does well:
 
     - The weight's gradient is a product of two matrices, shifted copies of the input along the width and of the
       output's gradient along the height, for so many images at a time as fit the cache. JAX's own transposes both to

@@ -8,6 +8,7 @@ from typing import Any
 from jaxnorm import files, home
 from jaxnorm.config import REVISABLE, Config
 from jaxnorm.errors import UserError
+from jaxnorm.norms.registry import NORMS
 from jaxnorm.runs.checkpoints import Checkpoints
 from jaxnorm.runs.directory import RunDirectory, config_differences, read_json
 from jaxnorm.runs.provenance import differences
@@ -172,6 +173,7 @@ class Workdir:
                 "preset": preset,
                 "recipe": {name: value for name, value in configs[0].to_json().items() if name not in own},
                 "varied": list(self.varied),
+                "labels": {**before.get("labels", {}), **{c.norm: NORMS[c.norm].label for c in configs}},
                 "norms": list(dict.fromkeys([*before["norms"], *(config.norm for config in configs)])),
                 "seeds": list(dict.fromkeys([*before["seeds"], *(config.seed for config in configs)])),
                 "grid": {f"{name}s": list(dict.fromkeys(run[name] for run in runs.values())) for name in self.varied},

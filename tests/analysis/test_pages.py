@@ -50,7 +50,10 @@ def test_the_feature_evolution_page(features_workdir):
     assert "Without normalization, the 99 % quantile of the pooled features goes from" in text
     assert "of the 16 recorded layers" in text and "record_features all" in text
     assert "The gates of batch-instance norm did train" in text
-    assert twin.count("| stage") == 14 + 14  # layers with growth and with gates
+    assert (
+        twin.count("| stage") == 14 + 14 + 14
+    )  # layers with growth, with a level against batch norm's, and with gates
+    assert "### Against batch norm at the end" in twin
 
 
 def test_the_page_of_several_learning_rates(rates_workdir):

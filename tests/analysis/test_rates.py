@@ -61,6 +61,14 @@ def test_a_rate_at_which_a_seed_diverged_is_not_chosen_for_it(make_grid):
     assert rate_of(chosen(read_study(workdir)), "bn") != 0.3
 
 
+def test_a_rate_at_which_a_seed_diverged_is_told(make_grid):
+    workdir = make_grid("rates", norms=("bn", "gn"), seeds=(0, 1), fates={"bn-lr0.3-seed1": ("diverged", 2)})
+    study = read_study(workdir)
+    assert rates_table(study).rows[0].cells[3].endswith(", 1 diverged")
+    assert not any("diverged" in cell for cell in rates_table(study).rows[1].cells)
+    assert "Of batch norm at 0.3 some seeds came to no end" in " ".join(about_rates(study))
+
+
 def test_one_rate_is_no_control(make_workdir):
     study = read_study(make_workdir(norms=("bn",)))
     assert chosen(study) is study and rates_table(study) is None and about_rates(study) == []
@@ -74,5 +82,7 @@ def test_one_rate_of_a_grid_is_the_chosen_one(make_grid):
 def test_a_norm_without_a_finished_run_is_shown(make_grid):
     fates = {f"none{tag}-seed0": ("diverged", 1) for tag in ("-lr0.03", "", "-lr0.3")}
     study = read_study(make_grid("rates", fates=fates))
-    assert rates_table(study).rows[0].cells == ("No normalization", "–", "–", "–", "–", "–")
+    assert rates_table(study).rows[0].cells == (
+        "No normalization", *["–, 1 diverged"] * 3, "–", "–",
+    )  # fmt: skip
     assert "none" in chosen(study).variants

@@ -105,7 +105,10 @@ def test_the_page_needs_nothing_but_itself(digits):
 
 def test_a_digits_page_says_that_it_is_a_demonstration(digits):
     _, page = digits
-    assert "demonstration on 360 test images" in page.text and "about one point" in page.text
+    assert (
+        "demonstration on 360 test images" in page.text
+        and "standard error of one accuracy is, in points, " in page.text
+    )
     assert "ublished study" not in page.text and "Torch_BN" not in page.text
     assert "One seed: there is no interval over seeds" in page.text
     for section in ("Results", "Training", "Sanity check", "Features", "Comparisons", "All metrics", "Classes",

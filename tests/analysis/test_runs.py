@@ -28,6 +28,14 @@ def test_reads_what_the_drivers_wrote(make_workdir):
     assert study.label("gn") == "Group norm" and study.of("ln") == ()
 
 
+def test_a_run_that_has_not_begun_has_the_plan_s_label(make_workdir):
+    workdir = make_workdir(norms=("bn", "gn"), fates={("gn", 0): ("missing", 0)})
+    assert read_study(workdir).label("gn") == "gn"
+    plan = json.loads((workdir / "study.json").read_text())
+    (workdir / "study.json").write_text(json.dumps(plan | {"labels": {"gn": "Group norm"}}))
+    assert read_study(workdir).label("gn") == "Group norm"
+
+
 def test_runs_that_did_not_finish_are_no_error(make_workdir):
     study = read_study(make_workdir(fates=FATES))
     assert {run.norm: run.status for run in study.runs} == {

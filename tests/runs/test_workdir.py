@@ -11,6 +11,7 @@ import pytest
 
 from jaxnorm.config import Config
 from jaxnorm.errors import UserError
+from jaxnorm.norms.registry import NORMS
 from jaxnorm.runs.directory import RunDirectory
 from jaxnorm.runs.signals import StopRequest
 from jaxnorm.runs.workdir import Workdir
@@ -46,6 +47,9 @@ def test_more_norms_and_seeds_and_a_later_stop_are_welcome(workdir):
     more = [dataclasses.replace(CONFIG, norm=norm, seed=seed) for norm in ("bn", "gn") for seed in (0, 1)]
     workdir.check(more)
     workdir.describe(more, preset="quick", command="")
+    assert json.loads((workdir.path / "study.json").read_text())["labels"] == {
+        c.norm: NORMS[c.norm].label for c in more
+    }
     study = json.loads((workdir.path / "study.json").read_text())
     assert (study["norms"], study["seeds"]) == (["bn", "gn"], [0, 1])
     assert "norm" not in study["recipe"]
