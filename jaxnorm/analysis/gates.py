@@ -1,7 +1,7 @@
 """Batch-instance norm's gates: where they end in each layer, how they got there, and what may be said of it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -98,7 +98,7 @@ def gate_table(study: Study) -> Table | None:
     """Final gates by layer; None where no run has gates."""
     rows = []
     for variant, paths in gate_paths(study).items():
-        ends_of = {layer: table[-1] for layer, (_, table) in paths.items()}
+        ends_of = {layer: paths[layer][1][-1] for layer in _in_order(paths)}
         if np.ptp(everything := np.concatenate([*ends_of.values()])) == 0:
             ends_of = {"all layers": everything}
         for layer, values in ends_of.items():
@@ -150,9 +150,12 @@ def _the(part: str) -> str:
 
 
 def _layers(study: Study) -> list[str]:
+    return _in_order(dict.fromkeys(layer for paths in gate_paths(study).values() for layer in paths))
+
+
+def _in_order(layers: Iterable[str]) -> list[str]:
     """As the network applies them: a file holds them by name, and the stem after the stages."""
-    found = dict.fromkeys(layer for paths in gate_paths(study).values() for layer in paths)
-    return sorted(found, key=lambda layer: not layer.startswith("stem"))
+    return sorted(layers, key=lambda layer: not layer.startswith("stem"))
 
 
 def _joined(paths: Mapping[str, Path], layers: list[str]) -> Path:

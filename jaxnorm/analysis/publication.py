@@ -41,6 +41,9 @@ class Publication:
 def publish(workdir: Path, folder: Path) -> Publication:
     """Copies the finished runs of a study's folder to `folder`, and rebuilds the report there from the copy.
 
+    As small as the same tables and figures allow: of test logits only what the tables read, of histograms those that
+    are drawn, the arrays of a run's epochs in one file, and figures beside the page as PNG alone.
+
     Only reads in `workdir`, so that another process may go on training there. An earlier publication of the same study
     is replaced file by file; what else lies beside it stays.
 
@@ -73,6 +76,8 @@ def publish(workdir: Path, folder: Path) -> Publication:
         plan = json.loads((workdir / "study.json").read_text(encoding="utf-8"))
         files.write_json(part / "study.json", home.hidden(plan | ({"left_out": left_out} if left_out else {})))
         write_report(part)
+        for figure in part.glob("figures/*.svg"):  # the page has them, too
+            figure.unlink()
         _move(part, folder)
     return Publication(
         tuple(published),
