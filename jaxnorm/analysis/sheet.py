@@ -213,6 +213,8 @@ def subtitle(study: Study) -> str:
     if study.num_epochs is not None:
         stopped = f"{last} of {study.num_epochs} epochs" if last not in (None, study.num_epochs) else None
         words.append(stopped or f"{study.num_epochs} epochs")
+    if study.recipe.get("init") == "he":
+        words.append("He initialization")
     if len(study.seeds) == 1:
         words.append(f"seed {study.seeds[0]}")
     elif study.seeds:
