@@ -164,6 +164,7 @@ class Options(Recipe):
             )
 
 
+_entered = False  # by `run`: this process is a driver's and nobody else's
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
@@ -190,10 +191,11 @@ def carry_out(options: Options, *, study: str) -> int:
     Raises:
         UserError: before anything is written, if options, data or workdir do not fit.
     """
+    if _entered:  # before any file of the user's runs; and what another program has done before must not run twice
+        restart_with_large_pages()
     if _may_be_first(options):
         check_free(options.workdir)
     options.validate()
-    restart_with_large_pages()
 
     # Late, so that --help and mistakes in flags load neither jax nor matplotlib.
     from jaxnorm.analysis.report import print_table, write_report
@@ -261,6 +263,8 @@ def run(main: Callable[[], int]) -> None:
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)
+    global _entered
+    _entered = True
     try:
         _check_text(sys.argv)
         code = main()

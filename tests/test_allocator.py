@@ -119,6 +119,28 @@ def test_a_program_from_standard_input_could_not_be_read_twice(form, start):
     assert last == "read "
 
 
+@pytest.mark.parametrize("place", ["/dev/stdin", "/dev/fd/0", "-"])
+def test_nor_could_one_from_a_pipe_whatever_it_calls_itself(place, start):
+    program = PROGRAM.format(before="sys.argv = ['compare_norms.py', '--seeds', '1']")
+    starts, last = start((place,), arguments=[], program=program)
+    assert len(starts) == 1
+    assert last == "read "
+
+
+def test_where_the_tunables_get_lost_it_starts_once_more_and_not_for_ever(start):
+    lost = "import os; os.environ.pop('GLIBC_TUNABLES', None)"
+    assert len(start(before=lost)[0]) == 2
+
+
+def test_without_standard_output_it_starts_all_the_same(start):
+    (first,), second = start(before="sys.stdout.flush(); sys.stdout = None")
+    assert json.loads(second) == [first[0], ARGUMENTS, LARGE, *first[3:]]
+
+
+def test_within_pytest_nothing_happens(start):
+    assert len(start(before="import pytest")[0]) == 1
+
+
 def test_what_was_said_before_is_said_once(start):
     starts, _ = start(before="sys.stdout.write(json.dumps([os.getpid()]) + '\\n')")
     assert [len(each) for each in starts] == [5, 1, 5, 1]
