@@ -16,7 +16,7 @@ def hidden(value: Any) -> Any:
     """
     if isinstance(value, str):
         for home in _homes():
-            value = re.sub(rf"(?<![\w.~/-]){re.escape(home)}(?![\w~-]|\.\w)", "~", value)
+            value = re.sub(rf"(?<![\w.~/-]){re.escape(home)}(?=/|$|[\s'\":;)\]>]|[.,](?:\s|$))", "~", value)
         return value
     if isinstance(value, dict):
         return {name: retyped(each) if name == "command" else hidden(each) for name, each in value.items()}

@@ -61,6 +61,12 @@ def test_no_string_of_a_file_names_it(home, tmp_path):
     assert retyped(f"python '{link}/x") == "python '~/x", "no shell would take it, so there is nothing to keep"
 
 
+@pytest.mark.parametrize("name", ["2", "-old", "+old", "@host", ",v", "..bak", ".d", "~"])
+def test_a_folder_whose_name_begins_so_is_another(home, name):
+    assert hidden(f"in {home}{name}/x") == f"in {home}{name}/x"
+    assert hidden(f"in {home}, {home}; ({home}/x) and {home}.") == "in ~, ~; (~/x) and ~."
+
+
 @pytest.mark.parametrize("none", ["/", "", "nowhere"])
 def test_where_there_is_no_home_everything_stays(monkeypatch, none):
     monkeypatch.setenv("HOME", none)

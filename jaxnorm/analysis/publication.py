@@ -1,9 +1,10 @@
 """A study's folder as it is published: what its finished runs wrote, and the report; no checkpoints."""
 
+import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,15 @@ def publish(workdir: Path, folder: Path) -> Publication:
     study = read_study(workdir)
     _check_apart(workdir, folder)
     earlier = _earlier(folder, study)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part") as made:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        place = tempfile.TemporaryDirectory(dir=folder, prefix=".publish.")  # on the disk on which its files shall lie
+    except OSError as error:
+        raise UserError(
+            f"a publication must lie where one can write, but {folder} cannot be written ({error.strerror or error}); "
+            "choose another folder"
+        ) from None
+    with _leaving_no_empty(folder), place as made:
         part = Path(made)
         drawn = (POOLED, last_convolution(study))
         finished = [run.name for run in study.runs if run.status in OUTCOMES]
@@ -74,7 +82,8 @@ def publish(workdir: Path, folder: Path) -> Publication:
             )
         left_out = {run.name: run.epoch for run in study.runs if run.name not in published and run.status != "missing"}
         plan = json.loads((workdir / "study.json").read_text(encoding="utf-8"))
-        files.write_json(part / "study.json", home.hidden(plan | ({"left_out": left_out} if left_out else {})))
+        plan |= {"published": True} | ({"left_out": left_out} if left_out else {})
+        files.write_json(part / "study.json", home.hidden(plan))
         write_report(part)
         for figure in part.glob("figures/*.svg"):  # the page has them, too
             figure.unlink()
@@ -94,8 +103,27 @@ def _check_apart(workdir: Path, folder: Path) -> None:
             "another folder"
         )
     for place in (folder, *folder.absolute().parents):
-        if place.exists() and not place.is_dir():
-            raise UserError(f"a publication must be a folder in a folder, but {place} is a file; choose another folder")
+        try:
+            blocked = not place.is_dir() and (place.exists() or place.is_symlink())
+        except OSError as error:  # such as a name that is too long
+            raise UserError(
+                f"the folder of a publication must have a usable name, but {str(folder)[:80]!r} has not "
+                f"({error.strerror}); choose another folder"
+            ) from None
+        if blocked:
+            kind = "a file" if place.exists() else "a link to nothing"
+            raise UserError(f"a publication must be a folder in a folder, but {place} is {kind}; choose another folder")
+
+
+@contextlib.contextmanager
+def _leaving_no_empty(folder: Path) -> Iterator[None]:
+    """Within it, an error takes a folder away again that was new and has nothing in it."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise
 
 
 def _earlier(folder: Path, study: Study) -> list[str]:
@@ -160,14 +188,13 @@ def _copy(source: Path, target: Path) -> None:
 
 def _move(part: Path, folder: Path) -> None:
     """Puts the new files in the place of the old ones; figures and arrays that are no longer made go."""
-    folder.mkdir(exist_ok=True)
     made = {path.relative_to(part) for path in part.rglob("*") if path.is_file()}
     stale: Iterable[Path] = [Path("figures") / f"{name}.{form}" for name in figure_names() for form in ("png", "svg")]
     runs = {path.parent for path in made if path.name == "result.json"}
     stale = [*stale, *(path.relative_to(folder) for run in runs for path in (folder / run).glob("arrays/epoch_*.npz"))]
     stale += [run / file for run in runs for file in (*OF_A_RUN, PACKED)]
-    for path in set(stale) - made:
-        (folder / path).unlink(missing_ok=True)
-    for path in sorted(made):
+    for path in sorted(made, key=lambda path: (path.name != "study.json", path)):  # by which the next one knows it
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (part / path).replace(folder / path)
+    for path in set(stale) - made:
+        (folder / path).unlink(missing_ok=True)

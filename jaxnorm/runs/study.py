@@ -250,10 +250,10 @@ def run_team(
         for config, record in unfinished.items():
             directory = workdir.directory(config)
             files.write_text(directory.path / "crash.txt", home.hidden(traceback.format_exc()))
-            step = record.rows[-1]["step"] if record.rows else 0
-            epoch = record.rows[-1]["epoch"] if record.rows else 0
+            rows = record.rows or directory.rows  # those on disk, if it was not even restored
+            step, epoch = (rows[-1]["step"], rows[-1]["epoch"]) if rows else (0, 0)
             outcome = dict(status="crashed", epoch=epoch, step=step, error=home.hidden(words))
-            directory.finish(_outcome(config, label, record.rows, **outcome))
+            directory.finish(_outcome(config, label, rows, **outcome))
             display.end(config, f"crashed: {words} (traceback in {directory.path / 'crash.txt'})")
         if result is None:
             processes.check_all_crashed(configs[0], error)

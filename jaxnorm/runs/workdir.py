@@ -81,6 +81,11 @@ class Workdir:
                 f"the workdir must belong to {self.study}, but {self.path} holds {study.get('study')!r}; "
                 "choose another --workdir"
             )
+        if study.get("published") and not all(map(self.is_finished, configs)):
+            raise UserError(
+                f"a publication has no checkpoints to go on from, but {self.path} is one; go on in the workdir that it "
+                "was made from, or choose another --workdir"
+            )
         for name in ("norms", "seeds", "runs", "recipe"):
             study[name]  # what `describe` goes on from
         for run in study["runs"]:
@@ -178,6 +183,7 @@ class Workdir:
                 "seeds": list(dict.fromkeys([*before["seeds"], *(config.seed for config in configs)])),
                 "grid": {f"{name}s": list(dict.fromkeys(run[name] for run in runs.values())) for name in self.varied},
                 "runs": list(runs.values()),
+                **({"published": True} if before.get("published") else {}),
                 # Together they give all that the folder holds.
                 "command": "\n".join(dict.fromkeys([*home.retyped(before.get("command", "")).splitlines(), command])),
             },

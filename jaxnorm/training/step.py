@@ -134,9 +134,13 @@ def create_state(
     )
 
 
-@functools.partial(jax.jit, static_argnames="num_images")
 def epoch_order(seed: int, epoch: int, num_images: int) -> jax.Array:
     """The order of the training images in an epoch: a permutation that depends on (seed, epoch) alone."""
+    return _epoch_order(jnp.uint32(seed), epoch, num_images)  # or jit takes it for an int32
+
+
+@functools.partial(jax.jit, static_argnames="num_images")
+def _epoch_order(seed: jax.typing.ArrayLike, epoch: int, num_images: int) -> jax.Array:
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2), epoch)
     return jax.random.permutation(key, num_images)
 

@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from jaxnorm.analysis.arrays import find_arrays
 from jaxnorm.analysis.publication import publish
 from jaxnorm.analysis.report import write_report
 from jaxnorm.analysis.runs import read_study
+from jaxnorm.config import Config
 from jaxnorm.errors import UserError
+from jaxnorm.runs.workdir import Workdir
 
 FATES = {
     ("in", 0): ("unfinished", 7),
@@ -63,7 +66,7 @@ def test_a_publication_has_the_workdirs_report_and_nothing_of_how_it_was_made(ma
     assert len(published[predictions]) < len(reported[predictions]) / 2
     reported[predictions] = published[predictions]
     plan = published.pop("study.json")
-    assert json.loads(plan) == json.loads(reported["study.json"])
+    assert json.loads(plan) == {**json.loads(reported["study.json"]), "published": True}
     arrays = [find_arrays(folder / "bin-seed0"), find_arrays(workdir / "bin-seed0")]
     assert len(arrays[0]) > 1
     for packed, written in zip(*arrays, strict=True):
@@ -179,9 +182,39 @@ def test_where_a_publication_may_not_go(make_workdir, tmp_path):
     ]:
         with pytest.raises(UserError, match=words):
             publish(workdir, folder)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for folder, words in [
+        (tmp_path / "dangling", "dangling is a link to nothing"),
+        (tmp_path / ("x" * 300), "must have a usable name, but .*File name too long"),
+        (Path("/proc/x"), "/proc/x cannot be written"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            publish(workdir, folder)
     with pytest.raises(UserError, match="needs a finished run"):
         publish(make_workdir("none", norms=("bn",), fates={("bn", 0): ("unfinished", 3)}), tmp_path / "published")
     assert not (tmp_path / "published").exists()
+
+
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="a second file system is needed")
+def test_a_folder_on_another_disk_is_filled_there(make_workdir, tmp_path):
+    workdir = make_workdir(norms=("bn",))
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        (tmp_path / "link").symlink_to(elsewhere)
+        for _ in range(2):
+            publish(workdir, tmp_path / "link")
+            assert not list(Path(elsewhere).glob(".*"))
+        assert read_study(Path(elsewhere)).runs[0].complete
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_publication_is_no_place_to_train(make_workdir, tmp_path):
+    publish(make_workdir(norms=("bn", "gn"), fates={("gn", 0): ("crashed", 3)}), tmp_path / "published")
+    workdir = Workdir(tmp_path / "published", study="compare_norms")
+    runs = {run.norm: run for run in read_study(workdir.path).runs}
+    finished, crashed = (Config(norm=norm, num_epochs=runs[norm].num_epochs or 12) for norm in ("bn", "gn"))
+    with pytest.raises(UserError, match="a publication has no checkpoints to go on from"):
+        workdir.check([finished, crashed])
 
 
 @pytest.mark.usefixtures("without_figures")

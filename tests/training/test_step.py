@@ -176,3 +176,8 @@ def test_equal_runs_share_one_compiled_program(tiny):
 
 def test_sums_start_from_nothing():
     assert optax.tree_utils.tree_sum(EpochSums.zero()) == 0
+
+
+def test_the_largest_seeds_have_an_order_of_their_own():
+    orders = {tuple(np.asarray(epoch_order(seed, 1, 20))) for seed in (0, 2**31 - 1, 2**31, 2**32 - 1)}
+    assert len(orders) == 4
