@@ -172,6 +172,10 @@ def run_study(
             processes.call(configs.index(team[0]))  # with several, a team has one run
             try:
                 run_team(team, dataset, workdir, display, stop, execution)
+                for config in team if len(team) > 1 else ():  # what one has met, or all together, is not each one's
+                    if (workdir.directory(config).result or {}).get("status") == "crashed":
+                        display.note(config, "once more, alone")
+                        run_team([config], dataset, workdir, display, stop, execution)
             except Stopped:
                 for config in team:
                     if not workdir.is_finished(config):

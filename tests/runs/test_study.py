@@ -99,16 +99,18 @@ def test_more_seeds_join_what_is_left(run, monkeypatch):
     assert teams == [["bn-seed0"], ["gn-seed0", "gn-seed1", "gn-seed2"], ["bn-seed1", "bn-seed2"]]
 
 
-def test_a_crash_takes_those_of_the_team_that_have_not_ended_and_no_other(run, monkeypatch):
+def test_after_a_crash_those_of_the_team_that_have_not_ended_are_tried_alone(run, monkeypatch):
     teams = []
     monkeypatch.setattr(study, "train_team", pretended(teams, {"bn-seed1": RuntimeError("no room")}))
     code, workdir, said = run(GRID, 3)
     assert code == 1
     bn = [status_of(workdir, config) for config in GRID if config.norm == "bn"]
     gn = [status_of(workdir, config) for config in GRID if config.norm == "gn"]
-    assert (bn, gn) == (["complete", "crashed", "crashed"], ["complete"] * 3)
+    assert (bn, gn) == (["complete", "crashed", "complete"], ["complete"] * 3)
+    assert teams[1:3] == [["bn-seed1"], ["bn-seed2"]]
     assert "bn-seed1: crashed: RuntimeError: no room (traceback in " in said
-    assert "no room" in (workdir.path / "bn-seed2" / "crash.txt").read_text()
+    assert "bn-seed2: once more, alone\n" in said
+    assert "no room" in (workdir.path / "bn-seed1" / "crash.txt").read_text()
 
 
 def test_a_stop_is_told_of_those_that_have_not_ended_and_ends_the_grid(run, monkeypatch):
