@@ -77,5 +77,10 @@ def test_published_summaries_are_those_of_the_published_runs(folder):
     study = read_study(folder)
     assert (folder / "summary.csv").read_text(encoding="utf-8") == summary_csv(study)
     found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    expected = json.loads(json.dumps(summary_json(study, compare(chosen(study)))))
-    assert leaves(found) == pytest.approx(leaves(expected), rel=1e-9, nan_ok=True)
+    expected = leaves(json.loads(json.dumps(summary_json(study, compare(chosen(study))))))
+    found = leaves(found)
+    assert found.keys() == expected.keys()
+    for place, number in expected.items():
+        # Bootstrapped intervals differ by a hundredth of a point between versions of NumPy.
+        tolerance = 2e-4 if "interval" in place else 1e-12
+        assert found[place] == pytest.approx(number, rel=1e-9, abs=tolerance, nan_ok=True), place
