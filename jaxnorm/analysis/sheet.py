@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxnorm.analysis.runs import Study
 from jaxnorm.analysis.styles import DIVERGED, GRID, INK, MUTED, PAPER, Style
+from jaxnorm.analysis.words import counted
 
 RC = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same letters, hence the same bytes, everywhere
@@ -212,7 +213,7 @@ def subtitle(study: Study) -> str:
     last = max((run.epoch for run in study.runs if run.epoch is not None), default=None)
     if study.num_epochs is not None:
         stopped = f"{last} of {study.num_epochs} epochs" if last not in (None, study.num_epochs) else None
-        words.append(stopped or f"{study.num_epochs} epochs")
+        words.append(stopped or counted(study.num_epochs, "epoch"))
     if study.recipe.get("init") == "he":
         words.append("He initialization")
     if len(study.seeds) == 1:

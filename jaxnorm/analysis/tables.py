@@ -10,6 +10,7 @@ from jaxnorm.analysis.reference import comparable, references_for
 from jaxnorm.analysis.runs import SPLITS, Run, SplitResult, Study, setting_words
 from jaxnorm.analysis.words import (
     DASH,
+    counted,
     duration,
     interval_points,
     number,
@@ -71,7 +72,7 @@ def status_of(run: Run) -> str:
         case "complete" if run.epoch is not None and run.num_epochs and run.epoch < run.num_epochs:
             return f"stopped after epoch {run.epoch}{of}"
         case "complete":
-            return f"complete, {run.epoch} epochs" if run.epoch else "complete"
+            return f"complete, {counted(run.epoch, 'epoch')}" if run.epoch else "complete"
         case "diverged":
             return f"diverged at step {number(run.diverged_at_step, 0)}, after epoch {run.epoch or 0}{of}"
         case "crashed":

@@ -29,6 +29,7 @@ SOURCES = Path(__file__).with_name("cpu")
 SWITCH = "JAXNORM_KERNELS"
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
 COST = "training takes about twice the time without them"
+TRUSTED = (0,)  # users whose libraries are loaded beside one's own: root can do anything already
 LIMIT = 300  # seconds for the compiler, which takes about 4
 
 # A convolution is linear in its input, its kernel and whatever its output is multiplied by: each is the gradient with
@@ -213,7 +214,7 @@ def _loaded(file: Path) -> ctypes.CDLL:
 
 def _is_trusted(file: Path) -> bool:
     """Whether nobody has made it but this user, or the machine's own."""
-    return not hasattr(os, "getuid") or file.stat().st_uid in (0, os.getuid())
+    return not hasattr(os, "getuid") or file.stat().st_uid in (*TRUSTED, os.getuid())
 
 
 def _digest(path: Path) -> str:

@@ -669,7 +669,12 @@ def test_a_library_that_loads_nowhere_is_compiled_once(pretend, library, monkeyp
 def test_a_library_of_another_user_is_not_loaded(pretend, library, monkeypatch):
     pretend.compiler(f"cp {library} $target")
     assert pretend.load() is None
-    monkeypatch.setattr(kernels, "_is_trusted", lambda file: False)
+    (kept,) = pretend.kept()
+    owner = (pretend.folder / kept).stat().st_uid
+    assert kernels._is_trusted(pretend.folder / kept)
+    monkeypatch.setattr(kernels, "TRUSTED", ())
+    monkeypatch.setattr(kernels.os, "getuid", lambda: owner + 1)
+    assert not kernels._is_trusted(pretend.folder / kept)
     assert pretend.load() is None
     assert pretend.compilations() == 2
 
