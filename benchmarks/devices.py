@@ -44,10 +44,10 @@ def worker(norm: str, batch_size: int, count: int, rounds: int, replicas: int | 
     import jax
     from epoch import random_images
 
-    from jaxnorm.config import Config
-    from jaxnorm.training.loop import initial_state, on_device
-    from jaxnorm.training.parallel import devices_for
-    from jaxnorm.training.step import epoch_order, train_steps
+    from jaxnorm.study.config import Config
+    from jaxnorm.study.training.loop import initial_state, on_device
+    from jaxnorm.study.training.parallel import devices_for
+    from jaxnorm.study.training.step import epoch_order, train_steps
 
     config = Config(norm=norm, dataset="cifar10", batch_size=batch_size, num_epochs=100)
     if replicas:

@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from jaxnorm.allocator import restart_with_large_pages
+from jaxnorm.study.allocator import restart_with_large_pages
 
 if __name__ == "__main__":
     restart_with_large_pages()  # as the drivers do, before jax starts its threads
@@ -31,13 +31,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxnorm.config import Config
-from jaxnorm.data.dataset import Dataset, Split
-from jaxnorm.runs.checkpoints import Checkpoints
-from jaxnorm.training.evaluation import evaluate
-from jaxnorm.training.features import feature_quantiles
-from jaxnorm.training.loop import initial_state, on_device
-from jaxnorm.training.step import epoch_order, train_step, train_steps
+from jaxnorm.study.config import Config
+from jaxnorm.study.data.dataset import Dataset, Split
+from jaxnorm.study.runs.checkpoints import Checkpoints
+from jaxnorm.study.training.evaluation import evaluate
+from jaxnorm.study.training.features import feature_quantiles
+from jaxnorm.study.training.loop import initial_state, on_device
+from jaxnorm.study.training.step import epoch_order, train_step, train_steps
 
 
 def random_images(num_train: int, num_validation: int) -> Dataset:

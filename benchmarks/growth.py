@@ -14,7 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from jaxnorm.allocator import restart_with_large_pages
+from jaxnorm.study.allocator import restart_with_large_pages
 
 
 def measure(norm: str, batch_size: int, side: int, seconds: float) -> dict[str, Any]:
@@ -22,9 +22,9 @@ def measure(norm: str, batch_size: int, side: int, seconds: float) -> dict[str, 
     import jax
 
     from jaxnorm import NORMS
-    from jaxnorm.models.resnet import ResNet14
-    from jaxnorm.training.optimizer import make_optimizer
-    from jaxnorm.training.step import create_state, train_step
+    from jaxnorm.study.models.resnet import ResNet14
+    from jaxnorm.study.training.optimizer import make_optimizer
+    from jaxnorm.study.training.step import create_state, train_step
 
     state = create_state(ResNet14(norm=NORMS[norm]), make_optimizer(0.1, 10.0, 10, 312), 0, (side, side, 3))
     image = jax.random.normal(jax.random.key(0), (batch_size, side, side, 3))

@@ -35,11 +35,11 @@ def contender(norm: str, batch_size: int, seeds: int, count: int, way: str | Non
     import jax
 
     from benchmarks.epoch import random_images
-    from jaxnorm.config import Config
-    from jaxnorm.training.loop import initial_state, on_device
-    from jaxnorm.training.parallel import Devices
-    from jaxnorm.training.step import epoch_order, train_steps
-    from jaxnorm.training.team import Team, team_for
+    from jaxnorm.study.config import Config
+    from jaxnorm.study.training.loop import initial_state, on_device
+    from jaxnorm.study.training.parallel import Devices
+    from jaxnorm.study.training.step import epoch_order, train_steps
+    from jaxnorm.study.training.team import Team, team_for
 
     dataset = random_images(8 * batch_size, 8)
     configs = [

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import roofline  # noqa: E402
-from jaxnorm.allocator import (  # noqa: E402
+from jaxnorm.study.allocator import (  # noqa: E402
     keep_freed_memory,
     release_freed_memory,
     restart_with_large_pages,
@@ -42,9 +42,9 @@ def jax_step(norm: str, batch_size: int, plain: bool) -> Step:
     import jax
 
     from jaxnorm import NORMS as OURS
-    from jaxnorm.models import resnet
-    from jaxnorm.training.optimizer import make_optimizer
-    from jaxnorm.training.step import create_state, train_step
+    from jaxnorm.study.models import resnet
+    from jaxnorm.study.training.optimizer import make_optimizer
+    from jaxnorm.study.training.step import create_state, train_step
 
     build: Any = OURS[norm]
     if plain:
@@ -71,7 +71,7 @@ def flax_norm(norm: str) -> Any:
     import flax.linen as nn
 
     from benchmarks.norm_layers import FlaxBatchInstanceNorm
-    from jaxnorm.norms.registry import Identity
+    from jaxnorm.study.registry import Identity
 
     def build(*, train: bool, axis_name: Any, dtype: Any, name: str) -> nn.Module:  # noqa: ARG001
         match norm:

@@ -19,9 +19,9 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare checkout works without being installed
 
-from jaxnorm import command_line
-from jaxnorm.config import GHOSTLY_NORMS, PRESETS, Config
 from jaxnorm.errors import UserError
+from jaxnorm.study import command_line
+from jaxnorm.study.config import GHOSTLY_NORMS, PRESETS, Config
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare checkout works without being installed
 
-from jaxnorm import command_line
+from jaxnorm.study import command_line
 
 
 @dataclasses.dataclass(frozen=True)

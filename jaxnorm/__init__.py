@@ -13,42 +13,42 @@ from jaxnorm.jaxlib_guard import guard
 guard()
 
 if TYPE_CHECKING:
-    from jaxnorm.config import DEFAULT_NORMS as DEFAULT_NORMS
-    from jaxnorm.config import PRESETS as PRESETS
-    from jaxnorm.config import Config as Config
+    from jaxnorm.conv.convolution import Conv as Conv
     from jaxnorm.errors import UserError as UserError
-    from jaxnorm.models.convolution import Conv as Conv
-    from jaxnorm.models.resnet import ResNet as ResNet
-    from jaxnorm.models.resnet import ResNet14 as ResNet14
     from jaxnorm.norms.layers import BatchInstanceNorm as BatchInstanceNorm
     from jaxnorm.norms.layers import BatchNorm as BatchNorm
     from jaxnorm.norms.layers import GroupNorm as GroupNorm
     from jaxnorm.norms.layers import InstanceNorm as InstanceNorm
     from jaxnorm.norms.layers import LayerNorm as LayerNorm
-    from jaxnorm.norms.registry import NORMS as NORMS
-    from jaxnorm.norms.registry import make_norm as make_norm
-    from jaxnorm.norms.registry import register_norm as register_norm
-    from jaxnorm.training.loop import train as train
+    from jaxnorm.study.config import DEFAULT_NORMS as DEFAULT_NORMS
+    from jaxnorm.study.config import PRESETS as PRESETS
+    from jaxnorm.study.config import Config as Config
+    from jaxnorm.study.models.resnet import ResNet as ResNet
+    from jaxnorm.study.models.resnet import ResNet14 as ResNet14
+    from jaxnorm.study.registry import NORMS as NORMS
+    from jaxnorm.study.registry import make_norm as make_norm
+    from jaxnorm.study.registry import register_norm as register_norm
+    from jaxnorm.study.training.loop import train as train
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "DEFAULT_NORMS": "jaxnorm.config",
-    "PRESETS": "jaxnorm.config",
-    "Config": "jaxnorm.config",
+    "DEFAULT_NORMS": "jaxnorm.study.config",
+    "PRESETS": "jaxnorm.study.config",
+    "Config": "jaxnorm.study.config",
     "UserError": "jaxnorm.errors",
-    "Conv": "jaxnorm.models.convolution",
-    "ResNet": "jaxnorm.models.resnet",
-    "ResNet14": "jaxnorm.models.resnet",
+    "Conv": "jaxnorm.conv.convolution",
+    "ResNet": "jaxnorm.study.models.resnet",
+    "ResNet14": "jaxnorm.study.models.resnet",
     "BatchInstanceNorm": "jaxnorm.norms.layers",
     "BatchNorm": "jaxnorm.norms.layers",
     "GroupNorm": "jaxnorm.norms.layers",
     "InstanceNorm": "jaxnorm.norms.layers",
     "LayerNorm": "jaxnorm.norms.layers",
-    "NORMS": "jaxnorm.norms.registry",
-    "make_norm": "jaxnorm.norms.registry",
-    "register_norm": "jaxnorm.norms.registry",
-    "train": "jaxnorm.training.loop",
+    "NORMS": "jaxnorm.study.registry",
+    "make_norm": "jaxnorm.study.registry",
+    "register_norm": "jaxnorm.study.registry",
+    "train": "jaxnorm.study.training.loop",
 }
 __all__ = [*sorted(_HOMES), "__version__"]
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from jaxnorm import command_line
+from jaxnorm.study import command_line
 
 
 def report(workdir: Annotated[Path, tyro.conf.Positional]) -> int:
@@ -14,8 +14,8 @@ def report(workdir: Annotated[Path, tyro.conf.Positional]) -> int:
     Args:
         workdir: the folder that a driver of experiments/ has filled.
     """
-    from jaxnorm.analysis.report import print_table, write_report
-    from jaxnorm.runs.progress import StudyConsole, say
+    from jaxnorm.study.analysis.report import print_table, write_report
+    from jaxnorm.study.runs.progress import StudyConsole, say
 
     page = write_report(workdir)
     console = StudyConsole()
@@ -33,9 +33,9 @@ def publish(workdir: Annotated[Path, tyro.conf.Positional], folder: Annotated[Pa
         workdir: the folder that a driver of experiments/ has filled.
         folder: where to, such as results/NAME: a new folder, or an earlier publication of the same study.
     """
-    from jaxnorm.analysis.publication import publish
-    from jaxnorm.analysis.report import print_table
-    from jaxnorm.runs.progress import StudyConsole, say
+    from jaxnorm.study.analysis.publication import publish
+    from jaxnorm.study.analysis.report import print_table
+    from jaxnorm.study.runs.progress import StudyConsole, say
 
     made = publish(workdir, folder)
     console = StudyConsole()
@@ -53,8 +53,8 @@ def doctor(data_dir: Path | None = None) -> int:
     Args:
         data_dir: where CIFAR-10 lies; default $JAXNORM_DATA_DIR, then the cache folder.
     """
-    from jaxnorm.runs.doctor import examine, print_findings
-    from jaxnorm.runs.progress import StudyConsole
+    from jaxnorm.study.runs.doctor import examine, print_findings
+    from jaxnorm.study.runs.progress import StudyConsole
 
     return print_findings(examine(data_dir), StudyConsole())
 

@@ -28,9 +28,9 @@ from flax import linen as nn
 from flax import traverse_util
 
 from jaxnorm.errors import UserError
-from jaxnorm.models.resnet import ResNet
 from jaxnorm.norms.layers import BatchInstanceNorm, BatchNorm, GroupNorm, InstanceNorm, LayerNorm
-from jaxnorm.norms.registry import Identity
+from jaxnorm.study.models.resnet import ResNet
+from jaxnorm.study.registry import Identity
 
 BATCH_NORMS = (BatchNorm, nn.BatchNorm)
 NORM_LAYERS = (*BATCH_NORMS, InstanceNorm, nn.InstanceNorm, LayerNorm, nn.LayerNorm, GroupNorm, nn.GroupNorm)

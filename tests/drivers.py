@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxnorm import command_line
+from jaxnorm.study import command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 # Large batches: few steps, and the program is compiled quickly.

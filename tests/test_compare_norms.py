@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxnorm import ResNet
-from jaxnorm.training import loop
+from jaxnorm.study.training import loop
 from tests.drivers import FAST, ROOT, content, drive, driver_here, environment, path_of, summary
 
 DRIVER = path_of("compare_norms")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxnorm.analysis.comparison import compare
-from jaxnorm.analysis.rates import chosen
-from jaxnorm.analysis.runs import read_study
-from jaxnorm.analysis.summary import summary_csv, summary_json
+from jaxnorm.study.analysis.comparison import compare
+from jaxnorm.study.analysis.rates import chosen
+from jaxnorm.study.analysis.runs import read_study
+from jaxnorm.study.analysis.summary import summary_csv, summary_json
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

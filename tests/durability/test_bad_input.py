@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.analysis.workdirs import write_workdir
 
 from jaxnorm import UserError
-from jaxnorm.analysis.report import write_report
-from jaxnorm.analysis.runs import read_study
-from jaxnorm.config import Config
-from jaxnorm.runs.checkpoints import CheckpointError, Checkpoints
-from jaxnorm.runs.workdir import Workdir
-from tests.analysis.workdirs import write_workdir
+from jaxnorm.study.analysis.report import write_report
+from jaxnorm.study.analysis.runs import read_study
+from jaxnorm.study.config import Config
+from jaxnorm.study.runs.checkpoints import CheckpointError, Checkpoints
+from jaxnorm.study.runs.workdir import Workdir
 from tests.drivers import driver_here
 
 pytestmark = pytest.mark.durability
@@ -59,13 +59,15 @@ def test_command_lines(tmp_path, monkeypatch, capsys, report):
         trained.append(configs)
         return 0
 
-    monkeypatch.setattr("jaxnorm.runs.study.run_study", pretend)
-    monkeypatch.setattr("jaxnorm.runs.study.announce", lambda *_, **__: None)
-    monkeypatch.setattr("jaxnorm.analysis.report.write_report", lambda path: path)
-    monkeypatch.setattr("jaxnorm.analysis.report.print_table", lambda *_: None)
-    monkeypatch.setattr("jaxnorm.data.download.download", lambda *_, **__: pytest.fail("nothing may be downloaded"))
+    monkeypatch.setattr("jaxnorm.study.runs.study.run_study", pretend)
+    monkeypatch.setattr("jaxnorm.study.runs.study.announce", lambda *_, **__: None)
+    monkeypatch.setattr("jaxnorm.study.analysis.report.write_report", lambda path: path)
+    monkeypatch.setattr("jaxnorm.study.analysis.report.print_table", lambda *_: None)
+    monkeypatch.setattr(
+        "jaxnorm.study.data.download.download", lambda *_, **__: pytest.fail("nothing may be downloaded")
+    )
     monkeypatch.setenv("JAXNORM_DATA_DIR", str(tmp_path / "nowhere"))
-    monkeypatch.setattr("jaxnorm.data.cifar10._fetch", refuse)
+    monkeypatch.setattr("jaxnorm.study.data.cifar10._fetch", refuse)
     counts = {0: 0, 2: 0}
 
     @MANY

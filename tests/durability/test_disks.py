@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxnorm.runs.checkpoints import Checkpoints
+from jaxnorm.study.runs.checkpoints import Checkpoints
 from tests.drivers import ROOT, content, drive, environment, path_of
 
 pytestmark = pytest.mark.durability

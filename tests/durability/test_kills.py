@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from jaxnorm.config import DEFAULT_NORMS
+from jaxnorm.study.config import DEFAULT_NORMS
 from tests.drivers import content, drive, environment, path_of
 
 pytestmark = pytest.mark.durability

@@ -69,8 +69,8 @@ def test_a_dead_process_ends_the_run_within_a_minute_and_the_run_goes_on(tmp_pat
 
 ALONE = """
 import jax
-from jaxnorm.runs import checkpoints
-from jaxnorm.training import loop
+from jaxnorm.study.runs import checkpoints
+from jaxnorm.study.training import loop
 
 def fail(*_):
     raise RuntimeError("of its own")
@@ -132,7 +132,7 @@ def test_a_variant_that_crashes_in_both_does_not_keep_the_next_from_training(tmp
 SLOW = """
 import time
 import jax
-import jaxnorm.data
+import jaxnorm.study.data
 
 def download(*arguments, **options):
     if jax.process_index() == 0:
@@ -140,7 +140,7 @@ def download(*arguments, **options):
         time.sleep(600)
     return load_dataset(*arguments, **options)
 
-load_dataset, jaxnorm.data.load_dataset = jaxnorm.data.load_dataset, download
+load_dataset, jaxnorm.study.data.load_dataset = jaxnorm.study.data.load_dataset, download
 """
 
 

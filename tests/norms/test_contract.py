@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from jaxnorm.norms.layers import BatchInstanceNorm, BatchNorm, GroupNorm, InstanceNorm, LayerNorm
-from jaxnorm.norms.registry import NORMS
+from jaxnorm.study.registry import NORMS
 
 SHAPE = (4, 6, 6, 8)
 PER_SAMPLE = ("none", "in", "ln", "gn")

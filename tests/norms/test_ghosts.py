@@ -7,7 +7,7 @@ import pytest
 
 from jaxnorm.errors import UserError
 from jaxnorm.norms.layers import BatchInstanceNorm, BatchNorm
-from jaxnorm.norms.registry import NORMS, with_ghosts
+from jaxnorm.study.registry import NORMS, with_ghosts
 
 LAYERS = [BatchNorm, BatchInstanceNorm]
 X = jax.random.normal(jax.random.key(0), (12, 5, 4, 3)) * jnp.arange(1.0, 13).reshape(12, 1, 1, 1) + 3

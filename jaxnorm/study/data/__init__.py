@@ -1,0 +1,40 @@
+"""What goes in: CIFAR-10 and handwritten digits as uint8 arrays, split and fingerprinted. Imports nothing heavy."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaxnorm.errors import UserError
+from jaxnorm.study.config import nearest
+
+if TYPE_CHECKING:
+    from jaxnorm.study.data.dataset import Dataset
+
+DATASETS = ("digits", "cifar10")
+
+
+def load_dataset(name: str, *, data_dir: Path | None = None, progress: bool = True) -> "Dataset":
+    """Loads a data set into memory, split into training, validation and test images.
+
+    Args:
+        name: "digits" (embedded, needs no files) or "cifar10" (found on disk, else downloaded; see
+            `jaxnorm.study.data.cifar10`).
+        data_dir: where CIFAR-10 is looked for and downloaded to; by default `$JAXNORM_DATA_DIR`, else
+            `$XDG_CACHE_HOME/jaxnorm/data` (`~/.cache/jaxnorm/data`). The digits never read it.
+        progress: whether long work (download, preparation, decoding) reports on standard error.
+
+    Raises:
+        UserError: an unknown name, a missing, damaged or unreadable file, or no network to download from.
+
+    Example:
+        >>> load_dataset("digits").train.image.shape
+        (1077, 16, 16, 3)
+    """
+    if name == "digits":
+        from jaxnorm.study.data.digits import load_digits
+
+        return load_digits()
+    if name == "cifar10":
+        from jaxnorm.study.data.cifar10 import load_cifar10
+
+        return load_cifar10(data_dir, progress=progress)
+    raise UserError(f"unknown dataset {name!r}; {nearest(name, DATASETS)}")

@@ -1,0 +1,179 @@
+"""CIFAR-10 (Krizhevsky 2009) from whatever form of it is at hand: found, checked, decoded once, split.
+
+Looked for in `--data-dir`, else `$JAXNORM_DATA_DIR`, else `$XDG_CACHE_HOME/jaxnorm/data` (`~/.cache/jaxnorm/data`), in
+this order:
+
+1. `cifar10/3.0.2`, a directory prepared by tensorflow-datasets in the array_record format;
+2. `cifar-10-batches-bin`, the unpacked binary archive (the data folder may also be this folder itself);
+3. `cifar-10-binary.tar.gz`, the binary archive.
+
+Otherwise the archive is downloaded there and prepared as 1. Every source ends as the same records in the same order, so
+that equal data has one fingerprint: the SHA-256 of the six binary files one after the other.
+"""
+
+import dataclasses
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from jaxnorm.errors import UserError
+from jaxnorm.files import cache_folder, sha256
+from jaxnorm.study.data import binary, tfds_directory
+from jaxnorm.study.data.binary import ARCHIVE_NAME, CLASS_NAMES, FOLDER_NAME, SIDE, Release, readable
+from jaxnorm.study.data.cache import Decoded, cached
+from jaxnorm.study.data.dataset import Dataset, Split, take
+from jaxnorm.study.data.download import UnreachableError, download, host
+
+OFFICIAL = Release()
+MEAN = (0.4914, 0.4822, 0.4465)
+PICKLES = ("cifar-10-batches-py", "cifar-10-python.tar.gz")
+
+# A public JPEG re-encoding holds the images in an order of its own. The SHA-256 of its labels in that order tells it
+# from the original, whichever JPEG decoder made the pixels (with libjpeg-turbo the data's fingerprint is 9ce3e96e...).
+REENCODED_LABELS_SHA256 = "bfecf51857bbd06be1ba2f34c9213e92d5c95dff289417c8b3392370e6abc96b"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One form of the data on disk, found but not yet read."""
+
+    path: Path
+    files: tuple[Path, ...]
+    read: Callable[[], tuple[np.ndarray, str]]
+    """Gives the records and the line that says where they are from."""
+
+
+def load_cifar10(data_dir: Path | None = None, *, progress: bool = True, release: Release = OFFICIAL) -> Dataset:
+    """CIFAR-10 as uint8 NHWC arrays: 40,000 training, 10,000 validation and 10,000 test images.
+
+    The split is `numpy.random.default_rng(0).permutation(50_000)` over the binary files' order, the first 40,000 for
+    training. Decoded arrays are cached (`jaxnorm.study.data.cache`).
+
+    Args:
+        data_dir: folder to look in and to download to.
+        progress: whether long work reports on standard error.
+        release: what the data set consists of; another than the official one is for tests.
+
+    Raises:
+        UserError: nothing usable is there and nothing can be downloaded, or what is there is damaged.
+    """
+    folder = data_folder(data_dir)
+    with readable(folder):
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--data-dir must be a folder, but {folder} is a file; give the folder that holds it")
+        source = find(folder, release, progress=progress) or _fetch(folder, release, progress=progress)
+        decoded = cached(source.path, source.files, lambda: _decode(*source.read()))
+
+    order = np.random.default_rng(0).permutation(release.num_train)
+    num_train = 4 * release.num_train // 5
+    label = decoded.label.astype(np.int32)
+
+    def split(rows: np.ndarray) -> Split:
+        return Split(image=take(decoded.image, rows), label=take(label, rows))
+
+    reencoded = hashlib.sha256(decoded.label.data).hexdigest() == REENCODED_LABELS_SHA256
+    return Dataset(
+        name="cifar10",
+        description="CIFAR-10 (JPEG q75 re-encoding)" if reencoded else "CIFAR-10",
+        source=decoded.source,
+        fingerprint=decoded.fingerprint,
+        train=split(order[:num_train]),
+        validation=split(order[num_train:]),
+        test=split(np.arange(release.num_train, len(label))),
+        mean=MEAN,
+        pad=SIDE // 8,
+        flip=True,
+        class_names=CLASS_NAMES,
+    )
+
+
+def data_folder(data_dir: Path | None) -> Path:
+    """The folder to look in: the one given, else `$JAXNORM_DATA_DIR`, else `data` in the cache folder."""
+    given = data_dir or os.environ.get("JAXNORM_DATA_DIR")
+    return Path(os.path.expanduser(given)).absolute() if given else cache_folder() / "data"  # noqa: PTH111
+
+
+def find(folder: Path, release: Release, *, progress: bool) -> Source | None:
+    """The first form of the data in `folder`, in the order of this module's docstring, or None.
+
+    A directory that tensorflow-datasets prepared in another format than array_record is passed over.
+    """
+    prepared = folder / tfds_directory.VERSION_PATH
+    if prepared.exists() and tfds_directory.file_format(prepared) == tfds_directory.FILE_FORMAT:
+        files = tuple(sorted(file for file in prepared.iterdir() if file.is_file()))
+        return Source(
+            prepared,
+            files,
+            lambda: (tfds_directory.read_directory(prepared, release, progress=progress), _tfds_line(prepared)),
+        )
+    unpacked = folder / FOLDER_NAME
+    if not unpacked.exists() and any((folder / name).exists() for name in release.file_names):
+        unpacked = folder
+    if unpacked.exists():
+        files = tuple(unpacked / name for name in release.file_names)
+        binary.check_folder(unpacked, release)
+        return Source(
+            unpacked, files, lambda: (binary.read_folder(unpacked, release), f"the binary files in {unpacked}")
+        )
+    archive = folder / ARCHIVE_NAME
+    if archive.exists():
+
+        def read() -> tuple[np.ndarray, str]:
+            records, digest = binary.read_archive(archive, release), sha256(archive)
+            if digest == release.archive_sha256:
+                return records, f"the official archive {archive} (SHA-256 {digest[:8]}… verified)"
+            return records, f"the archive {archive} (SHA-256 {digest[:8]}…, not the official one's)"
+
+        return Source(archive, (archive,), read)
+    return None
+
+
+def _fetch(folder: Path, release: Release, *, progress: bool) -> Source:
+    """Downloads the archive into `folder` and prepares it once for tensorflow-datasets."""
+    prepared = folder / tfds_directory.VERSION_PATH
+    if prepared.exists():
+        raise UserError(
+            f"{prepared} must be in the array_record format, but is {tfds_directory.file_format(prepared)}, which only "
+            'TensorFlow reads; prepare it with file_format="array_record", or remove it to have CIFAR-10 downloaded'
+        )
+    pickles = [name for name in PICKLES if (folder / name).exists()]
+    unused = f" ({' and '.join(pickles)} there cannot be used: loading pickles can run code)" if pickles else ""
+    archive = folder / ARCHIVE_NAME
+    try:
+        download(release.url, archive, size=release.archive_bytes, sha256=release.archive_sha256, progress=progress)
+    except UnreachableError as error:
+        raise UserError(
+            f"CIFAR-10 is not in {folder}: no {tfds_directory.VERSION_PATH}, {FOLDER_NAME} or {ARCHIVE_NAME}{unused}, "
+            f"and {host(release.url)} cannot be reached ({error}); put {ARCHIVE_NAME} there, point --data-dir to a "
+            "folder that has one of the three, or use --dataset digits"
+        ) from error
+    records = binary.read_archive(archive, release)
+    try:
+        tfds_directory.write_directory(records, folder, release, progress=progress)
+    except (ImportError, OSError, RuntimeError, UserError) as error:
+        reason = " ".join(str(error).split())
+        print(f"warning: {prepared} cannot be prepared ({reason}); {archive} is read instead", file=sys.stderr)
+    source = find(folder, release, progress=progress)
+    if source is None:
+        raise UserError(f"{archive} has just been downloaded but is gone again; run the same command again")
+    if source.path == prepared:  # it was read back when it was written: these are its records
+        return dataclasses.replace(source, read=lambda: (records, _tfds_line(prepared)))
+    return source
+
+
+def _tfds_line(prepared: Path) -> str:
+    return f"the tensorflow-datasets directory {prepared}"
+
+
+def _decode(records: np.ndarray, source: str) -> Decoded:
+    planar = records[:, 1:].reshape(-1, 3, SIDE, SIDE)
+    return Decoded(
+        image=np.ascontiguousarray(planar.transpose(0, 2, 3, 1)),
+        label=np.ascontiguousarray(records[:, 0]),
+        fingerprint=hashlib.sha256(records.data).hexdigest(),
+        source=source,
+    )

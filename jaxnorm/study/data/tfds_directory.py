@@ -1,0 +1,197 @@
+"""CIFAR-10 as a tensorflow-datasets directory (`cifar10/3.0.2`, array_record), read and written without TensorFlow."""
+
+import contextlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxnorm.errors import UserError
+from jaxnorm.study.data.binary import CLASS_NAMES, SIDE, Release, check_labels
+from jaxnorm.study.data.progress import progress_bar
+
+VERSION_PATH = Path("cifar10") / "3.0.2"
+FILE_FORMAT = "array_record"
+BATCH = 1_000
+
+
+def file_format(directory: Path) -> str:
+    """The format of the prepared files, as the directory's own description states it ("array_record", "tfrecord").
+
+    Raises:
+        UserError: the description is missing or cannot be understood.
+    """
+    return str(_describe(directory).get("fileFormat") or "tfrecord")  # directories of old versions state none
+
+
+def read_directory(directory: Path, release: Release, *, progress: bool) -> np.ndarray:
+    """All records, uint8 (60000, 3073) as in the binary files, brought back into their order by `id`.
+
+    Raises:
+        UserError: the directory is damaged, incomplete, or holds something else.
+    """
+    _check_counts(directory, release)
+    records = release.empty_records()
+    train, test = records[: release.num_train], records[release.num_train :]
+    try:
+        import tensorflow_datasets as tfds
+
+        sources = tfds.builder_from_directory(directory).as_data_source(
+            decoders={
+                "image": tfds.decode.SkipDecoding()
+            }  # Pillow decodes what is not OpenCV's here, without a warning
+        )
+        with progress_bar(f"Reading {VERSION_PATH}", len(records), enabled=progress) as advance:
+            _read_split(sources["train"], "train", train, directory, advance)
+            _read_split(sources["test"], "test", test, directory, advance)
+    except ImportError as error:
+        raise UserError(
+            f"reading {directory} needs tensorflow-datasets and array_record, but {error.name or error} "
+            "cannot be imported; pip install 'jaxnorm[study]'"
+        ) from error
+    except UserError:
+        raise
+    except Exception as error:  # array_record's C++ and tfds raise RuntimeError, ValueError, KeyError ... for damage
+        raise UserError(f"{directory} is damaged ({_brief(error)}); {_MEND}") from error
+    return records
+
+
+def write_directory(records: np.ndarray, data_dir: Path, release: Release, *, progress: bool) -> Path:
+    """Writes `data_dir/cifar10/3.0.2` as tfds itself would, checked by reading it back, and in place at once or never.
+
+    Any program then reads it with `tfds.builder_from_directory(PATH).as_data_source()`. The ids are tfds's own
+    (`train_00000` ... in the order of the binary files), and so is the shuffled order of the records on disk.
+
+    Args:
+        records: uint8 (60000, 3073) as `read_folder` gives them.
+
+    Raises:
+        ImportError: tensorflow-datasets or array_record is not installed.
+        OSError: the directory cannot be written.
+    """
+    import array_record.python.array_record_module  # noqa: F401  (tfds imports it only when the first file is written)
+    import tensorflow_datasets as tfds
+
+    class Cifar10(tfds.image_classification.Cifar10, skip_registration=True):  # type: ignore[call-arg]
+        """tfds's builder, its description included, with examples from memory: its own would need TensorFlow."""
+
+        name = "cifar10"
+
+        def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+            del dl_manager  # nothing is downloaded here
+            self.info.features["label"].names = list(CLASS_NAMES)
+            return {
+                "train": _examples("train", records[: release.num_train], advance),
+                "test": _examples("test", records[release.num_train :], advance),
+            }
+
+    Cifar10.__module__ = tfds.image_classification.Cifar10.__module__  # recorded on disk as the description's origin
+    final = data_dir / VERSION_PATH
+    with tempfile.TemporaryDirectory(dir=data_dir, prefix=".cifar10-", suffix=".part") as temporary:
+        with _tfds_quiet(tfds), progress_bar(f"Preparing {final}", len(records), enabled=progress) as advance:
+            Cifar10(data_dir=temporary, file_format=FILE_FORMAT).download_and_prepare(file_format=FILE_FORMAT)
+        prepared = Path(temporary) / VERSION_PATH
+        if not np.array_equal(read_directory(prepared, release, progress=progress), records):
+            raise OSError(f"{prepared} does not read back as it was written")
+        final.parent.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # someone else was quicker; both are whole and equal
+            _rename_folder(prepared, final)
+    return final
+
+
+def _rename_folder(old: Path, new: Path) -> None:
+    try:
+        old.rename(new)
+    except OSError as error:
+        if new.is_dir():
+            raise FileExistsError(os.fspath(new)) from error
+        raise
+
+
+_MEND = "remove it to use another source, or prepare it again"
+
+
+def _examples(split: str, records: np.ndarray, advance: Callable[[int], None]) -> Iterator[tuple[int, dict[str, Any]]]:
+    from PIL import Image
+
+    for index, record in enumerate(records):
+        png = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(record[1:].reshape(3, SIDE, SIDE).transpose(1, 2, 0))).save(png, "png")
+        yield index, {"id": f"{split}_{index:05d}", "image": png.getvalue(), "label": int(record[0])}
+        advance(1)
+
+
+def _read_split(source: Any, split: str, records: np.ndarray, directory: Path, advance: Callable[[int], None]) -> None:
+    from PIL import Image
+
+    seen = np.zeros(len(records), bool)
+    for start in range(0, len(source), BATCH):
+        examples = source.__getitems__(list(range(start, min(start + BATCH, len(source)))))
+        for example in examples:
+            name = example["id"].decode()
+            prefix, _, number = name.rpartition("_")
+            index = int(number) if number.isdecimal() else -1
+            if prefix != split or not 0 <= index < len(records) or seen[index]:
+                raise UserError(
+                    f"ids must run from {split}_00000 to {split}_{len(records) - 1:05d}, each once, "
+                    f"but {directory} has {name!r} (again or out of range); {_MEND}"
+                )
+            with Image.open(io.BytesIO(example["image"]), formats=("PNG", "JPEG")) as image:
+                if image.size != (SIDE, SIDE) or image.mode != "RGB":
+                    raise UserError(
+                        f"images must be {SIDE}x{SIDE} RGB, but {name} of {directory} is "
+                        f"{image.width}x{image.height} {image.mode}; {_MEND}"
+                    )
+                records[index, 1:] = np.asarray(image).transpose(2, 0, 1).reshape(-1)
+            records[index, 0] = min(int(example["label"]) % 2**64, 255)  # anything out of range stays out of range
+            seen[index] = True
+        advance(len(examples))
+    check_labels(records, f"{directory} ({split})")
+
+
+def _check_counts(directory: Path, release: Release) -> None:
+    expected = {"train": release.num_train, "test": release.num_test}
+    try:
+        found = {s["name"]: sum(int(n) for n in s.get("shardLengths", [])) for s in _describe(directory)["splits"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{directory}/dataset_info.json does not list its splits; {_MEND}") from error
+    if found != expected:
+        raise UserError(f"{directory} must hold {_counts(expected)}, but holds {_counts(found)}; {_MEND}")
+
+
+def _counts(splits: dict[str, int]) -> str:
+    return " and ".join(f"{count:,} {name} images" for name, count in splits.items()) or "nothing"
+
+
+def _describe(directory: Path) -> dict[str, Any]:
+    path = directory / "dataset_info.json"
+    try:
+        description = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(f"{directory} has no dataset_info.json, so it was never finished; {_MEND}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({_brief(error)}); {_MEND}") from error
+    if not isinstance(description, dict):
+        raise UserError(f"{path} must hold a JSON object, but does not; {_MEND}")
+    return description
+
+
+@contextlib.contextmanager
+def _tfds_quiet(tfds: Any) -> Iterator[None]:
+    """tfds prints to standard output and draws bars of its own: one bar, ours, is enough."""
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
+
+
+def _brief(error: BaseException) -> str:
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= 160 else words[:157] + "..."

@@ -1,0 +1,157 @@
+"""The normalizations of the study by id, and the way to add one."""
+
+import dataclasses
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from jaxnorm.errors import UserError
+from jaxnorm.norms.layers import BatchInstanceNorm, BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from jaxnorm.study.config import GHOSTLY_NORMS, nearest
+
+
+class Identity(nn.Module):
+    """y = x, without parameters: the network without normalization."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x
+
+
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """How the study builds a normalization: `norm(train=True)` is a Flax module that is applied to NHWC images.
+
+    Attributes:
+        id: as the drivers' `--norms` takes it; part of the names of run directories.
+        label: its name in tables and figures.
+        build: see `register_norm`.
+
+    Example:
+        >>> NORMS["gn"].label, type(NORMS["gn"](train=True)).__name__
+        ('Group norm', 'GroupNorm')
+    """
+
+    id: str
+    label: str
+    build: Callable[..., nn.Module]
+
+    def __call__(self, *, train: bool, axis_name: Any = None, dtype: Any = None, name: str | None = None) -> nn.Module:
+        return self.build(train=train, axis_name=axis_name, dtype=dtype, name=name)
+
+
+NORMS: dict[str, Norm] = {}
+"""Every normalization the drivers can name, by id, in the order of the study."""
+
+
+def register_norm(id: str, build: Callable[..., nn.Module], *, label: str | None = None) -> None:
+    """Adds a normalization to `NORMS`, so that every driver and the whole study can use it.
+
+    Args:
+        id: new; lower-case letters, digits and underscores.
+        build: called as ``build(train=..., axis_name=..., dtype=..., name=...)`` for each layer; returns a Flax module
+            that is applied to an NHWC array. `train` is False in evaluation, where a layer must not look at
+            batch-mates; `axis_name` is the mapped axis to combine statistics over, or None; `dtype` that of the
+            computation, or None; `name` must be passed on to the module.
+        label: name in tables and figures; by default the id.
+
+    Raises:
+        UserError: if the id is malformed or taken by another build, or `build` cannot be called.
+
+    Example:
+        >>> register_norm("ln_last", lambda *, train, axis_name, dtype, name: LayerNorm(dtype=dtype, name=name))
+        >>> NORMS.pop("ln_last").label
+        'ln_last'
+    """
+    if not isinstance(id, str) or not re.fullmatch("[a-z0-9_]{1,40}", id):
+        raise UserError(
+            f"a norm's id must be 1 to 40 lower-case letters, digits and underscores, but is {id!r}; rename it"
+        )
+    label = id if label is None else label
+    if not isinstance(label, str) or not label.isprintable() or not 1 <= len(label) <= 60:
+        raise UserError(f"a norm's label must be one line of 1 to 60 printable characters, but is {label!r}; change it")
+    try:
+        inspect.signature(build).bind(train=True, axis_name=None, dtype=None, name=id)
+    except TypeError as error:
+        raise UserError(
+            f"a norm's build must take the keywords train, axis_name, dtype and name, but that of {id!r} does not "
+            f"({error}); see the docstring of register_norm"
+        ) from None
+    if id in NORMS and NORMS[id].build is not build:
+        raise UserError(f"a norm's id must be new, but {id!r} is registered as {NORMS[id].label!r}; choose another id")
+    NORMS[id] = Norm(id, label, build)
+
+
+def make_norm(id: str, *, train: bool, axis_name: Any = None, dtype: Any = None, name: str | None = None) -> nn.Module:
+    """The module of the normalization `id`, as the study builds it.
+
+    Raises:
+        UserError: if no such id is registered; names the nearest.
+
+    Example:
+        >>> make_norm("bn", train=True).momentum
+        0.9
+    """
+    if id not in NORMS:
+        raise UserError(f"a norm must be registered, but {id!r} is not; {nearest(id, NORMS)}")
+    return NORMS[id](train=train, axis_name=axis_name, dtype=dtype, name=name)
+
+
+@functools.lru_cache  # equal arguments give the same norm, and networks built of it one compiled program
+def with_ghosts(id: str, ghost_batch_size: int) -> Norm:
+    """`NORMS[id]` with batch statistics taken over parts of each batch; for the ids in `GHOSTLY_NORMS`.
+
+    Raises:
+        UserError: for any other id.
+
+    Example:
+        >>> with_ghosts("bn", 8)(train=True).ghost_batch_size
+        8
+    """
+    if id not in GHOSTLY_NORMS:
+        raise UserError(f"only {', '.join(GHOSTLY_NORMS)} can have ghosts, but the norm is {id}; choose one of them")
+    build = functools.partial(NORMS[id].build, ghost_batch_size=ghost_batch_size)
+    return dataclasses.replace(NORMS[id], build=build)
+
+
+def _batch(cls: Any, **fields: Any) -> Callable[..., nn.Module]:
+    def build(*, train: bool, axis_name: Any, dtype: Any, name: str | None, **more: Any) -> nn.Module:
+        return cls(
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            axis_name=axis_name,
+            dtype=dtype,
+            name=name,
+            **fields,
+            **more,
+        )
+
+    return build
+
+
+def _sample(cls: Any, **fields: Any) -> Callable[..., nn.Module]:
+    # Statistics of one sample: alike in training and evaluation, and on one device wherever the batch is split.
+    def build(*, train: bool, axis_name: Any, dtype: Any, name: str | None) -> nn.Module:  # noqa: ARG001
+        return cls(epsilon=1e-5, dtype=dtype, name=name, **fields)
+
+    return build
+
+
+def _identity(*, train: bool, axis_name: Any, dtype: Any, name: str | None) -> nn.Module:  # noqa: ARG001
+    return Identity(name=name)
+
+
+register_norm("flax_bn", _batch(nn.BatchNorm), label="Flax batch norm")
+register_norm("none", _identity, label="No normalization")
+register_norm("bn", _batch(BatchNorm), label="Batch norm")
+register_norm("in", _sample(InstanceNorm), label="Instance norm")
+register_norm("bin", _batch(BatchInstanceNorm), label="Batch-instance norm")
+register_norm("ln", _sample(LayerNorm, reduction_axes=(1, 2, 3)), label="Layer norm")
+register_norm("gn", _sample(GroupNorm, num_groups=None, group_size=4), label="Group norm")
+register_norm("bin_frozen", _batch(BatchInstanceNorm, train_gate=False), label="Batch-instance norm, frozen gate")

@@ -1,0 +1,199 @@
+"""The environment looked over before it costs somebody a night: what is there, what is at risk, what to do."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jaxnorm import jaxlib_guard
+from jaxnorm.conv import kernels
+from jaxnorm.errors import UserError
+from jaxnorm.files import cache_folder
+from jaxnorm.study.data.cifar10 import OFFICIAL, data_folder, find
+from jaxnorm.study.runs.provenance import cores
+
+NEEDED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn", "matplotlib")
+ALSO_NEEDED = ("tensorflow-datasets", "tyro", "rich", "jinja2", "filelock", "pillow")
+LITTLE_DISK, LITTLE_MEMORY = 2e9, 3e9  # bytes; a CIFAR-10 run holds under 2 GB and leaves under 10 MB a run
+
+State = Literal["good", "note", "risk", "wrong"]
+MARKS: dict[State, tuple[str, str]] = {
+    "good": ("✓", "green"),
+    "note": ("·", "dim"),
+    "risk": ("!", "yellow"),
+    "wrong": ("✗", "bold red"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        name: what.
+        found: its state in a few words.
+        state: "good", "note" (worth knowing), "risk", or "wrong" (results or runs cannot be trusted).
+        mend: what to do, for a risk or a wrong.
+    """
+
+    name: str
+    found: str
+    state: State
+    mend: str = ""
+
+
+def examine(data_dir: Path | None = None) -> list[Finding]:
+    """Looks at interpreter, packages, devices, kernels, memory, disk, cache and data.
+
+    It trains and downloads nothing; it compiles the kernels where that has not been done.
+    """
+    findings = [
+        Finding("Python", platform.python_version(), "good"),
+        *_packages(),
+        _jaxlib(),
+        *_devices(),
+        _convolutions(),
+        _memory(),
+        _disk("Disk here", Path.cwd()),
+        _disk("Disk of the cache", cache_folder()),
+        _cache(),
+        _data(data_dir),
+    ]
+    if flags := os.environ.get("XLA_FLAGS"):
+        mend = "unset XLA_FLAGS unless you mean it: runs under other flags have other numbers"
+        findings.append(Finding("XLA_FLAGS", flags, "note", mend))
+    return findings
+
+
+def print_findings(findings: list[Finding], console: Console) -> int:
+    """Shows the findings as a table; returns 1 if something is wrong, else 0."""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in findings:
+        mark, style = MARKS[finding.state]
+        words = Text(finding.found)
+        if finding.mend:
+            words.append(f"\n{finding.mend}", style="italic")
+        table.add_row(Text(mark, style=style), finding.name, words)
+    console.print(table)
+    wrong, risks = (sum(finding.state == state for finding in findings) for state in ("wrong", "risk"))
+    if wrong:
+        console.print(f"{wrong} to mend before any run.", style="bold red")
+    elif risks:
+        console.print(f"Fit to run; {risks} to know about.")
+    else:
+        console.print("Fit to run.")
+    return 1 if wrong else 0
+
+
+def _packages() -> list[Finding]:
+    found, missing = [], []
+    for name in (*NEEDED, *ALSO_NEEDED):
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    findings = [Finding("Packages", ", ".join(found), "good")]
+    if missing:
+        findings.append(Finding("Missing", ", ".join(missing), "wrong", "pip install -r requirements.txt"))
+    return findings
+
+
+def _jaxlib() -> Finding:
+    try:
+        version = importlib.metadata.version("jaxlib")
+    except importlib.metadata.PackageNotFoundError:
+        return Finding("Numbers on CPU", "there is no jaxlib", "wrong", "pip install -r requirements.txt")
+    if version != jaxlib_guard.WRONG:
+        return Finding("Numbers on CPU", f"jaxlib {version} has no known fault", "good")
+    protected = f"{jaxlib_guard.FLAG}=" in os.environ.get("XLA_FLAGS", "").split()
+    found = f"jaxlib {version} computes wrong numbers on CPU (jax issue 39103); " + (
+        "the flag that prevents it is set" if protected else "the flag that prevents it is not set"
+    )
+    return Finding("Numbers on CPU", found, "risk" if protected else "wrong", "pip install 'jaxlib!=0.10.2'")
+
+
+def _devices() -> list[Finding]:
+    try:
+        import jax
+
+        devices = jax.devices()
+    except Exception as error:  # whatever a driver or a flag makes the backend say
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        mend = "check JAX_PLATFORMS, XLA_FLAGS and the driver; JAX_PLATFORMS=cpu always works"
+        return [Finding("Devices", f"jax does not start ({words})", "wrong", mend)]
+    kinds = ", ".join(dict.fromkeys(device.device_kind for device in devices))
+    found = f"{len(devices)} x {kinds} ({devices[0].platform}), {cores()} processor cores"
+    if devices[0].platform != "cpu":
+        return [Finding("Devices", found, "good")]
+    mend = "the presets quick and short are made for this; --preset study wants a GPU or TPU"
+    findings = [Finding("Devices", f"{found}, no accelerator", "note", mend)]
+    if shutil.which("nvidia-smi"):
+        mend = "pip install -U 'jax[cuda13]', then look again"
+        findings.append(Finding("Accelerator", "an NVIDIA driver is here, but jax does not use it", "risk", mend))
+    return findings
+
+
+def _convolutions() -> Finding:
+    reason = kernels.missing()
+    if reason is None:
+        return Finding("Convolutions on CPU", f"own kernels, compiled by {kernels.compiler()}", "good")
+    mend = f"unset {kernels.SWITCH}" if kernels.is_off() else "install a C++ compiler, for example apt install g++"
+    return Finding("Convolutions on CPU", f"XLA's: {reason}", "note", f"{mend}; {kernels.COST}")
+
+
+def _memory() -> Finding:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return Finding("Memory", f"unknown on {sys.platform}", "note")
+    found = f"{available / 1e9:.1f} GB available"
+    if available < LITTLE_MEMORY:
+        return Finding("Memory", found, "risk", f"CIFAR-10 wants {LITTLE_MEMORY / 1e9:.0f} GB; end other programs")
+    return Finding("Memory", found, "good")
+
+
+def _disk(name: str, folder: Path) -> Finding:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    found = f"{free / 1e9:.1f} GB free in {folder}"
+    if free < LITTLE_DISK:
+        return Finding(name, found, "risk", f"runs and data want {LITTLE_DISK / 1e9:.0f} GB; free some space")
+    return Finding(name, found, "good")
+
+
+def _cache() -> Finding:
+    folder = cache_folder()
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if os.access(existing, os.W_OK):
+        return Finding("Cache", str(folder), "good")
+    return Finding("Cache", f"{folder} is not writable", "risk", "set XDG_CACHE_HOME to a folder that is")
+
+
+def _data(data_dir: Path | None) -> Finding:
+    folder = data_folder(data_dir)
+    source = None
+    try:
+        with contextlib.suppress(OSError):
+            source = find(folder, OFFICIAL, progress=False)
+    except UserError as error:
+        return Finding("CIFAR-10", str(error), "risk", "the embedded digits need no files")
+    if source is not None:
+        return Finding("CIFAR-10", f"found: {source.path}", "good")
+    mend = "it is downloaded at the first use (170 MB), or give --data-dir; the embedded digits need no files"
+    return Finding("CIFAR-10", f"not in {folder}", "note", mend)

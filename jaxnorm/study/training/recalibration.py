@@ -1,0 +1,142 @@
+"""The same weights under other batch statistics: how much of a loss is training, and how much only the averages."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxnorm.study.config import REFERENCE_BATCH_SIZE
+from jaxnorm.study.data.augment import augment
+from jaxnorm.study.training.evaluation import evaluate
+from jaxnorm.study.training.metrics import measure
+from jaxnorm.study.training.step import Images
+
+PRECISE_IMAGES = 10_000
+HELD_OUT = ("validation", "test")
+
+
+def evaluate_statistics(
+    model: nn.Module, variables: Any, splits: Mapping[str, Images], batch_size: int, key: jax.Array
+) -> dict[str, Any] | None:
+    """Validation and test metrics of the same weights under four kinds of batch statistics.
+
+    ``running``: the moving averages kept in training. ``precise``: `precise_statistics` from batches of `batch_size`;
+    ``precise_128``: from batches of 128. ``evaluation_batch``: of each evaluated batch, of `batch_size` images in one
+    random order, as in training mode. The weights are never touched.
+
+    Args:
+        model: the network.
+        variables: its variables.
+        splits: "train", "validation" and "test" on the device.
+        batch_size: the run's own.
+        key: decides augmentation and the order of the evaluated images.
+
+    Returns:
+        ``{kind: {split: {"accuracy", "loss", "num_images"}}}``, or None if the network keeps no batch statistics. A
+        loss that is not finite is None.
+    """
+    if "batch_stats" not in variables:
+        return None
+    kinds = {
+        "running": variables["batch_stats"],
+        "precise": precise_statistics(model, variables, splits["train"], batch_size, key),
+        "precise_128": precise_statistics(model, variables, splits["train"], REFERENCE_BATCH_SIZE, key),
+    }
+    results: dict[str, Any] = {kind: {} for kind in (*kinds, "evaluation_batch")}
+    for name in HELD_OUT:
+        label = np.asarray(splits[name].label)
+        for kind, statistics in kinds.items():
+            logits, _ = evaluate(model, {**variables, "batch_stats": statistics}, splits[name])
+            results[kind][name] = _summary(logits, label)
+        logits, order = batch_statistics_logits(model, variables, splits[name], batch_size, key)
+        results["evaluation_batch"][name] = _summary(logits, label[order])
+    return results
+
+
+def precise_statistics(model: nn.Module, variables: Any, images: Images, batch_size: int, key: jax.Array) -> Any:
+    """The collection ``batch_stats`` anew: moments over up to 10,000 augmented training images under fixed weights.
+
+    E[x] and E[x^2] - E[x]^2 of every layer's input, in training mode, put together from batches of `batch_size` by how
+    many images each has. A layer whose input does not depend on the batches gets the same moments however they are
+    cut. Every ``mean`` and ``var`` of the collection is replaced; anything else in it stays.
+    """
+    order_key, augment_key = jax.random.split(key)
+    order = jax.random.permutation(order_key, images.label.shape[0])[:PRECISE_IMAGES]
+    updated = _updated_statistics(model)
+    total: dict[Any, np.ndarray] = {}
+    momentum = None
+    for index in _batches(order, batch_size):
+        image = _augmented(images, index, augment_key)
+        if momentum is None:
+            # Against 1e30, what the batch adds is nothing: the old value's weight is left.
+            momentum = {path: leaf / 1e30 for path, leaf in updated(variables, image, 1e30).items()}
+        batch = {path: leaf / (1 - momentum[path]) for path, leaf in updated(variables, image, 0.0).items()}
+        for path, value in batch.items():
+            if path[-1] == "var":
+                value = value + batch[(*path[:-1], "mean")] ** 2
+            total[path] = total.get(path, 0) + len(index) * value
+    flat = dict(flatten_dict(variables["batch_stats"]))
+    for path, value in total.items():
+        moment = value / len(order)
+        if path[-1] == "var":
+            moment = moment - (total[(*path[:-1], "mean")] / len(order)) ** 2
+        flat[path] = jnp.asarray(moment, jnp.asarray(flat[path]).dtype)
+    return unflatten_dict(flat)
+
+
+def batch_statistics_logits(
+    model: nn.Module, variables: Any, images: Images, batch_size: int, key: jax.Array
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of a split normalized by the statistics of its own batches, and the random order they come in."""
+    order = jax.random.permutation(key, images.label.shape[0])
+    forward = jax.jit(functools.partial(_forward_in_training, model))
+    logits = [forward(variables, images.normalized(images.image[index]))[0] for index in _batches(order, batch_size)]
+    return np.concatenate([np.asarray(part) for part in logits]), np.asarray(order)
+
+
+@jax.jit
+def _augmented(images: Images, index: jax.Array, key: jax.Array) -> jax.Array:
+    """Augmented images, each by its own number and not by its place in a batch: the same however batches are cut."""
+
+    def one(number: jax.Array) -> jax.Array:
+        image = images.image[number][None]
+        return augment(jax.random.fold_in(key, number), image, pad=images.pad, flip=images.flip)[0]
+
+    return images.normalized(jax.vmap(one)(index))
+
+
+def _batches(order: jax.Array, batch_size: int) -> Iterator[jax.Array]:
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def _forward_in_training(model: nn.Module, variables: Any, image: jax.Array) -> tuple[jax.Array, Any]:
+    logits, updated = model.apply(variables, image, train=True, mutable=["batch_stats"])
+    return logits.astype(jnp.float32), updated["batch_stats"]
+
+
+def _updated_statistics(model: nn.Module) -> Any:
+    """A function of variables, batch and a value: every running mean and variance after one update from that value."""
+
+    @jax.jit
+    def update(variables: Any, image: jax.Array, old: float) -> dict[Any, jax.Array]:
+        flat = flatten_dict(variables["batch_stats"])
+        start = {path: jnp.full_like(leaf, old) if path[-1] in ("mean", "var") else leaf for path, leaf in flat.items()}
+        _, updated = _forward_in_training(model, {**variables, "batch_stats": unflatten_dict(start)}, image)
+        return {path: leaf for path, leaf in flatten_dict(updated).items() if path[-1] in ("mean", "var")}
+
+    def on_host(variables: Any, image: jax.Array, old: float) -> dict[Any, np.ndarray]:
+        return {path: np.asarray(leaf, np.float64) for path, leaf in update(variables, image, old).items()}
+
+    return on_host
+
+
+def _summary(logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
+    metrics = measure(logits, label)
+    loss = metrics.loss if np.isfinite(metrics.loss) else None
+    return {"accuracy": metrics.accuracy, "loss": loss, "num_images": metrics.num_images}

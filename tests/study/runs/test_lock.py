@@ -1,0 +1,55 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxnorm.errors import UserError
+from jaxnorm.study.runs.lock import check_free, held
+from tests.drivers import environment, path_of
+
+
+def assert_a_driver_stops_before_jax_is_loaded(workdir, pid):
+    command = [sys.executable, "-X", "importtime", str(path_of("compare_norms")), "--workdir", str(workdir)]
+    finished = subprocess.run(command, env=environment(workdir), capture_output=True, text=True, timeout=60)
+    assert finished.returncode == 2
+    assert f"but process {pid} on" in finished.stderr
+    assert "| jax\n" not in finished.stderr
+
+
+def test_a_second_process_is_told_who_holds_the_folder_and_a_dead_one_holds_nothing(tmp_path):
+    program = (
+        "import os, signal, sys, time\n"
+        "from pathlib import Path\n"
+        "from jaxnorm.study.runs.lock import held\n"
+        "with held(Path(sys.argv[1])):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"process {process.pid} on .* does; wait for it"), held(tmp_path):
+            pass
+        with pytest.raises(UserError, match=f"process {process.pid} on .* does; wait for it"):
+            check_free(tmp_path)
+        assert_a_driver_stops_before_jax_is_loaded(tmp_path, process.pid)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    check_free(tmp_path)
+    with held(tmp_path):
+        assert json.loads((tmp_path / ".lock.holder").read_text())["pid"] == os.getpid()
+    assert not (tmp_path / ".lock.holder").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line_and_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="must be writable"), held(tmp_path / "file" / "a"):
+        pass
+    with pytest.raises(UserError, match="must be writable"), held(Path("/proc/nowhere/a")):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

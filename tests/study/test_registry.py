@@ -1,0 +1,106 @@
+"""NORMS, and the way to add to it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+
+from jaxnorm.errors import UserError
+from jaxnorm.norms.layers import BatchInstanceNorm, BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from jaxnorm.study.config import DEFAULT_NORMS
+from jaxnorm.study.registry import NORMS, Norm, make_norm, register_norm
+
+BUILT_IN = (*DEFAULT_NORMS, "bin_frozen")
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """NORMS, restored after the test."""
+    copy = dict(NORMS)
+    yield NORMS
+    NORMS.clear()
+    NORMS.update(copy)
+
+
+def build_identity(*, train, axis_name, dtype, name):
+    del train, axis_name, dtype
+    return nn.Dense(1, name=name)
+
+
+def test_ids_stand_in_the_order_of_the_study():
+    assert tuple(NORMS)[: len(BUILT_IN)] == BUILT_IN
+    assert all(norm.id == id for id, norm in NORMS.items())
+    assert [NORMS[id].label for id in BUILT_IN] == [
+        "Flax batch norm",
+        "No normalization",
+        "Batch norm",
+        "Instance norm",
+        "Batch-instance norm",
+        "Layer norm",
+        "Group norm",
+        "Batch-instance norm, frozen gate",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("id", "kind"),
+    {
+        "flax_bn": nn.BatchNorm,
+        "bn": BatchNorm,
+        "in": InstanceNorm,
+        "bin": BatchInstanceNorm,
+        "ln": LayerNorm,
+        "gn": GroupNorm,
+        "bin_frozen": BatchInstanceNorm,
+    }.items(),
+)
+@pytest.mark.parametrize("train", [True, False])
+def test_modules_are_built_as_the_study_builds_them(id, kind, train):
+    module = NORMS[id](train=train, axis_name="data", dtype=jnp.bfloat16, name="norm")
+    assert type(module) is kind
+    fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
+    assert (module.epsilon, module.dtype, module.name) == (1e-5, jnp.bfloat16, "norm")
+    if "momentum" in fields:
+        assert (module.momentum, module.use_running_average, module.axis_name) == (0.9, not train, "data")
+    assert fields.get("train_gate", True) == (id != "bin_frozen")
+    assert fields.get("group_size", 4) == 4
+    if id == "ln":
+        assert module.reduction_axes == (1, 2, 3)
+
+
+def test_none_is_the_identity_without_parameters():
+    x = jnp.ones((2, 4, 4, 8), jnp.bfloat16)
+    y, variables = make_norm("none", train=True).init_with_output(jax.random.key(0), x)
+    assert y is x
+    assert variables == {}
+
+
+def test_an_unknown_norm_names_the_nearest():
+    with pytest.raises(UserError, match=r"'gnn' is not; did you mean 'gn'.*valid: flax_bn, none, bn") as error:
+        make_norm("gnn", train=True)
+    assert "\n" not in str(error.value)
+
+
+def test_a_registered_norm_can_be_made(registry):
+    register_norm("dense_1", build_identity, label="Dense")
+    assert registry["dense_1"] == Norm("dense_1", "Dense", build_identity)
+    assert make_norm("dense_1", train=False, name="a").name == "a"
+    register_norm("dense_1", build_identity, label="Dense")  # a module imported twice
+    register_norm("dense_2", build_identity)
+    assert registry["dense_2"].label == "dense_2"
+
+
+@pytest.mark.parametrize("id", ["", "GN", "my-norm", "a/b", "../a", "ä", "bn\n", 3])
+def test_an_id_that_is_no_directory_name_is_refused(registry, id):
+    with pytest.raises(UserError, match="lower-case letters, digits and underscores"):
+        register_norm(id, build_identity)
+
+
+def test_a_taken_id_and_a_build_that_cannot_be_called_are_refused(registry):
+    with pytest.raises(UserError, match="'bn' is registered as 'Batch norm'"):
+        register_norm("bn", build_identity)
+    with pytest.raises(UserError, match="must take the keywords"):
+        register_norm("mine", "jaxnorm.norms")
+    assert "mine" not in registry

@@ -1,0 +1,61 @@
+import jax
+import numpy as np
+import pytest
+
+from jaxnorm import Config
+from jaxnorm.study.training.features import BUCKETS, capture, feature_quantiles, layer_quantiles
+from jaxnorm.study.training.loop import initial_state, on_device
+
+PERCENTAGES = (0.0, 1.0, 20.0, 50.0, 80.0, 99.0, 100.0)
+
+
+def test_quantiles_of_all_values_together():
+    features = np.random.default_rng(0).normal(size=(100, 64)).astype(np.float32)
+    expected = np.quantile(features.ravel(), [0.01, 0.2, 0.8, 0.99])
+    np.testing.assert_allclose(feature_quantiles(features, (1, 20, 80, 99)), expected, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def recorded(tiny):
+    state = initial_state(Config(norm="gn"), tiny)
+    images = on_device(tiny.train, tiny)
+    features = capture(state.model, state.variables, images.normalized(images.image))
+    return features, layer_quantiles(state.model, state.variables, images, PERCENTAGES, batch_size=7)
+
+
+def test_every_convolution_is_captured_in_the_order_of_the_network(recorded):
+    features, (quantiles, _) = recorded
+    names = list(quantiles)
+    assert set(features) == set(names)
+    assert names[:3] == ["stem_conv", "stage1_block1/conv1", "stage1_block1/conv2"]
+    assert names[-2:] == ["stage3_block2/conv2", "pooled"]
+    assert len(names) == 1 + 12 + 2 + 1
+    assert features["stage2_block1/conv_proj"].shape == (24, 4, 4, 32)
+    assert min(features["stem_conv"].min(), features["stage3_block2/conv2"].min()) < 0, "before the ReLU"
+
+
+def test_quantiles_of_every_layer_equal_those_of_all_its_values_though_batches_do_not_divide_the_split(recorded):
+    features, (quantiles, _) = recorded
+    for name, values in features.items():
+        expected = np.quantile(np.asarray(values, np.float64), np.asarray(PERCENTAGES) / 100)
+        np.testing.assert_allclose(quantiles[name], expected, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def test_the_histogram_counts_every_value_once_in_the_bucket_of_its_upper_bits(recorded):
+    features, (_, histograms) = recorded
+    for name, values in features.items():
+        assert histograms[name].shape == (BUCKETS,)
+        assert histograms[name].sum() == values.size
+    values = np.asarray(features["pooled"]).ravel()
+    bits = values.view(np.uint32)
+    key = np.where(bits >> 31 == 1, ~bits, bits | np.uint32(2**31))
+    differing = np.abs(np.bincount(key >> 16, minlength=BUCKETS) - histograms["pooled"]).sum()
+    assert differing <= 4, "a value may round over an edge when the batch is another one"
+
+
+def test_values_that_are_not_finite_make_quantiles_that_are_none(tiny):
+    state = initial_state(Config(norm="none"), tiny)
+    variables = jax.tree.map(lambda leaf: leaf * 1e30, state.variables)
+    quantiles, _ = layer_quantiles(state.model, variables, on_device(tiny.test, tiny), (50.0,), batch_size=7)
+    assert np.isnan(quantiles["pooled"]).all()
+    assert np.isfinite(quantiles["stem_conv"]).all()
