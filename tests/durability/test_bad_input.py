@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.analysis.workdirs import write_workdir
 
 from jaxnorm import UserError
 from jaxnorm.study.analysis.report import write_report
@@ -20,6 +19,7 @@ from jaxnorm.study.config import Config
 from jaxnorm.study.runs.checkpoints import CheckpointError, Checkpoints
 from jaxnorm.study.runs.workdir import Workdir
 from tests.drivers import driver_here
+from tests.study.analysis.workdirs import write_workdir
 
 pytestmark = pytest.mark.durability
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from tests.analysis.workdirs import write_batch_workdir, write_rates_workdir, write_workdir
+
+from tests.study.analysis.workdirs import write_batch_workdir, write_rates_workdir, write_workdir
 
 
 @pytest.fixture
