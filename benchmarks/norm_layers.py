@@ -20,7 +20,7 @@ from flax import linen as nn
 from rich.console import Console
 from rich.table import Table
 
-from jaxnorm.norms import layers as ours
+from jaxnorm import norms as ours
 
 SHAPES = ((128, 32, 32, 16), (128, 8, 8, 64), (8, 32, 32, 16))
 WIDE = (16, 512, 768)

@@ -20,7 +20,7 @@ from flax import linen as nn
 from rich.console import Console
 from rich.table import Table
 
-from jaxnorm.norms import layers as ours
+from jaxnorm import norms as ours
 
 MEANS = (0.0, 1.0, 10.0, 1e2, 1e3, 1e4, 1e5)
 EPSILON = 1e-5
