@@ -1,7 +1,6 @@
 """The exit codes of all commands. README and docs list them."""
 
 import enum
-import signal
 
 
 class ExitCode(enum.IntEnum):
@@ -30,6 +29,7 @@ def of_signal(number: int) -> int:
         128 + the number: 130 for Ctrl-C, 143 for SIGTERM. The run that was training is saved then.
 
     Examples:
+        >>> import signal
         >>> of_signal(signal.SIGINT), of_signal(signal.SIGTERM)
         (130, 143)
     """

@@ -6,6 +6,7 @@ this process and its lock on the workdir.
 """
 
 import collections
+import contextlib
 import dataclasses
 import math
 import multiprocessing
@@ -74,12 +75,13 @@ def shares(jobs: int, machine: Machine | None = None) -> list[Share]:
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     size = max(len(cores) // jobs, 1)
-    divided = [tuple(cores[(job * size + place) % len(cores)] for place in range(size) if cores) for job in range(jobs)]
+    starts = [job * size % len(cores) if cores else 0 for job in range(jobs)]  # more jobs than cores share them
+    divided = [tuple(cores[start : start + size]) for start in starts]
     if machine is None or machine.platform == "cpu":
         return [Share(own) for own in divided]
     if machine.platform != "gpu":
         raise UserError(
-            f"--jobs gives each run a CPU or GPU of its own, but the devices are of platform {machine.platform}; drop it"
+            f"--jobs gives each run a CPU or GPU of its own, but the devices are {machine.platform}s; drop it"
         )
     names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     if len(names) < machine.num_devices:
@@ -110,7 +112,7 @@ def examine_elsewhere(jobs: int, set_up: SetUp) -> Machine:
     except (EOFError, OSError):
         process.join()
         raise UserError(
-            f"a process must be able to look at the devices, but {_how_it_ended(process)}; run it with --jobs 1 to see why"
+            f"a process must be able to look at the devices, but {_how_it_ended(process)}; use --jobs 1 to see why"
         ) from None
     process.join()
     if isinstance(answer, BaseException):
@@ -198,10 +200,8 @@ class _Worker:
     def give(self, config: Config | None) -> None:
         """Gives it the next run, or tells it to end."""
         self.config = config
-        try:
+        with contextlib.suppress(OSError):  # it has died, and the next look at its pipe shows that
             self.connection.send(config)
-        except OSError:
-            pass  # it has died, which the next look at its pipe shows
 
     def stop(self, number: int) -> None:
         """Asks it once to save and end."""

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from rich.console import Console
 
 from jaxnorm.conv import kernels
+from jaxnorm.conv.convolution import Conv
 from jaxnorm.study.config import Config
 from jaxnorm.study.data.dataset import Dataset
-from jaxnorm.study.models.resnet import conv
 from jaxnorm.study.runs.progress import say
 from jaxnorm.study.runs.provenance import surroundings
 from jaxnorm.study.training import devices
@@ -97,9 +97,7 @@ def announce(
         seconds = seconds_for(todo, dataset, machine.seconds_per_image) / min(jobs, len(todo))
         lines.append(f"Time: training takes about {duration(seconds)} on {machine.platform.upper()}")
         if machine.without_kernels is not None:
-            lines.append(
-                f"Convolutions: XLA's, not our own kernels, because {machine.without_kernels}; {kernels.COST}"
-            )
+            lines.append(f"Convolutions: XLA's, not our own kernels, because {machine.without_kernels}; {kernels.COST}")
     for line in lines:
         say(console, line)
 
@@ -131,7 +129,7 @@ def seconds_for(configs: Sequence[Config], dataset: Dataset, seconds_per_image: 
 
 def _seconds_per_image(height: int, width: int) -> float:
     image = jnp.ones((32, height, width, 16))
-    layer = conv(16, 3, 1, 16)
+    layer = Conv(16, (3, 3))
     apply = jax.jit(layer.apply)
     variables = layer.init(jax.random.key(0), image)
     jax.block_until_ready(apply(variables, image))

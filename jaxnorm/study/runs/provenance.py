@@ -82,7 +82,9 @@ def differences(found: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], 
 def _facts(surroundings: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
     """What decides the numbers, by name, and what changes only their last bits; what is not recorded is left out."""
     device = {f"device {name}": value for name, value in surroundings.get("device", {}).items()}
-    settings = {name: surroundings[name] or "none" for name in ("xla_flags", "matmul_precision") if name in surroundings}
+    settings = {
+        name: surroundings[name] or "none" for name in ("xla_flags", "matmul_precision") if name in surroundings
+    }
     hashes = {"data fingerprint": surroundings.get("data", {}).get("fingerprint")}
     hashes |= {f"file of norm {id}": digest for id, digest in surroundings.get("imported_norms", {}).items()}
     commit = surroundings.get("git", {}).get("commit")

@@ -60,7 +60,9 @@ def train_grid(
     """
     todo = broadcast_selection(configs, unfinished(configs, workdir) if is_first() else [])
     with StopRequest() as stop, contextlib.ExitStack() as stack:
-        display = stack.enter_context(Display(console, steps_left(todo, dataset, workdir))) if is_first() else Progress()
+        display = (
+            stack.enter_context(Display(console, steps_left(todo, dataset, workdir))) if is_first() else Progress()
+        )
         for config in todo:
             if any_of(stop.is_set):
                 break
