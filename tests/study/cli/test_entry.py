@@ -50,7 +50,11 @@ def incomplete():
     [
         (lambda: 3, 3, ""),
         (mistaken, 2, "error: two lines\n"),
-        (incomplete, 2, 'error: the study needs no_such_package, which is not installed; pip install "jaxnorm[study]"\n'),
+        (
+            incomplete,
+            2,
+            'error: the study needs no_such_package, which is not installed; pip install "jaxnorm[study]"\n',
+        ),
         (interrupted, 130, "interrupted\n"),
         (terminated, 143, "terminated\n"),
     ],

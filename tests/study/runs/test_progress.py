@@ -30,7 +30,7 @@ def lines(console):
     return console.file.getvalue().splitlines()
 
 
-@pytest.mark.parametrize("jobs, left", [(1, "17 s left"), (2, "8 s left")])
+@pytest.mark.parametrize("jobs, left", [(1, "18 s left"), (2, "9 s left")])
 def test_the_time_left_is_that_of_all_runs_shared_by_the_jobs(console, now, jobs, left):
     with Display(console, {FIRST: 10, SECOND: 10}, jobs) as display:
         display.begin(FIRST, 1)
