@@ -94,12 +94,19 @@ def compare_together(places, *arguments, timeout=300):
     ]
 
 
+def module_of(driver):
+    """A driver's module."""
+    if driver not in sys.modules:
+        spec = importlib.util.spec_from_file_location(driver, path_of(driver))
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[driver] = module  # tyro reads the flags' docstrings from its source
+        spec.loader.exec_module(module)
+    return sys.modules[driver]
+
+
 def driver_here(driver, tmp_path, monkeypatch, capsys):
     """A function that runs a driver in this process, in a new folder: its exit code, standard error, what is left."""
-    spec = importlib.util.spec_from_file_location(driver, path_of(driver))
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, driver, module)  # tyro reads the flags' docstrings from its source
-    spec.loader.exec_module(module)
+    module = module_of(driver)
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
