@@ -1,8 +1,8 @@
 """Several runs at once: this process hands runs to worker processes, each of which trains one after the other.
 
-A worker sends (name of a method of `Progress`, *arguments) through a pipe, or ("next",) when it wants another run, or
-("failed", error). It receives the next run, or None. It ends at once when the pipe closes, so that no worker outlives
-this process and its lock on the workdir.
+A worker sends (name of a method of `Progress`, *arguments) through a pipe, ("next",) when it wants another run,
+("failed", error), or ("done",). It receives the next run, None for the end, or the number of a signal that asks it to
+stop. It ends at once when the pipe closes, so that no worker outlives this process and its lock on the workdir.
 """
 
 import collections
@@ -14,7 +14,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -157,7 +157,10 @@ def train_side_by_side(
     free = shares(jobs, machine)
     workers: dict[Connection, _Worker] = {}
     failure: Exception | None = None
-    with StopRequest() as stop, Display(console, steps_left(waiting, dataset, workdir), jobs) as display:
+    with contextlib.ExitStack() as stack:
+        stack.callback(_close, workers)  # if there is an error here, that ends them
+        stop = stack.enter_context(StopRequest())
+        display = stack.enter_context(Display(console, steps_left(waiting, dataset, workdir), jobs))
         while waiting or workers:
             if stop.is_set or failure is not None:
                 waiting.clear()
@@ -176,9 +179,10 @@ def train_side_by_side(
                     continue
                 if kind == "failed":
                     failure = failure or values[0]
-                    worker.config = None
                 elif kind == "next":
                     worker.give(waiting.popleft() if waiting else None)
+                elif kind == "done":
+                    worker.config = None
                 else:
                     getattr(display, kind)(*values)
                     if kind == "end":
@@ -200,14 +204,13 @@ class _Worker:
     def give(self, config: Config | None) -> None:
         """Gives it the next run, or tells it to end."""
         self.config = config
-        with contextlib.suppress(OSError):  # it has died, and the next look at its pipe shows that
-            self.connection.send(config)
+        self._send(config)
 
     def stop(self, number: int) -> None:
-        """Asks it once to save and end."""
-        if not self._is_stopping and self._process.pid is not None and self._process.is_alive():
+        """Asks it once to save and end. Not by a signal: a terminal sends one, too, and two end a process at once."""
+        if not self._is_stopping:
             self._is_stopping = True
-            os.kill(self._process.pid, number)
+            self._send(number)
 
     def bury(self, workdir: Workdir, progress: Progress) -> None:
         """The process is gone: the run that it had has crashed."""
@@ -218,6 +221,15 @@ class _Worker:
             if not run.is_finished:
                 run.path.mkdir(parents=True, exist_ok=True)
                 run.crash(ProcessLost(_how_it_ended(self._process)))
+
+    def _send(self, message: Config | int | None) -> None:
+        with contextlib.suppress(OSError):  # it has died, and the next look at its pipe shows that
+            self.connection.send(message)
+
+
+def _close(connections: Iterable[Connection]) -> None:
+    for connection in connections:
+        connection.close()
 
 
 def _ready(workers: dict[Connection, _Worker]) -> Iterator[_Worker]:
@@ -286,7 +298,6 @@ def _work(
 ) -> None:
     share.take()
     given: queue.SimpleQueue[Config | None] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, given), daemon=True).start()
 
     def send(*message: Any) -> None:
         try:
@@ -295,6 +306,7 @@ def _work(
             os._exit(1)
 
     with StopRequest(quiet=True) as stop:
+        threading.Thread(target=_listen, args=(connection, given, stop), daemon=True).start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
             dataset = set_up()
@@ -302,22 +314,26 @@ def _work(
                 raise UserError(f"the data must not change, but {dataset.source} has other images now; restore them")
             use_compilation_cache(cache_folder() / "programs")
             config: Config | None = first
-            while config is not None:
-                if not stop.is_set:
-                    train_run(config, dataset, workdir, _Remote(send), stop, execution)
+            while config is not None and not stop.is_set:
+                train_run(config, dataset, workdir, _Remote(send), stop, execution)
                 send("next")
                 config = given.get()
         except (UserError, OSError) as error:
             send("failed", error)
+        send("done")
 
 
-def _listen(connection: Connection, given: "queue.SimpleQueue[Config | None]") -> None:
-    """Takes the runs from the pipe, and ends this process when there is nobody at its other end."""
+def _listen(connection: Connection, given: "queue.SimpleQueue[Config | None]", stop: StopRequest) -> None:
+    """Takes messages from the pipe, and ends this process when there is nobody at its other end."""
     while True:
         try:
-            given.put(connection.recv())
+            message = connection.recv()
         except (EOFError, OSError):
             os._exit(1)
+        if isinstance(message, int):
+            stop.request(message)
+        else:
+            given.put(message)
 
 
 def _examine(connection: Connection, share: Share, set_up: SetUp) -> None:

@@ -30,6 +30,7 @@ class StopRequest:
     def __init__(self, *, quiet: bool = False) -> None:
         self.signal: int | None = None
         self._quiet = quiet
+        self._requested_at = 0.0
 
     def __enter__(self) -> "StopRequest":
         self._reader, self._writer = os.pipe()
@@ -51,6 +52,11 @@ class StopRequest:
         os.close(self._reader)
         os.close(self._writer)
 
+    def request(self, number: int) -> None:
+        """Makes the request as if the signal `number` had arrived."""
+        self._requested_at = time.monotonic()
+        self.signal = number
+
     @property
     def is_set(self) -> bool:
         """Whether a signal has arrived."""
@@ -62,15 +68,13 @@ class StopRequest:
         return of_signal(self.signal or signal.SIGTERM)
 
     def _listen(self) -> None:
-        requested_at = 0.0
         while number := os.read(self._reader, 1)[0]:
             if number not in self._previous:
                 continue
             if self.signal is None:
-                requested_at = time.monotonic()
-                self.signal = number
+                self.request(number)
                 if not self._quiet:
                     message = "\nStopping after this step, then saving; once more ends at once."
                     print(message, file=sys.stderr, flush=True)
-            elif time.monotonic() - requested_at > SAME_REQUEST_SECONDS:
+            elif time.monotonic() - self._requested_at > SAME_REQUEST_SECONDS:
                 os._exit(of_signal(number))
