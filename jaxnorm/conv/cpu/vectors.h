@@ -42,8 +42,8 @@ inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(
 inline void store(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
 inline Index round_up(Index value, Index to) { return (value + to - 1) / to * to; }
 
-// Calls work(0) ... work(count - 1), in any order, on XLA's threads and this one. An exception of one call is thrown again
-// here after all have ended.
+// Calls work(0) ... work(count - 1), in any order, on XLA's threads and this one. An exception of one call is thrown
+// again here after all have ended.
 inline void in_parallel(ffi::ThreadPool pool, Index count, const std::function<void(Index)>& work) {
   struct Shared {
     std::atomic<Index> next{0}, done{0};

@@ -3,11 +3,11 @@
 //
 //   y = A' [(G w G') * (B' d B)] A,  for each tile of 2x2 outputs y and the 4x4 inputs d under it
 //
-// The products at each of the 16 places are matrix products over channels. The gradients are those of this formula. By x
-// it is the same with the kernel rotated by 180 degrees; by w it is G' [sum over tiles of (B' d B) * (A g A')] G. All
+// The products at each of the 16 places are matrix products over channels. The gradients are those of this formula. By
+// x it is the same with the kernel rotated by 180 degrees; by w it is G' [sum over tiles of (B' d B) * (A g A')] G. All
 // transforms are additions and halvings, which lose little: on random numbers the errors are 0.6 to 1.7 times those of
-// the direct sum, which is longer. But they are relative to the largest input times the largest weight of an output. The
-// errors of the direct sum are relative to its own terms.
+// the direct sum, which is longer. But they are relative to the largest input times the largest weight of an output.
+// The errors of the direct sum are relative to its own terms.
 
 #pragma once
 
@@ -71,7 +71,7 @@ inline void transform_gradients(const float* g, const Images& shape, Index rows,
       }
 }
 
-// Writes y = A' m A of all tiles in `down` rows of `across`, from m[place][tile][channel], up to `rows` and the width.
+// Writes y = A' m A of all tiles in `down` rows of `across`, from m[place][tile][channel]: `rows` rows, all columns.
 inline void transform_outputs(const float* m, const Images& shape, Index rows, Index down, Index across, float* y) {
   const Index channels = shape.channels, plane = plane_size(down * across, channels);
   for (Index a = 0; a < down; ++a)
@@ -92,7 +92,7 @@ inline void transform_outputs(const float* m, const Images& shape, Index rows, I
       }
 }
 
-// G w G' in blocks of output channels, [block][place][c][o in block], where w(i, j, c, o) is a vector of weights that begins at o.
+// G w G' in blocks of output channels, [block][place][c][o in block]. w(i, j, c, o) is a vector of weights from o.
 template <typename Weight>
 std::vector<float> transform_weights(ffi::ThreadPool pool, Index inputs, Index outputs, Index block, const Weight& w) {
   std::vector<float> weights(kPlaces * inputs * round_up(outputs, block));
