@@ -211,7 +211,7 @@ def main() -> None:
     contenders = list(dict.fromkeys(["jaxnorm", *args.contenders]))
     if importlib.util.find_spec("torch") is None:
         contenders = [name for name in contenders if not name.startswith("torch")]
-        print("PyTorch is not installed, so ours is compared with flax alone: pip install 'jaxnorm[torch]'")
+        print("PyTorch is not installed, so ours is compared with flax alone: pip install torch")
     import jax
 
     flops, bandwidth = roofline.peak_flops(), roofline.peak_bytes()
