@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jaxnorm.study.registry import NORMS as NORMS
     from jaxnorm.study.registry import make_norm as make_norm
     from jaxnorm.study.registry import register_norm as register_norm
-    from jaxnorm.study.training.loop import train as train
+    from jaxnorm.study.training.run import train as train
 
 __version__ = "0.1.0"
 
@@ -48,7 +48,7 @@ _HOMES = {
     "NORMS": "jaxnorm.study.registry",
     "make_norm": "jaxnorm.study.registry",
     "register_norm": "jaxnorm.study.registry",
-    "train": "jaxnorm.study.training.loop",
+    "train": "jaxnorm.study.training.run",
 }
 __all__ = [*sorted(_HOMES), "__version__"]
 

@@ -1,4 +1,4 @@
-"""What decides a run's numbers, as frozen dataclasses, and the presets."""
+"""The settings that decide a run's numbers, as frozen dataclasses, and the presets."""
 
 import dataclasses
 import difflib
@@ -8,52 +8,57 @@ from typing import Any, Literal
 from jaxnorm.errors import UserError
 
 DEFAULT_NORMS = ("flax_bn", "none", "bn", "in", "bin", "ln", "gn")
-GHOSTLY_NORMS = ("bn", "bin", "bin_frozen")
-"""Norms whose batch statistics can be taken over parts of a batch."""
+GHOST_BATCH_NORMS = ("bn", "bin", "bin_frozen")
+"""Norms that take `ghost_batch_size`: their batch statistics can be of parts of a batch."""
 REVISABLE = ("learning_rate", "lr_rule", "gate_lr_multiplier")
-"""Fields that a run which has begun may go on with changed, where its user allows that."""
+"""Fields that may change in a run that has begun, if its user allows it."""
 REFERENCE_BATCH_SIZE = 128
-"""The study's batch size, at which the linear rule's learning rate equals the fixed one."""
+"""The original paper's batch size, at which the linear rule's learning rate equals the fixed one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How every run of a study is trained: the study's protocol, and what a flag may change in it."""
+    """How every run of a grid is trained. The defaults follow the original paper, on a smaller data set.
+
+    Examples:
+        >>> Recipe(batch_size=64, lr_rule="linear").peak_learning_rate
+        0.05
+    """
 
     dataset: Literal["digits", "cifar10"] = "digits"
-    """Data to train on: the embedded handwritten digits, or CIFAR-10."""
+    """Data to train on: the handwritten digits of scikit-learn, or CIFAR-10."""
     batch_size: int = 32
     """Images per training step, over all devices together."""
     num_epochs: int = 12
     """Length of the schedule: the rate falls to a tenth at 75 % of it and to a hundredth at 95 %."""
     stop_after_epoch: int | None = None
-    """End after this epoch, schedule unchanged. May be raised later: the same command then goes on."""
+    """End after this epoch, with the schedule unchanged. You may raise it later: the same command then continues."""
     learning_rate: float = 0.1
     """Rate of plain SGD before the schedule lowers it."""
     lr_rule: Literal["fixed", "linear"] = "fixed"
-    """The learning rate at another batch size than 128: as it is, or times batch size / 128."""
+    """The learning rate at another batch size than 128: unchanged, or times batch size / 128."""
     gate_lr_multiplier: float = 10.0
-    """Batch-instance norm's gate learns at this multiple of the learning rate."""
+    """The gate of batch-instance norm learns at this multiple of the learning rate."""
     init: Literal["torch", "he"] = "torch"
-    """Initial weights: uniform within 1/sqrt(fan-in), as the study's, or normal with variance 2/fan-in and bias 0."""
+    """Initial weights: uniform within 1/sqrt(fan-in), as in the original paper, or normal with variance 2/fan-in."""
     ghost_batch_size: int | None = None
     """Take batch statistics over parts of this many images of each batch (bn and bin only)."""
     bn_statistics: Literal["global", "replica"] = "global"
-    """Batch statistics over the whole batch, or over each replica's part of it, as pmap without axis_name has them."""
+    """Batch statistics of the whole batch, or of each replica's part of it, as with pmap without axis_name."""
     num_replicas: int | None = None
-    """Replicas that the batch is cut into for --bn-statistics replica; by default one on each device."""
+    """Number of replicas for --bn-statistics replica; by default one on each device."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the network's arithmetic; parameters and statistics stay in float32."""
     record_features: Literal["pooled", "all"] = "pooled"
-    """Quantiles after each epoch of the pooled features alone, or of every convolution's output too."""
+    """Record quantiles after each epoch of the pooled features alone, or of every convolution's output too."""
     quantiles: tuple[float, ...] = (1.0, 20.0, 80.0, 99.0)
     """Which quantiles, in percent."""
     evaluate_statistics: bool = False
-    """Evaluate the final weights with recomputed batch statistics, too, where a norm keeps running ones."""
+    """Also evaluate the final weights with recomputed batch statistics, where a norm keeps running ones."""
 
     @property
     def peak_learning_rate(self) -> float:
-        """The rate before the schedule lowers it, after the rule for the batch size."""
+        """The learning rate of the first epoch, after the rule for the batch size."""
         return self.learning_rate * (self.batch_size / REFERENCE_BATCH_SIZE if self.lr_rule == "linear" else 1)
 
     @property
@@ -67,7 +72,7 @@ class Recipe:
         return self.num_epochs if self.stop_after_epoch is None else min(self.stop_after_epoch, self.num_epochs)
 
     def validate(self) -> None:
-        """Checks every field that can be checked without data.
+        """Checks every field that can be checked without the data.
 
         Raises:
             UserError: naming the field, its value and what it may be.
@@ -78,7 +83,7 @@ class Recipe:
             _at_least("stop_after_epoch", self.stop_after_epoch, 1)
             if self.stop_after_epoch > self.num_epochs:
                 raise UserError(
-                    f"stop_after_epoch must lie within the schedule of {self.num_epochs} epochs, "
+                    f"stop_after_epoch must be within the schedule of {self.num_epochs} epochs, "
                     f"but is {self.stop_after_epoch}; lower it or raise --num-epochs"
                 )
         _positive("learning_rate", self.learning_rate)
@@ -93,10 +98,12 @@ class Recipe:
         if self.num_replicas is not None:
             self._check_replicas(self.num_replicas)
         if not self.quantiles:
-            raise UserError("quantiles must name at least one percentage, but name none; for example --quantiles 1 99")
+            raise UserError(
+                "quantiles must name at least one percentage, but there is none; for example --quantiles 1 99"
+            )
         for value in self.quantiles:
             if not 0 <= value <= 100:
-                raise UserError(f"quantiles must lie in 0..100 percent, but hold {value}; see --quantiles")
+                raise UserError(f"quantiles must be in 0..100 percent, but one is {value}; change --quantiles")
         if list(self.quantiles) != sorted(set(self.quantiles)):
             raise UserError(
                 f"quantiles must ascend, each once, but are {self.quantiles}; sort --quantiles and drop repeats"
@@ -116,8 +123,8 @@ class Recipe:
             )
         if self.ghost_batch_size is not None:
             raise UserError(
-                f"ghosts and replicas both cut the batch, but ghost_batch_size is {self.ghost_batch_size} and "
-                f"num_replicas {num_replicas}; drop one of them"
+                f"ghost batches and replicas exclude each other, but ghost_batch_size is {self.ghost_batch_size} "
+                f"and num_replicas {num_replicas}; drop one of them"
             )
 
 
@@ -125,7 +132,7 @@ class Recipe:
 class Config(Recipe):
     """One run: a recipe, a normalization and a seed. Two runs with equal configurations have equal numbers.
 
-    Example:
+    Examples:
         >>> Config(norm="gn", seed=1, num_epochs=3).name
         'gn-seed1'
     """
@@ -133,29 +140,22 @@ class Config(Recipe):
     norm: str = "bn"
     """Id of the normalization in `jaxnorm.NORMS`."""
     seed: int = 0
-    """Decides initial weights, data order and augmentation, alike in all variants."""
+    """Decides initial weights, data order and augmentation; the same for all norms."""
     tags: tuple[str, ...] = ()
-    """What sets this run apart from others of its norm and seed in the same study, such as "bs8"."""
+    """Distinguishes runs of the same norm and seed in one workdir, such as "bs8"."""
 
     def validate(self) -> None:
-        """Also checks that the norm can have ghosts, where the recipe asks for them."""
-        super().validate()
-        if self.ghost_batch_size is not None and self.norm not in GHOSTLY_NORMS:
-            raise UserError(
-                f"ghost_batch_size needs one of our norms with batch statistics ({', '.join(GHOSTLY_NORMS)}), but the "
-                f"norm is {self.norm}; drop --ghost-batch-size or change --norms"
-            )
+        """Also checks that the norm takes ghost batches, where the recipe asks for them.
 
-    @property
-    def computation(self) -> "Config":
-        """What is computed, whatever it is called: at the reference batch size both rules give one learning rate.
-
-        Example:
-            >>> fixed, linear = (Config(batch_size=128, lr_rule=rule, tags=(rule,)) for rule in ("fixed", "linear"))
-            >>> fixed == linear, fixed.computation == linear.computation
-            (False, True)
+        Raises:
+            UserError: naming the field, its value and what it may be.
         """
-        return dataclasses.replace(self, learning_rate=self.peak_learning_rate, lr_rule="fixed", tags=())
+        super().validate()
+        if self.ghost_batch_size is not None and self.norm not in GHOST_BATCH_NORMS:
+            raise UserError(
+                f"ghost_batch_size needs one of our norms with batch statistics ({', '.join(GHOST_BATCH_NORMS)}), but "
+                f"the norm is {self.norm}; drop --ghost-batch-size or change --norms"
+            )
 
     @property
     def name(self) -> str:
@@ -175,7 +175,16 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def nearest(value: str, valid: Iterable[str]) -> str:
-    """Words for an error: the nearest valid names first, then all of them."""
+    """The end of an error message about an unknown name: the nearest valid names first, then all of them.
+
+    Args:
+        value: the unknown name.
+        valid: the names that are allowed.
+
+    Examples:
+        >>> nearest("bm", ["bn", "gn"])
+        "did you mean 'bn'? valid: bn, gn"
+    """
     valid = list(valid)
     close = difflib.get_close_matches(value, valid, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""

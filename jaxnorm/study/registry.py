@@ -1,4 +1,4 @@
-"""The normalizations of the study by id, and the way to add one."""
+"""The normalizations that a run can name, and how to add one."""
 
 import dataclasses
 import functools
@@ -12,27 +12,33 @@ from flax import linen as nn
 
 from jaxnorm.errors import UserError
 from jaxnorm.norms.layers import BatchInstanceNorm, BatchNorm, GroupNorm, InstanceNorm, LayerNorm
-from jaxnorm.study.config import GHOSTLY_NORMS, nearest
+from jaxnorm.study.config import GHOST_BATCH_NORMS, nearest
 
 
 class Identity(nn.Module):
-    """y = x, without parameters: the network without normalization."""
+    """y = x, without parameters: the network without normalization.
+
+    Examples:
+        >>> Identity().apply({}, 2.0)
+        2.0
+    """
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns `x`."""
         return x
 
 
 @dataclasses.dataclass(frozen=True)
 class Norm:
-    """How the study builds a normalization: `norm(train=True)` is a Flax module that is applied to NHWC images.
+    """A registered normalization: `norm(train=True)` is a Flax module that is applied to NHWC images.
 
     Attributes:
         id: as the drivers' `--norms` takes it; part of the names of run directories.
         label: its name in tables and figures.
         build: see `register_norm`.
 
-    Example:
+    Examples:
         >>> NORMS["gn"].label, type(NORMS["gn"](train=True)).__name__
         ('Group norm', 'GroupNorm')
     """
@@ -42,28 +48,29 @@ class Norm:
     build: Callable[..., nn.Module]
 
     def __call__(self, *, train: bool, axis_name: Any = None, dtype: Any = None, name: str | None = None) -> nn.Module:
+        """The module; the arguments are those of `build`."""
         return self.build(train=train, axis_name=axis_name, dtype=dtype, name=name)
 
 
 NORMS: dict[str, Norm] = {}
-"""Every normalization the drivers can name, by id, in the order of the study."""
+"""Every registered normalization by id; the built-in ones first, in the order of the published tables."""
 
 
 def register_norm(id: str, build: Callable[..., nn.Module], *, label: str | None = None) -> None:
-    """Adds a normalization to `NORMS`, so that every driver and the whole study can use it.
+    """Adds a normalization to `NORMS`, so that every driver can train it.
 
     Args:
-        id: new; lower-case letters, digits and underscores.
+        id: a new one; lower-case letters, digits and underscores.
         build: called as ``build(train=..., axis_name=..., dtype=..., name=...)`` for each layer; returns a Flax module
-            that is applied to an NHWC array. `train` is False in evaluation, where a layer must not look at
-            batch-mates; `axis_name` is the mapped axis to combine statistics over, or None; `dtype` that of the
-            computation, or None; `name` must be passed on to the module.
+            that is applied to an NHWC array. `train` is False in evaluation, where an image's output must not depend
+            on the other images of its batch. `axis_name` is the mapped axis over which to combine statistics, or
+            None. `dtype` is that of the computation, or None. `name` must be passed on to the module.
         label: name in tables and figures; by default the id.
 
     Raises:
         UserError: if the id is malformed or taken by another build, or `build` cannot be called.
 
-    Example:
+    Examples:
         >>> register_norm("ln_last", lambda *, train, axis_name, dtype, name: LayerNorm(dtype=dtype, name=name))
         >>> NORMS.pop("ln_last").label
         'ln_last'
@@ -88,12 +95,19 @@ def register_norm(id: str, build: Callable[..., nn.Module], *, label: str | None
 
 
 def make_norm(id: str, *, train: bool, axis_name: Any = None, dtype: Any = None, name: str | None = None) -> nn.Module:
-    """The module of the normalization `id`, as the study builds it.
+    """The module of a registered normalization.
+
+    Args:
+        id: in `NORMS`.
+        train: False in evaluation.
+        axis_name: mapped axis over which to combine statistics, or None.
+        dtype: of the computation, or None.
+        name: of the module in its parent, or None.
 
     Raises:
-        UserError: if no such id is registered; names the nearest.
+        UserError: if no such id is registered; the message names the nearest.
 
-    Example:
+    Examples:
         >>> make_norm("bn", train=True).momentum
         0.9
     """
@@ -102,19 +116,25 @@ def make_norm(id: str, *, train: bool, axis_name: Any = None, dtype: Any = None,
     return NORMS[id](train=train, axis_name=axis_name, dtype=dtype, name=name)
 
 
-@functools.lru_cache  # equal arguments give the same norm, and networks built of it one compiled program
-def with_ghosts(id: str, ghost_batch_size: int) -> Norm:
-    """`NORMS[id]` with batch statistics taken over parts of each batch; for the ids in `GHOSTLY_NORMS`.
+@functools.lru_cache  # equal arguments give the same norm, so that networks with it share compiled programs
+def ghost_batch_norm(id: str, ghost_batch_size: int) -> Norm:
+    """`NORMS[id]` with batch statistics over parts of each batch (Hoffer et al. 2017, arXiv 1705.08741).
+
+    Args:
+        id: one of `GHOST_BATCH_NORMS`.
+        ghost_batch_size: images in each part.
 
     Raises:
         UserError: for any other id.
 
-    Example:
-        >>> with_ghosts("bn", 8)(train=True).ghost_batch_size
+    Examples:
+        >>> ghost_batch_norm("bn", 8)(train=True).ghost_batch_size
         8
     """
-    if id not in GHOSTLY_NORMS:
-        raise UserError(f"only {', '.join(GHOSTLY_NORMS)} can have ghosts, but the norm is {id}; choose one of them")
+    if id not in GHOST_BATCH_NORMS:
+        raise UserError(
+            f"ghost batches need one of {', '.join(GHOST_BATCH_NORMS)}, but the norm is {id}; choose one of them"
+        )
     build = functools.partial(NORMS[id].build, ghost_batch_size=ghost_batch_size)
     return dataclasses.replace(NORMS[id], build=build)
 
@@ -136,7 +156,7 @@ def _batch(cls: Any, **fields: Any) -> Callable[..., nn.Module]:
 
 
 def _sample(cls: Any, **fields: Any) -> Callable[..., nn.Module]:
-    # Statistics of one sample: alike in training and evaluation, and on one device wherever the batch is split.
+    # Statistics of one image: the same in training and evaluation, and with any number of devices.
     def build(*, train: bool, axis_name: Any, dtype: Any, name: str | None) -> nn.Module:  # noqa: ARG001
         return cls(epsilon=1e-5, dtype=dtype, name=name, **fields)
 

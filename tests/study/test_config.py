@@ -4,7 +4,7 @@ import json
 import pytest
 
 from jaxnorm.errors import UserError
-from jaxnorm.study.config import DEFAULT_NORMS, PRESETS, Config, Recipe, nearest
+from jaxnorm.study.config import DEFAULT_NORMS, GHOST_BATCH_NORMS, PRESETS, Config, Recipe, nearest
 
 
 def test_presets_hold_fields_of_a_recipe_and_are_valid():
@@ -36,30 +36,59 @@ def test_last_epoch(stop, last):
 
 
 @pytest.mark.parametrize(
-    "field, value, words",
+    "field, value",
     [
-        ("batch_size", 0, "batch_size must be at least 1, but is 0"),
-        ("batch_size", -3, "--batch-size"),
-        ("num_epochs", 0, "num_epochs must be at least 1"),
-        ("stop_after_epoch", 0, "stop_after_epoch must be at least 1"),
-        ("stop_after_epoch", 13, "schedule of 12 epochs, but is 13"),
-        ("learning_rate", 0.0, "positive finite"),
-        ("learning_rate", float("nan"), "but is nan"),
-        ("learning_rate", float("inf"), "but is inf"),
-        ("gate_lr_multiplier", -1.0, "but is -1.0"),
-        ("gate_lr_multiplier", float("inf"), "but is inf"),
-        ("ghost_batch_size", 0, "ghost_batch_size must be at least 1"),
-        ("ghost_batch_size", 5, "must divide the batch size 32, but is 5"),
-        ("quantiles", (), "at least one"),
-        ("quantiles", (1.0, 101.0), r"0..100 percent, but hold 101.0"),
-        ("quantiles", (-1.0,), "but hold -1.0"),
-        ("quantiles", (20.0, 1.0), "must ascend"),
-        ("quantiles", (20.0, 20.0), "each once"),
+        ("batch_size", 0),
+        ("batch_size", -3),
+        ("num_epochs", 0),
+        ("stop_after_epoch", 0),
+        ("stop_after_epoch", 13),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("gate_lr_multiplier", -1.0),
+        ("gate_lr_multiplier", float("inf")),
+        ("ghost_batch_size", 0),
+        ("ghost_batch_size", 5),
+        ("quantiles", 101.0),
+        ("quantiles", -1.0),
+        ("num_replicas", 2),
     ],
 )
-def test_what_a_recipe_cannot_hold(field, value, words):
-    with pytest.raises(UserError, match=words):
-        dataclasses.replace(Recipe(), **{field: value}).validate()
+def test_a_value_that_a_recipe_cannot_hold_is_named_with_its_field(field, value):
+    held = (value,) if field == "quantiles" else value
+    with pytest.raises(UserError, match=f"^{field} .*(but|one) is {value}.*; .*--"):
+        dataclasses.replace(Recipe(), **{field: held}).validate()
+
+
+@pytest.mark.parametrize("quantiles", [(), (20.0, 1.0), (20.0, 20.0)])
+def test_quantiles_ascend_and_are_at_least_one(quantiles):
+    with pytest.raises(UserError, match="^quantiles must .*--quantiles"):
+        Recipe(quantiles=quantiles).validate()
+
+
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        ({"num_replicas": 1}, "num_replicas"),
+        ({"num_replicas": 5}, "num_replicas"),
+        ({"num_replicas": 2, "ghost_batch_size": 8}, "ghost_batch_size is 8 and num_replicas 2"),
+    ],
+)
+def test_replicas_divide_the_batch_and_exclude_ghost_batches(changes, named):
+    with pytest.raises(UserError, match=named):
+        Recipe(bn_statistics="replica", **changes).validate()
+    Recipe(bn_statistics="replica", num_replicas=4).validate()
+
+
+def test_ghost_batches_need_a_norm_that_takes_them():
+    for norm in (*DEFAULT_NORMS, "bin_frozen"):
+        config = Config(norm=norm, ghost_batch_size=8)
+        if norm in GHOST_BATCH_NORMS:
+            config.validate()
+            continue
+        with pytest.raises(UserError, match=f"the norm is {norm}; drop --ghost-batch-size"):
+            config.validate()
 
 
 def test_the_linear_rule_scales_the_rate_with_the_batch():
@@ -68,7 +97,7 @@ def test_the_linear_rule_scales_the_rate_with_the_batch():
     assert Recipe(batch_size=128, lr_rule="linear").peak_learning_rate == 0.1
 
 
-def test_tags_stand_in_a_runs_name():
+def test_a_runs_name_has_norm_tags_and_seed():
     assert Config(norm="bn", tags=("bs8", "linear"), seed=1).name == "bn-bs8-linear-seed1"
 
 

@@ -16,7 +16,7 @@ BUILT_IN = (*DEFAULT_NORMS, "bin_frozen")
 
 
 @pytest.fixture
-def registry(monkeypatch):
+def registry():
     """NORMS, restored after the test."""
     copy = dict(NORMS)
     yield NORMS
@@ -29,7 +29,7 @@ def build_identity(*, train, axis_name, dtype, name):
     return nn.Dense(1, name=name)
 
 
-def test_ids_stand_in_the_order_of_the_study():
+def test_the_built_in_norms_come_first_in_the_published_order():
     assert tuple(NORMS)[: len(BUILT_IN)] == BUILT_IN
     assert all(norm.id == id for id, norm in NORMS.items())
     assert [NORMS[id].label for id in BUILT_IN] == [
@@ -57,7 +57,7 @@ def test_ids_stand_in_the_order_of_the_study():
     }.items(),
 )
 @pytest.mark.parametrize("train", [True, False])
-def test_modules_are_built_as_the_study_builds_them(id, kind, train):
+def test_modules_are_built_as_published(id, kind, train):
     module = NORMS[id](train=train, axis_name="data", dtype=jnp.bfloat16, name="norm")
     assert type(module) is kind
     fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}

@@ -1,4 +1,4 @@
-"""What goes in: CIFAR-10 and handwritten digits as uint8 arrays, split and fingerprinted. Imports nothing heavy."""
+"""The data sets: CIFAR-10 and handwritten digits as uint8 arrays, split and fingerprinted. Imports nothing heavy."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,14 +18,17 @@ def load_dataset(name: str, *, data_dir: Path | None = None, progress: bool = Tr
     Args:
         name: "digits" (embedded, needs no files) or "cifar10" (found on disk, else downloaded; see
             `jaxnorm.study.data.cifar10`).
-        data_dir: where CIFAR-10 is looked for and downloaded to; by default `$JAXNORM_DATA_DIR`, else
-            `$XDG_CACHE_HOME/jaxnorm/data` (`~/.cache/jaxnorm/data`). The digits never read it.
+        data_dir: folder to look for CIFAR-10 in and to download it to; by default `$JAXNORM_DATA_DIR`, else
+            `$XDG_CACHE_HOME/jaxnorm/data` (`~/.cache/jaxnorm/data`). The digits do not use it.
         progress: whether long work (download, preparation, decoding) reports on standard error.
 
-    Raises:
-        UserError: an unknown name, a missing, damaged or unreadable file, or no network to download from.
+    Returns:
+        The data set.
 
-    Example:
+    Raises:
+        UserError: if the name is unknown, a file is missing, damaged or unreadable, or the download fails.
+
+    Examples:
         >>> load_dataset("digits").train.image.shape
         (1077, 16, 16, 3)
     """

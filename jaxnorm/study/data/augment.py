@@ -10,7 +10,7 @@ def augment(key: jax.Array, image: jax.Array, *, pad: int, flip: bool) -> jax.Ar
     Every image draws its own offsets, uniform in 0..2*pad, and its own mirroring.
 
     Args:
-        key: decides every draw.
+        key: decides all random numbers.
         image: (N, H, W, C), uint8 or any other dtype; padding is 0, so subtract means afterwards.
         pad: pixels added on every side before an (H, W) window is cut out.
         flip: whether mirroring keeps the label (objects: yes; digits: no).
@@ -18,7 +18,7 @@ def augment(key: jax.Array, image: jax.Array, *, pad: int, flip: bool) -> jax.Ar
     Returns:
         An array of the shape and dtype of `image`.
 
-    Example:
+    Examples:
         >>> augment(jax.random.key(0), jnp.zeros((8, 32, 32, 3), jnp.uint8), pad=4, flip=True).shape
         (8, 32, 32, 3)
     """
@@ -31,5 +31,5 @@ def augment(key: jax.Array, image: jax.Array, *, pad: int, flip: bool) -> jax.Ar
         mirrored = jax.random.bernoulli(flip_key, shape=(num,))
         columns = jnp.where(mirrored[:, None], columns[:, ::-1], columns)
     padded = jnp.pad(image, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    # One gather of whole pixels does crop and flip together; by vmap, so that devices which share the batch keep apart.
+    # One gather of whole pixels crops and flips. vmap tells XLA that images are independent: devices exchange none.
     return jax.vmap(lambda one, row, column: one[row[:, None], column])(padded, rows, columns)

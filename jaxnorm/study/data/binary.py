@@ -26,7 +26,14 @@ _UNPACK_AGAIN = f"unpack {ARCHIVE_NAME} again"
 
 @dataclasses.dataclass(frozen=True)
 class Release:
-    """What was published: how many images, and where the archive is. Tests make smaller ones."""
+    """What was published: the number of images, and the archive. Tests use smaller releases.
+
+    Attributes:
+        images_per_file: records in each of the six files.
+        url: of the archive.
+        archive_bytes: size of the archive.
+        archive_sha256: of the archive, hexadecimal.
+    """
 
     images_per_file: int = 10_000
     url: str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -54,15 +61,19 @@ class Release:
         return self.images_per_file
 
     def empty_records(self) -> np.ndarray:
-        """Room for all records: uint8 (num_train + num_test, 3073)."""
+        """An uninitialized array for all records: uint8 (num_train + num_test, 3073)."""
         return np.empty((self.num_train + self.num_test, RECORD_BYTES), np.uint8)
 
 
 def read_folder(folder: Path, release: Release) -> np.ndarray:
     """All records of the six files in `folder`, uint8 (60000, 3073), in the files' order.
 
+    Args:
+        folder: of the six files.
+        release: what they must hold.
+
     Raises:
-        UserError: a file is missing, unreadable, not a file, of another size, or has a label above 9.
+        UserError: if a file is missing, unreadable, not a file, of another size, or has a label above 9.
     """
     check_folder(folder, release)
     records = release.empty_records()
@@ -70,13 +81,17 @@ def read_folder(folder: Path, release: Release) -> np.ndarray:
         path = folder / name
         with path.open("rb") as file:
             read = file.readinto(part.data)
-        _check_size(path, read, release, _UNPACK_AGAIN)  # it may have changed since it was looked at
+        _check_size(path, read, release, _UNPACK_AGAIN)  # it may have changed since its size was checked
         check_labels(part, path)
     return records
 
 
 def check_folder(folder: Path, release: Release) -> None:
-    """Raises UserError unless `folder` holds six files of the right size. Looks at names and sizes only."""
+    """Checks that `folder` holds six files of the right size; does not read them.
+
+    Raises:
+        UserError: naming the file that is missing or has another size.
+    """
     missing = [name for name in release.file_names if not (folder / name).exists()]
     if missing:
         raise UserError(
@@ -91,17 +106,21 @@ def check_folder(folder: Path, release: Release) -> None:
 
 
 def read_archive(path: Path, release: Release) -> np.ndarray:
-    """All records of the archive, as `read_folder` gives them. Members are read by name; nothing is ever extracted.
+    """All records of the archive, as from `read_folder`. Members are read by name; nothing is extracted to disk.
+
+    Args:
+        path: of the archive.
+        release: what it must hold.
 
     Raises:
-        UserError: the archive is damaged, or one of its six files is missing, doubled, not a regular file, of another
-            size, or has a label above 9.
+        UserError: if the archive is damaged, or one of its six files is missing, there twice, not a regular file, of
+            another size, or has a label above 9.
     """
     if not path.is_file():
         raise UserError(f"{path} must be a file, but is a folder or a device; put the downloaded archive there")
     records = release.empty_records()
     parts = dict(zip(release.file_names, np.split(records, NUM_TRAIN_FILES + 1), strict=True))
-    most = 2 * records.nbytes + 2**20  # nothing honest unpacks to more
+    most = 2 * records.nbytes + 2**20  # a larger archive is no CIFAR-10 and could fill the memory
     try:
         with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for member in tar:
@@ -110,7 +129,7 @@ def read_archive(path: Path, release: Release) -> np.ndarray:
                 folder, _, name = member.name.removeprefix("./").partition("/")
                 if folder == FOLDER_NAME and name in release.file_names:
                     _read_member(tar, member, parts.pop(name, None), path, release)
-            while stream.read(2**20):  # to the end, where gzip compares its checksum of all that went before
+            while stream.read(2**20):  # to the end, where gzip compares its checksum
                 pass
     except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError) as error:
         raise UserError(f"{path} is damaged or is no tar.gz archive ({_one_line(error)}); {_AGAIN}") from error
@@ -139,7 +158,7 @@ def _read_member(
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turns the system's refusal to read something at or below `path` into one line for the user."""
+    """Turns an `OSError` while reading something in `path` into a `UserError` of one line."""
     try:
         yield
     except OSError as error:
@@ -150,7 +169,11 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def check_labels(records: np.ndarray, name: Path | str) -> None:
-    """Raises UserError naming the first record whose label is not one of the ten classes."""
+    """Checks that every label is one of the ten classes.
+
+    Raises:
+        UserError: naming the first record whose label is not.
+    """
     bad = np.flatnonzero(records[:, 0] >= len(CLASS_NAMES))
     if bad.size:
         raise UserError(
@@ -159,11 +182,11 @@ def check_labels(records: np.ndarray, name: Path | str) -> None:
         )
 
 
-def _check_size(name: Path | str, found: int, release: Release, mend: str) -> None:
+def _check_size(name: Path | str, found: int, release: Release, fix: str) -> None:
     if found != release.file_bytes:
         raise UserError(
             f"{name} must have {release.file_bytes:,} bytes ({release.images_per_file:,} records of {RECORD_BYTES}), "
-            f"but has {found:,}; {mend}"
+            f"but has {found:,}; {fix}"
         )
 
 

@@ -21,25 +21,34 @@ Key = list[list[str | int]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Decoded:
-    """A data set before it is split."""
+    """A data set before it is split.
+
+    Attributes:
+        image: uint8 (N, H, W, 3).
+        label: uint8 (N,).
+        fingerprint: SHA-256 of the records, hexadecimal.
+        source: one line: where the data was read from.
+    """
 
     image: np.ndarray
-    """uint8 (N, H, W, 3)."""
     label: np.ndarray
-    """uint8 (N,)."""
     fingerprint: str
     source: str
 
 
 def cached(path: Path, files: Iterable[Path], decode: Callable[[], Decoded]) -> Decoded:
-    """What `decode` gives: from `path`'s cache file if that was made from `files` as they are now, else stored there.
+    """The decoded data of a source: from its cache file if `files` have not changed since, else from `decode`.
 
-    A damaged cache file costs a warning and is replaced; one that cannot be written costs a warning and no more.
+    What `decode` returns is stored in the cache file. A damaged cache file causes a warning and is replaced; one that
+    cannot be written causes a warning.
 
     Args:
-        path: the source, a file or a folder; it names the cache file.
-        files: the source's files; their names, sizes and modification times are the key.
-        decode: reads the source itself.
+        path: the source, a file or a folder; it decides the cache file's name.
+        files: the source's files; their names, sizes and modification times must be those in the cache file.
+        decode: reads the source.
+
+    Returns:
+        The decoded data.
     """
     stats = [(file, file.stat()) for file in files]
     key: Key = [[os.fspath(file.resolve()), stat.st_size, stat.st_mtime_ns] for file, stat in stats]
@@ -70,7 +79,7 @@ def _load(cache: Path, key: Key) -> Decoded | None:
     """The cache's content, or None if it was made from other files.
 
     Raises:
-        ValueError, KeyError, TypeError: it is damaged.
+        ValueError, KeyError, TypeError: if it is damaged.
     """
     with cache.open("rb") as file:
         digest, line = file.readline(65), file.readline(2**20)

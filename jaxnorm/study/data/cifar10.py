@@ -1,14 +1,14 @@
-"""CIFAR-10 (Krizhevsky 2009) from whatever form of it is at hand: found, checked, decoded once, split.
+"""CIFAR-10 (Krizhevsky 2009) from any of its forms on disk: found, checked, decoded once, split.
 
-Looked for in `--data-dir`, else `$JAXNORM_DATA_DIR`, else `$XDG_CACHE_HOME/jaxnorm/data` (`~/.cache/jaxnorm/data`), in
-this order:
+It is looked for in `--data-dir`, else `$JAXNORM_DATA_DIR`, else `$XDG_CACHE_HOME/jaxnorm/data`
+(`~/.cache/jaxnorm/data`), in this order:
 
 1. `cifar10/3.0.2`, a directory prepared by tensorflow-datasets in the array_record format;
 2. `cifar-10-batches-bin`, the unpacked binary archive (the data folder may also be this folder itself);
 3. `cifar-10-binary.tar.gz`, the binary archive.
 
-Otherwise the archive is downloaded there and prepared as 1. Every source ends as the same records in the same order, so
-that equal data has one fingerprint: the SHA-256 of the six binary files one after the other.
+Otherwise the archive is downloaded there and prepared as 1. Every source gives the same records in the same order, so
+that equal data has one fingerprint: the SHA-256 of the six binary files, concatenated.
 """
 
 import dataclasses
@@ -32,19 +32,24 @@ OFFICIAL = Release()
 MEAN = (0.4914, 0.4822, 0.4465)
 PICKLES = ("cifar-10-batches-py", "cifar-10-python.tar.gz")
 
-# A public JPEG re-encoding holds the images in an order of its own. The SHA-256 of its labels in that order tells it
-# from the original, whichever JPEG decoder made the pixels (with libjpeg-turbo the data's fingerprint is 9ce3e96e...).
+# A public JPEG re-encoding holds the images in another order. The SHA-256 of its labels in that order distinguishes it
+# from the original, whatever JPEG decoder was used (with libjpeg-turbo the data's fingerprint is 9ce3e96e...).
 REENCODED_LABELS_SHA256 = "bfecf51857bbd06be1ba2f34c9213e92d5c95dff289417c8b3392370e6abc96b"
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One form of the data on disk, found but not yet read."""
+    """One form of the data on disk, found but not yet read.
+
+    Attributes:
+        path: the file or folder.
+        files: all its files.
+        read: returns the records and one line about their source.
+    """
 
     path: Path
     files: tuple[Path, ...]
     read: Callable[[], tuple[np.ndarray, str]]
-    """Gives the records and the line that says where they are from."""
 
 
 def load_cifar10(data_dir: Path | None = None, *, progress: bool = True, release: Release = OFFICIAL) -> Dataset:
@@ -54,12 +59,15 @@ def load_cifar10(data_dir: Path | None = None, *, progress: bool = True, release
     training. Decoded arrays are cached (`jaxnorm.study.data.cache`).
 
     Args:
-        data_dir: folder to look in and to download to.
+        data_dir: folder to look in and to download to; None for `data_folder`'s default.
         progress: whether long work reports on standard error.
-        release: what the data set consists of; another than the official one is for tests.
+        release: what the data set consists of; tests give a smaller one.
+
+    Returns:
+        The data set.
 
     Raises:
-        UserError: nothing usable is there and nothing can be downloaded, or what is there is damaged.
+        UserError: if the folder has no usable form and the download fails, or if a file is damaged.
     """
     folder = data_folder(data_dir)
     with readable(folder):
@@ -92,7 +100,7 @@ def load_cifar10(data_dir: Path | None = None, *, progress: bool = True, release
 
 
 def data_folder(data_dir: Path | None) -> Path:
-    """The folder to look in: the one given, else `$JAXNORM_DATA_DIR`, else `data` in the cache folder."""
+    """The folder to look in: `data_dir`, else `$JAXNORM_DATA_DIR`, else `data` in the cache folder."""
     given = data_dir or os.environ.get("JAXNORM_DATA_DIR")
     return Path(os.path.expanduser(given)).absolute() if given else cache_folder() / "data"  # noqa: PTH111
 
@@ -100,7 +108,15 @@ def data_folder(data_dir: Path | None) -> Path:
 def find(folder: Path, release: Release, *, progress: bool) -> Source | None:
     """The first form of the data in `folder`, in the order of this module's docstring, or None.
 
-    A directory that tensorflow-datasets prepared in another format than array_record is passed over.
+    A directory that tensorflow-datasets prepared in another format than array_record is skipped.
+
+    Args:
+        folder: to look in.
+        release: what the data set must hold.
+        progress: whether reading it reports on standard error.
+
+    Raises:
+        UserError: if a form of it is there but incomplete.
     """
     prepared = folder / tfds_directory.VERSION_PATH
     if prepared.exists() and tfds_directory.file_format(prepared) == tfds_directory.FILE_FORMAT:
@@ -159,8 +175,8 @@ def _fetch(folder: Path, release: Release, *, progress: bool) -> Source:
         print(f"warning: {prepared} cannot be prepared ({reason}); {archive} is read instead", file=sys.stderr)
     source = find(folder, release, progress=progress)
     if source is None:
-        raise UserError(f"{archive} has just been downloaded but is gone again; run the same command again")
-    if source.path == prepared:  # it was read back when it was written: these are its records
+        raise UserError(f"{archive} was downloaded but is not there any more; run the same command again")
+    if source.path == prepared:  # it was compared with these records when it was written
         return dataclasses.replace(source, read=lambda: (records, _tfds_line(prepared)))
     return source
 

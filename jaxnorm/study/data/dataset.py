@@ -1,4 +1,4 @@
-"""A data set in memory: three splits of uint8 images, and what a reader must know about where they came from."""
+"""A data set in memory: three splits of uint8 images, and their source."""
 
 import dataclasses
 import math
@@ -9,24 +9,36 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Images and labels of one split, in a fixed order."""
+    """Images and labels of one split, in a fixed order.
+
+    Attributes:
+        image: uint8 (N, H, W, 3).
+        label: int32 (N,).
+    """
 
     image: np.ndarray
-    """uint8 (N, H, W, 3)."""
     label: np.ndarray
-    """int32 (N,)."""
 
     def __len__(self) -> int:
         return len(self.label)
 
 
 def take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """`array[rows]`, beginning at a multiple of 64 bytes: such an array JAX uses on CPU as it lies, without a copy.
+    """`array[rows]`, in memory that begins at a multiple of 64 bytes: JAX uses such an array on CPU without a copy.
 
-    `rows` are numbers from 0 on.
+    Args:
+        array: (N, ...), of any dtype.
+        rows: integers from 0 to N - 1.
+
+    Raises:
+        IndexError: if a row is not in the array.
+
+    Examples:
+        >>> take(np.array([1, 2, 3]), np.array([2, 0])).tolist()
+        [3, 1]
     """
     if rows.dtype.kind not in "iu" or (len(rows) and not 0 <= rows.min() <= rows.max() < len(array)):
-        raise IndexError(f"rows must be whole numbers from 0 to {len(array) - 1}")
+        raise IndexError(f"rows must be integers from 0 to {len(array) - 1}")
     shape = (len(rows), *array.shape[1:])
     size = math.prod(shape) * array.itemsize
     memory = np.empty(size + 64, np.uint8)
@@ -37,9 +49,22 @@ def take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Three splits, the constants of their augmentation, and their provenance.
+    """Three splits, the constants of their augmentation, and their source.
 
-    Example:
+    Attributes:
+        name: id, as `--dataset` takes it.
+        description: name for figures and tables; it says so where the images are not the original ones.
+        source: one line: where this data was read from.
+        fingerprint: SHA-256 of all images and labels in one order and layout: the same for equal data of any source.
+        train: the training split.
+        validation: the validation split.
+        test: the test split.
+        mean: red, green, blue; subtracted from image / 255.
+        pad: black pixels around a training image before the random crop: an eighth of its side.
+        flip: whether training mirrors images left to right (a mirrored digit is not that digit).
+        class_names: by label.
+
+    Examples:
         >>> from jaxnorm.study.data import load_dataset
         >>> digits = load_dataset("digits")
         >>> digits.description, len(digits.train), len(digits.validation), len(digits.test)
@@ -47,27 +72,20 @@ class Dataset:
     """
 
     name: Literal["cifar10", "digits"]
-    """Id, as `--dataset` takes it."""
     description: str
-    """Name for figures and tables; says so where the images are not the original ones."""
     source: str
-    """One line: where this data was read from."""
     fingerprint: str
-    """SHA-256 of all images and labels in a canonical order and layout: equal data, equal fingerprint, any source."""
     train: Split
     validation: Split
     test: Split
     mean: tuple[float, float, float]
-    """Red, green, blue; subtracted from image / 255."""
     pad: int
-    """Black pixels around a training image before the random crop: an eighth of its side."""
     flip: bool
-    """Whether a training image may be mirrored left to right (a mirrored digit is another sign)."""
     class_names: tuple[str, ...]
 
     @property
     def num_classes(self) -> int:
-        """Number of classes; labels run from 0 to one less."""
+        """Number of classes; labels are 0 to num_classes - 1."""
         return len(self.class_names)
 
     @property
@@ -77,7 +95,7 @@ class Dataset:
         return height, width, channels
 
     def to_json(self) -> dict[str, Any]:
-        """The provenance of a run's data, as `provenance.json` holds it."""
+        """All but the images as JSON values, as in `provenance.json`."""
         return {
             "name": self.name,
             "description": self.description,

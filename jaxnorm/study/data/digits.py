@@ -12,9 +12,13 @@ NUM_VALIDATION = NUM_TEST = 360
 def load_digits() -> Dataset:
     """The digits as (N, 16, 16, 3) uint8, three equal channels, in a stratified split of 1,077 / 360 / 360.
 
-    The split is scikit-learn's `train_test_split` with `random_state=0`: first the test images, then validation. The
-    fingerprint covers label byte and 16x16 pixels of every image in the order training, validation, test, so that it
-    changes if another version of scikit-learn should split differently.
+    The split is that of scikit-learn's `train_test_split` with `random_state=0`: first the test images, then
+    validation. The fingerprint covers the label and 16x16 pixels of every image in the order training, validation,
+    test, so that it changes if another version of scikit-learn splits differently.
+
+    Examples:
+        >>> load_digits().train.image.shape
+        (1077, 16, 16, 3)
     """
     from sklearn.datasets import load_digits as sklearn_digits
     from sklearn.model_selection import train_test_split
@@ -48,15 +52,25 @@ def load_digits() -> Dataset:
 
 
 def enlarge(pixels: np.ndarray) -> np.ndarray:
-    """Bilinear from (N, 8, 8) integers 0..16 to (N, 16, 16) uint8 0..255.
+    """Bilinear enlargement: along each axis, a new pixel is 3/4 of the nearest old one and 1/4 of the next.
 
-    Half-pixel centres, edges repeated: each new pixel is 3/4 of the nearest and 1/4 of the next old one, per axis. All
-    in integers and rounded once, so that every machine gets the same bytes.
+    Pixel centres are at halves, and edges are repeated. The sums are of integers and rounded once, so that every
+    machine gets the same bytes.
+
+    Args:
+        pixels: (N, 8, 8) integers 0..16.
+
+    Returns:
+        (N, 16, 16) uint8, 0..255.
+
+    Examples:
+        >>> enlarge(np.full((1, 8, 8), 16)).max()
+        np.uint8(255)
     """
     side = pixels.shape[-1]
     new = np.arange(2 * side)
     weight = np.zeros((2 * side, side), np.int64)
     weight[new, new // 2] += 3
     weight[new, np.clip(new // 2 + np.where(new % 2 == 0, -1, 1), 0, side - 1)] += 1
-    total = weight @ pixels @ weight.T  # 16 * 16 = 256 stands for white
+    total = weight @ pixels @ weight.T  # white is 16 * 16 = 256
     return ((total * 255 + 128) // 256).astype(np.uint8)

@@ -36,15 +36,17 @@ def download(
     """Streams `url` to `path`, which appears only when size and SHA-256 are right.
 
     Args:
+        url: of the file.
+        path: where to; folders above it are created.
         size: bytes expected.
         sha256: 64 hexadecimal digits expected.
         progress: whether to report on standard error.
-        reach_seconds: the server must have begun its answer by then, name look-up and redirections included.
+        reach_seconds: longest time until the server begins its answer, with name look-up and redirections.
         stall_seconds: longest silence in the middle of the transfer.
 
     Raises:
-        UnreachableError: no server answered within `reach_seconds`; nothing was written.
-        UserError: the transfer stopped, or what came is not what was published; nothing was kept.
+        UnreachableError: if no server answered within `reach_seconds`; nothing was written.
+        UserError: if the transfer stopped, or size or SHA-256 differ; nothing was kept.
     """
     again = f"nothing was kept; run the same command again, or put the file at {path} yourself"
     with contextlib.closing(_open(url, reach_seconds, stall_seconds)) as response, _folder_for(path):
@@ -74,7 +76,7 @@ def download(
 def _open(url: str, reach_seconds: float, stall_seconds: float) -> HTTPResponse:
     """Opens `url` within `reach_seconds` in all.
 
-    In a thread, because no socket's time-out bounds the name look-up or a chain of redirections.
+    In a thread, because a socket's time-out limits neither the name look-up nor a chain of redirections.
     """
     answer: queue.Queue[HTTPResponse | Exception] = queue.Queue()
     lock, abandoned = threading.Lock(), threading.Event()
@@ -97,7 +99,7 @@ def _open(url: str, reach_seconds: float, stall_seconds: float) -> HTTPResponse:
     except queue.Empty:
         with lock:
             abandoned.set()
-        while not answer.empty():  # it came in the last instant
+        while not answer.empty():  # it came at the last moment
             late = answer.get()
             if isinstance(late, HTTPResponse):
                 late.close()
@@ -118,7 +120,7 @@ def _read(response: HTTPResponse, url: str, done: int, size: int, again: str) ->
 
 @contextlib.contextmanager
 def _folder_for(path: Path) -> Iterator[None]:
-    """Makes the folders above `path`, and removes those it made if the work in them fails."""
+    """Creates the folders above `path`, and removes those it created if the work in them fails."""
     made = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,5 +150,5 @@ def _reason(error: BaseException) -> str:
         error = inner
     if isinstance(error, TimeoutError):
         return "time-out"
-    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(words).split())
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())

@@ -1,4 +1,4 @@
-"""How far long work has come: a bar on a terminal, a few plain lines elsewhere, always on standard error."""
+"""Progress of long work on standard error: a bar on a terminal, a few plain lines elsewhere."""
 
 import contextlib
 import sys
@@ -10,9 +10,15 @@ from typing import Literal
 def progress_bar(
     title: str, total: int, *, unit: Literal["bytes", "images"] = "images", enabled: bool = True
 ) -> Iterator[Callable[[int], None]]:
-    """Yields a function that is told how many more bytes or images are done.
+    """Yields a function to call with the number of bytes or images that were done since its last call.
 
-    Example:
+    Args:
+        title: what is being done.
+        total: bytes or images in all.
+        unit: of the numbers.
+        enabled: False shows nothing.
+
+    Examples:
         >>> with progress_bar("counting", 3, enabled=False) as advance:
         ...     for _ in range(3):
         ...         advance(1)

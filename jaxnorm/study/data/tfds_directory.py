@@ -21,19 +21,24 @@ BATCH = 1_000
 
 
 def file_format(directory: Path) -> str:
-    """The format of the prepared files, as the directory's own description states it ("array_record", "tfrecord").
+    """The format of the prepared files, such as "array_record" or "tfrecord", from the directory's description.
 
     Raises:
-        UserError: the description is missing or cannot be understood.
+        UserError: if the description is missing or damaged.
     """
     return str(_describe(directory).get("fileFormat") or "tfrecord")  # directories of old versions state none
 
 
 def read_directory(directory: Path, release: Release, *, progress: bool) -> np.ndarray:
-    """All records, uint8 (60000, 3073) as in the binary files, brought back into their order by `id`.
+    """All records, uint8 (60000, 3073) as in the binary files, sorted into the same order by their `id`.
+
+    Args:
+        directory: `cifar10/3.0.2`.
+        release: what it must hold.
+        progress: whether to report on standard error.
 
     Raises:
-        UserError: the directory is damaged, incomplete, or holds something else.
+        UserError: if the directory is damaged, incomplete, or holds something else.
     """
     _check_counts(directory, release)
     records = release.empty_records()
@@ -57,22 +62,28 @@ def read_directory(directory: Path, release: Release, *, progress: bool) -> np.n
     except UserError:
         raise
     except Exception as error:  # array_record's C++ and tfds raise RuntimeError, ValueError, KeyError ... for damage
-        raise UserError(f"{directory} is damaged ({_brief(error)}); {_MEND}") from error
+        raise UserError(f"{directory} is damaged ({_brief(error)}); {_FIX}") from error
     return records
 
 
 def write_directory(records: np.ndarray, data_dir: Path, release: Release, *, progress: bool) -> Path:
-    """Writes `data_dir/cifar10/3.0.2` as tfds itself would, checked by reading it back, and in place at once or never.
+    """Writes `data_dir/cifar10/3.0.2` as tfds itself does, and checks it; it appears when all of it is written.
 
-    Any program then reads it with `tfds.builder_from_directory(PATH).as_data_source()`. The ids are tfds's own
+    Any program then reads it with `tfds.builder_from_directory(PATH).as_data_source()`. The ids are those of tfds
     (`train_00000` ... in the order of the binary files), and so is the shuffled order of the records on disk.
 
     Args:
-        records: uint8 (60000, 3073) as `read_folder` gives them.
+        records: uint8 (60000, 3073) as from `read_folder`.
+        data_dir: an existing folder.
+        release: what the records are.
+        progress: whether to report on standard error.
+
+    Returns:
+        The directory.
 
     Raises:
-        ImportError: tensorflow-datasets or array_record is not installed.
-        OSError: the directory cannot be written.
+        ImportError: if tensorflow-datasets or array_record is not installed.
+        OSError: if the directory cannot be written.
     """
     import array_record.python.array_record_module  # noqa: F401  (tfds imports it only when the first file is written)
     import tensorflow_datasets as tfds
@@ -99,7 +110,7 @@ def write_directory(records: np.ndarray, data_dir: Path, release: Release, *, pr
         if not np.array_equal(read_directory(prepared, release, progress=progress), records):
             raise OSError(f"{prepared} does not read back as it was written")
         final.parent.mkdir(exist_ok=True)
-        with contextlib.suppress(FileExistsError):  # someone else was quicker; both are whole and equal
+        with contextlib.suppress(FileExistsError):  # another process was first; both directories are complete and equal
             _rename_folder(prepared, final)
     return final
 
@@ -113,7 +124,7 @@ def _rename_folder(old: Path, new: Path) -> None:
         raise
 
 
-_MEND = "remove it to use another source, or prepare it again"
+_FIX = "remove it to use another source, or prepare it again"
 
 
 def _examples(split: str, records: np.ndarray, advance: Callable[[int], None]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -139,16 +150,16 @@ def _read_split(source: Any, split: str, records: np.ndarray, directory: Path, a
             if prefix != split or not 0 <= index < len(records) or seen[index]:
                 raise UserError(
                     f"ids must run from {split}_00000 to {split}_{len(records) - 1:05d}, each once, "
-                    f"but {directory} has {name!r} (again or out of range); {_MEND}"
+                    f"but {directory} has {name!r} (again or out of range); {_FIX}"
                 )
             with Image.open(io.BytesIO(example["image"]), formats=("PNG", "JPEG")) as image:
                 if image.size != (SIDE, SIDE) or image.mode != "RGB":
                     raise UserError(
                         f"images must be {SIDE}x{SIDE} RGB, but {name} of {directory} is "
-                        f"{image.width}x{image.height} {image.mode}; {_MEND}"
+                        f"{image.width}x{image.height} {image.mode}; {_FIX}"
                     )
                 records[index, 1:] = np.asarray(image).transpose(2, 0, 1).reshape(-1)
-            records[index, 0] = min(int(example["label"]) % 2**64, 255)  # anything out of range stays out of range
+            records[index, 0] = min(int(example["label"]) % 2**64, 255)  # a label that is out of range remains so
             seen[index] = True
         advance(len(examples))
     check_labels(records, f"{directory} ({split})")
@@ -159,9 +170,9 @@ def _check_counts(directory: Path, release: Release) -> None:
     try:
         found = {s["name"]: sum(int(n) for n in s.get("shardLengths", [])) for s in _describe(directory)["splits"]}
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{directory}/dataset_info.json does not list its splits; {_MEND}") from error
+        raise UserError(f"{directory}/dataset_info.json does not list its splits; {_FIX}") from error
     if found != expected:
-        raise UserError(f"{directory} must hold {_counts(expected)}, but holds {_counts(found)}; {_MEND}")
+        raise UserError(f"{directory} must hold {_counts(expected)}, but holds {_counts(found)}; {_FIX}")
 
 
 def _counts(splits: dict[str, int]) -> str:
@@ -173,17 +184,17 @@ def _describe(directory: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise UserError(f"{directory} has no dataset_info.json, so it was never finished; {_MEND}") from error
+        raise UserError(f"{directory} has no dataset_info.json, so it was never finished; {_FIX}") from error
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({_brief(error)}); {_MEND}") from error
+        raise UserError(f"{path} is damaged ({_brief(error)}); {_FIX}") from error
     if not isinstance(description, dict):
-        raise UserError(f"{path} must hold a JSON object, but does not; {_MEND}")
+        raise UserError(f"{path} must hold a JSON object, but does not; {_FIX}")
     return description
 
 
 @contextlib.contextmanager
 def _tfds_quiet(tfds: Any) -> Iterator[None]:
-    """tfds prints to standard output and draws bars of its own: one bar, ours, is enough."""
+    """Suppresses the text that tfds prints to standard output, and its progress bars: we draw our own."""
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -193,5 +204,5 @@ def _tfds_quiet(tfds: Any) -> Iterator[None]:
 
 
 def _brief(error: BaseException) -> str:
-    words = " ".join(str(error).split()) or type(error).__name__
-    return words if len(words) <= 160 else words[:157] + "..."
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."

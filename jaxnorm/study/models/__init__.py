@@ -1,5 +1,5 @@
-"""What is trained: residual networks that are given a normalization to build with and know none by name."""
+"""The networks that are trained: residual networks that take their normalization and convolution as arguments."""
 
-from jaxnorm.study.models.resnet import NormBuilder, ResNet, ResNet14
+from jaxnorm.study.models.resnet import ConvBuilder, NormBuilder, ResNet, ResNet14
 
-__all__ = ["NormBuilder", "ResNet", "ResNet14"]
+__all__ = ["ConvBuilder", "NormBuilder", "ResNet", "ResNet14"]

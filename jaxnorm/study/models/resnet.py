@@ -1,4 +1,4 @@
-"""The study's residual network for small images: 6n+2 layers, three stages of n blocks."""
+"""The residual network of the original paper, for small images: 6n+2 layers, three stages of n blocks."""
 
 import functools
 import math
@@ -14,8 +14,39 @@ from jaxnorm.conv.convolution import Conv
 Weights = Literal["torch", "he"]
 
 
+class NormBuilder(Protocol):
+    """Builds one normalization layer: a Flax module that is applied to an NHWC array. Must be hashable."""
+
+    def __call__(self, *, train: bool, axis_name: str | None, dtype: Any, name: str) -> nn.Module:
+        """The layer for training (`train=True`) or for evaluation, named `name` in its parent."""
+        ...
+
+
+class ConvBuilder(Protocol):
+    """Builds one convolution: `nn.Conv`, or what takes the same arguments. Must be hashable."""
+
+    def __call__(
+        self,
+        features: int,
+        kernel_size: tuple[int, int],
+        *,
+        strides: tuple[int, int],
+        padding: int,
+        dtype: Any,
+        kernel_init: nn.initializers.Initializer,
+        bias_init: nn.initializers.Initializer,
+        name: str,
+    ) -> nn.Module:
+        """The layer, a Flax module that is applied to an NHWC array."""
+        ...
+
+
 def uniform(fan_in: int) -> nn.initializers.Initializer:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): PyTorch's default for weights and biases of convolutions and dense layers."""
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): PyTorch's default for weights and biases of convolutions and dense layers.
+
+    Args:
+        fan_in: inputs of one output.
+    """
 
     def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         bound = fan_in**-0.5
@@ -25,16 +56,12 @@ def uniform(fan_in: int) -> nn.initializers.Initializer:
     return init
 
 
-class NormBuilder(Protocol):
-    """Builds one normalization layer: a Flax module that is applied to an NHWC array. Must be hashable."""
-
-    def __call__(self, *, train: bool, axis_name: str | None, dtype: Any, name: str) -> nn.Module:
-        """The layer for training (`train=True`) or for evaluation, named `name` in its parent."""
-        ...
-
-
 def he_normal(fan_in: int) -> nn.initializers.Initializer:
-    """N(0, 2/fan_in): keeps the variance of activations through ReLUs (He et al. 2015, arXiv 1502.01852)."""
+    """N(0, 2/fan_in): keeps the variance of activations through ReLUs (He et al. 2015, arXiv 1502.01852).
+
+    Args:
+        fan_in: inputs of one output.
+    """
 
     def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         return jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape) * (2 / fan_in) ** 0.5
@@ -43,38 +70,49 @@ def he_normal(fan_in: int) -> nn.initializers.Initializer:
 
 
 def initializers(weights: Weights, fan_in: int) -> tuple[nn.initializers.Initializer, nn.initializers.Initializer]:
-    """Initializers of a layer's weights and bias: "torch", as the study had them, or "he", with biases of zero."""
+    """Initializers of a layer's weights and bias.
+
+    Args:
+        weights: "torch", as in the original paper, or "he", with biases of zero.
+        fan_in: inputs of one output.
+    """
     if weights == "torch":
         return uniform(fan_in), uniform(fan_in)
     return he_normal(fan_in), nn.initializers.zeros
 
 
-def conv(
-    features: int,
-    kernel_size: int,
-    strides: int,
-    in_features: int,
-    *,
-    weights: Weights = "torch",
-    dtype: Any = None,
-    name: str | None = None,
-) -> Conv:
-    """A convolution as the study has it: one pixel of padding on every side of a 3x3, none at a 1x1, with a bias."""
-    kernel_init, bias_init = initializers(weights, kernel_size**2 * in_features)
-    return Conv(
+def _conv(
+    build: ConvBuilder, x: jax.Array, features: int, kernel_size: int, strides: int, *, weights: Weights, **fields: Any
+) -> jax.Array:
+    """A convolution of the original paper: one pixel of padding on every side of a 3x3, none at a 1x1, with a bias."""
+    kernel_init, bias_init = initializers(weights, kernel_size**2 * x.shape[-1])
+    layer = build(
         features,
         (kernel_size, kernel_size),
         strides=(strides, strides),
         padding=kernel_size // 2,
-        dtype=dtype,
         kernel_init=kernel_init,
         bias_init=bias_init,
-        name=name,
+        **fields,
     )
+    return layer(x)
+
+
+def _norm(build: NormBuilder | None, x: jax.Array, **fields: Any) -> jax.Array:
+    return x if build is None else build(**fields)(x)
 
 
 class Block(nn.Module):
     """relu(norm(conv(relu(norm(conv(x))))) + shortcut(x)); the shortcut is 1x1 conv and norm where the shape changes.
+
+    Attributes:
+        num_filters: output channels.
+        strides: of the first convolution and the shortcut.
+        norm: builds each normalization layer; None leaves normalization out.
+        conv: builds each convolution.
+        weights: initial ones, see `initializers`.
+        axis_name: mapped axis over which the norms combine their statistics, or None.
+        dtype: of the computation; None infers it from the input and parameters.
 
     Shapes: (N, H, W, C) to (N, H/strides, W/strides, num_filters).
     """
@@ -82,23 +120,23 @@ class Block(nn.Module):
     num_filters: int
     strides: int = 1
     norm: NormBuilder | None = None
+    conv: ConvBuilder = Conv
     weights: Weights = "torch"
     axis_name: str | None = None
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Applies the block; `train` reaches the norms alone."""
+        """Applies the block; `train` is passed to the norms alone."""
         norm = functools.partial(_norm, self.norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
-        layer = functools.partial(conv, weights=self.weights, dtype=self.dtype)
-        in_features = x.shape[-1]
-        shortcut = x
-        y = layer(self.num_filters, 3, self.strides, in_features, name="conv1")(x)
+        conv = functools.partial(_conv, self.conv, weights=self.weights, dtype=self.dtype)
+        y = conv(x, self.num_filters, 3, self.strides, name="conv1")
         y = nn.relu(norm(y, name="norm1"))
-        y = layer(self.num_filters, 3, 1, self.num_filters, name="conv2")(y)
+        y = conv(y, self.num_filters, 3, 1, name="conv2")
         y = norm(y, name="norm2")
-        if self.strides != 1 or in_features != self.num_filters:
-            shortcut = layer(self.num_filters, 1, self.strides, in_features, name="conv_proj")(x)
+        shortcut = x
+        if self.strides != 1 or x.shape[-1] != self.num_filters:
+            shortcut = conv(x, self.num_filters, 1, self.strides, name="conv_proj")
             shortcut = norm(shortcut, name="norm_proj")
         return nn.relu(y + shortcut)
 
@@ -107,17 +145,17 @@ class ResNet(nn.Module):
     """Residual network of 6n+2 layers: logits = dense(mean over H,W of relu(... blocks(relu(norm(conv(x)))))).
 
     A 3x3 stem, three stages of `num_blocks` blocks with `num_filters`, twice and four times as many channels, stride 2
-    at the entry of the second and third, global average pooling, one dense layer. Every convolution has a bias, 3x3
-    ones are padded by one pixel on every side, weights and biases start uniform in +-1/sqrt(fan_in), as the study
-    "Normalizations in Deep Learning" trained it. The initial weights of equally named layers depend on the key alone,
-    so all variants of one seed start alike.
+    at the entry of the second and third, global average pooling, one dense layer. Every convolution has a bias, and
+    3x3 ones are padded by one pixel on every side, as in the original paper "Normalizations in Deep Learning". The
+    initial weights of layers of the same name depend on the key alone, so all variants of one seed start alike.
 
     Attributes:
         num_blocks: blocks per stage, n; 2 gives 14 layers.
         norm: builds each normalization layer, for example ``NORMS["gn"]``; None leaves normalization out.
+        conv: builds each convolution: `jaxnorm.Conv`, `nn.Conv`, or what takes the same arguments.
         num_classes: number of logits.
         num_filters: channels of the first stage.
-        weights: initial ones, "torch" or "he" for N(0, 2/fan_in) and biases of zero.
+        weights: initial ones: "torch" for all uniform within 1/sqrt(fan_in), "he" for N(0, 2/fan_in) and biases of 0.
         axis_name: mapped axis over which the norms combine their statistics, or None.
         dtype: of the computation; None infers it from the input and parameters (float32).
 
@@ -126,7 +164,7 @@ class ResNet(nn.Module):
 
     Source: He et al. 2016, arXiv 1512.03385, section 4.2.
 
-    Example:
+    Examples:
         >>> import jax
         >>> from jaxnorm import NORMS, ResNet
         >>> model = ResNet(num_blocks=2, norm=NORMS["gn"])
@@ -137,6 +175,7 @@ class ResNet(nn.Module):
 
     num_blocks: int = 2
     norm: NormBuilder | None = None
+    conv: ConvBuilder = Conv
     num_classes: int = 10
     num_filters: int = 16
     weights: Weights = "torch"
@@ -146,7 +185,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Logits of a batch of images, (N, H, W, C) with the data's mean subtracted."""
-        x = conv(self.num_filters, 3, 1, x.shape[-1], weights=self.weights, dtype=self.dtype, name="stem_conv")(x)
+        x = _conv(self.conv, x, self.num_filters, 3, 1, weights=self.weights, dtype=self.dtype, name="stem_conv")
         x = _norm(self.norm, x, train=train, axis_name=self.axis_name, dtype=self.dtype, name="stem_norm")
         x = nn.relu(x)
         for stage in range(3):
@@ -155,6 +194,7 @@ class ResNet(nn.Module):
                     num_filters=self.num_filters * 2**stage,
                     strides=2 if stage > 0 and block == 0 else 1,
                     norm=self.norm,
+                    conv=self.conv,
                     weights=self.weights,
                     axis_name=self.axis_name,
                     dtype=self.dtype,
@@ -169,9 +209,9 @@ class ResNet(nn.Module):
 
 
 class ResNet14(ResNet):
-    """The study's network: `ResNet` with two blocks a stage, 14 layers.
+    """The network of the original paper: `ResNet` with two blocks a stage, 14 layers; attributes as there.
 
-    Example:
+    Examples:
         >>> import jax
         >>> from jaxnorm import NORMS, ResNet14
         >>> model = ResNet14(norm=NORMS["bn"])
@@ -181,9 +221,3 @@ class ResNet14(ResNet):
     """
 
     num_blocks: int = 2
-
-
-def _norm(
-    build: NormBuilder | None, x: jax.Array, *, train: bool, axis_name: str | None, dtype: Any, name: str
-) -> jax.Array:
-    return x if build is None else build(train=train, axis_name=axis_name, dtype=dtype, name=name)(x)

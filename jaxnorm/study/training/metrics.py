@@ -1,4 +1,4 @@
-"""What a split's logits say: accuracy, micro and macro F1, loss, confusion matrix."""
+"""Metrics of a split's logits: accuracy, micro and macro F1, loss, confusion matrix."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ class Metrics(NamedTuple):
     Attributes:
         accuracy: fraction of images whose largest logit is their label's.
         micro_f1: F1 over all decisions together; with one label an image it equals the accuracy.
-        macro_f1: unweighted mean of the classes' F1; a class that never occurs nor is predicted counts 0.
+        macro_f1: unweighted mean of the classes' F1; a class that is neither a label nor predicted counts 0.
         loss: mean cross entropy, natural logarithm, summed in float64; NaN or infinite where a logit is not finite.
         num_images: images in the split.
         confusion_matrix: (classes, classes), row = true class, column = predicted class.
@@ -32,16 +32,20 @@ class Metrics(NamedTuple):
 
 
 def measure(logits: np.ndarray, label: np.ndarray) -> Metrics:
-    """Metrics of float logits (N, classes) against integer labels (N,).
+    """Computes the metrics of a split.
 
-    Example:
+    Args:
+        logits: (N, classes), of any float dtype.
+        label: (N,), integers from 0.
+
+    Examples:
         >>> measure(np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]), np.array([0, 1, 1])).accuracy
         0.6666666666666666
     """
     classes = np.arange(logits.shape[1])
     predicted = logits.argmax(axis=1)
     logits = logits.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # logits that are not finite: the loss says so
+    with np.errstate(invalid="ignore"):  # of logits that are not finite; the loss then is not either
         losses = logsumexp(logits, axis=1) - logits[np.arange(len(label)), label]
     return Metrics(
         accuracy=float(accuracy_score(label, predicted)),

@@ -1,4 +1,4 @@
-"""SGD on the study's stepped schedule, the gate's own rate, and the gate's projection to [0, 1]."""
+"""SGD on the original paper's stepped schedule, the gate's own rate, and the gate's projection to [0, 1]."""
 
 import functools
 from typing import Any
@@ -13,7 +13,10 @@ Params = Any
 def schedule_epochs(num_epochs: int) -> tuple[int, int]:
     """Epochs, counted from 1, at whose start the rate falls to a tenth and to a hundredth: ceil(.75 E), ceil(.95 E).
 
-    Example:
+    Args:
+        num_epochs: E, the length of the schedule.
+
+    Examples:
         >>> schedule_epochs(100)
         (75, 95)
     """
@@ -21,11 +24,14 @@ def schedule_epochs(num_epochs: int) -> tuple[int, int]:
 
 
 def learning_rate_in(epoch: int, learning_rate: float, num_epochs: int) -> float:
-    """The rate in an epoch, counted from 1: x1, then x0.1 and x0.01 from the epochs of `schedule_epochs`.
+    """The learning rate in an epoch: x1, then x0.1 and x0.01 from the epochs of `schedule_epochs`.
 
-    Below four epochs the rate does not fall.
+    Args:
+        epoch: counted from 1.
+        learning_rate: the rate of the first epoch.
+        num_epochs: length of the schedule; if it is below four, the rate does not fall.
 
-    Example:
+    Examples:
         >>> [learning_rate_in(epoch, 1.0, num_epochs=4) for epoch in (1, 2, 3, 4)]
         [1.0, 1.0, 0.1, 0.01]
     """
@@ -36,9 +42,17 @@ def learning_rate_in(epoch: int, learning_rate: float, num_epochs: int) -> float
 
 
 def stepped_schedule(learning_rate: float, num_epochs: int, steps_per_epoch: int) -> optax.Schedule:
-    """`learning_rate_in` as a function of the step, counted from 0.
+    """`learning_rate_in` as a function of the step.
 
-    Example:
+    Args:
+        learning_rate: the rate of the first epoch.
+        num_epochs: length of the schedule.
+        steps_per_epoch: batches in an epoch.
+
+    Returns:
+        The rate at a step, counted from 0; after the schedule, its last rate.
+
+    Examples:
         >>> rate = stepped_schedule(0.1, num_epochs=4, steps_per_epoch=10)
         >>> [round(float(rate(step)), 6) for step in (0, 19, 20, 29, 30)]
         [0.1, 0.1, 0.01, 0.01, 0.001]
@@ -47,14 +61,27 @@ def stepped_schedule(learning_rate: float, num_epochs: int, steps_per_epoch: int
     return lambda step: jnp.asarray(rates)[jnp.minimum(step // steps_per_epoch, num_epochs - 1)]
 
 
-@functools.lru_cache  # equal settings give the identical transformation, so that a jitted step compiled once serves all
+@functools.lru_cache  # jit compiles once for runs whose optimizer is the same object
 def make_optimizer(
     learning_rate: float, gate_lr_multiplier: float, num_epochs: int, steps_per_epoch: int
 ) -> optax.GradientTransformation:
     """Plain SGD; parameters named ``gate`` learn at `gate_lr_multiplier` times the rate.
 
-    Neither momentum nor weight decay, as in the study. The gate's faster rate is that of Nam & Kim 2018
-    (arXiv 1805.07925); keep it in range with `project_gates` after each update.
+    There is neither momentum nor weight decay, as in the original paper. The gate's faster rate is that of Nam & Kim
+    2018 (arXiv 1805.07925); keep gates in range with `project_gates` after each update.
+
+    Args:
+        learning_rate: the rate of the first epoch.
+        gate_lr_multiplier: factor for gates.
+        num_epochs: length of the schedule.
+        steps_per_epoch: batches in an epoch.
+
+    Returns:
+        The optimizer; the same object for equal arguments.
+
+    Examples:
+        >>> make_optimizer(0.1, 10.0, 4, 5) is make_optimizer(0.1, 10.0, 4, 5)
+        True
     """
     rate = stepped_schedule(learning_rate, num_epochs, steps_per_epoch)
     gate_rate = stepped_schedule(learning_rate * gate_lr_multiplier, num_epochs, steps_per_epoch)
@@ -62,9 +89,12 @@ def make_optimizer(
 
 
 def project_gates(params: Params) -> Params:
-    """Clips every parameter named ``gate`` to [0, 1] and leaves the rest alone.
+    """Clips every parameter named ``gate`` to [0, 1] and leaves the rest unchanged.
 
-    Example:
+    Args:
+        params: the network's parameters.
+
+    Examples:
         >>> import jax.numpy as jnp
         >>> project_gates({"norm1": {"gate": jnp.array([-0.5, 0.5, 1.5]), "scale": jnp.array([2.0])}})["norm1"]["gate"]
         Array([0. , 0.5, 1. ], dtype=float32)
@@ -75,7 +105,16 @@ def project_gates(params: Params) -> Params:
 
 
 def gates(params: Params) -> dict[str, jax.Array]:
-    """Every parameter named ``gate`` by the path of its layer, such as "stage1_block1/norm1"."""
+    """Every parameter named ``gate``, by the path of its layer such as "stage1_block1/norm1".
+
+    Args:
+        params: the network's parameters.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> gates({"stem_norm": {"gate": jnp.ones(2), "scale": jnp.ones(2)}})
+        {'stem_norm': Array([1., 1.], dtype=float32)}
+    """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {"/".join(key.key for key in path[:-1]): leaf for path, leaf in leaves if _is_gate(path)}
 

@@ -1,4 +1,4 @@
-"""The same weights under other batch statistics: how much of a loss is training, and how much only the averages."""
+"""The same weights under other batch statistics: separates what training causes from what running averages cause."""
 
 import functools
 from collections.abc import Iterator, Mapping
@@ -13,8 +13,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxnorm.study.config import REFERENCE_BATCH_SIZE
 from jaxnorm.study.data.augment import augment
 from jaxnorm.study.training.evaluation import evaluate
+from jaxnorm.study.training.images import Images
 from jaxnorm.study.training.metrics import measure
-from jaxnorm.study.training.step import Images
 
 PRECISE_IMAGES = 10_000
 HELD_OUT = ("validation", "test")
@@ -25,15 +25,15 @@ def evaluate_statistics(
 ) -> dict[str, Any] | None:
     """Validation and test metrics of the same weights under four kinds of batch statistics.
 
-    ``running``: the moving averages kept in training. ``precise``: `precise_statistics` from batches of `batch_size`;
-    ``precise_128``: from batches of 128. ``evaluation_batch``: of each evaluated batch, of `batch_size` images in one
-    random order, as in training mode. The weights are never touched.
+    ``running``: the moving averages of training. ``precise``: `precise_statistics` from batches of `batch_size`.
+    ``precise_128``: the same from batches of 128. ``evaluation_batch``: those of each evaluated batch, as in training
+    mode, with `batch_size` images a batch in one random order. The weights never change.
 
     Args:
         model: the network.
         variables: its variables.
-        splits: "train", "validation" and "test" on the device.
-        batch_size: the run's own.
+        splits: "train", "validation" and "test", each on one device.
+        batch_size: images whose statistics were taken together in training.
         key: decides augmentation and the order of the evaluated images.
 
     Returns:
@@ -59,11 +59,21 @@ def evaluate_statistics(
 
 
 def precise_statistics(model: nn.Module, variables: Any, images: Images, batch_size: int, key: jax.Array) -> Any:
-    """The collection ``batch_stats`` anew: moments over up to 10,000 augmented training images under fixed weights.
+    """The collection ``batch_stats`` recomputed from up to 10,000 augmented training images under fixed weights.
 
-    E[x] and E[x^2] - E[x]^2 of every layer's input, in training mode, put together from batches of `batch_size` by how
-    many images each has. A layer whose input does not depend on the batches gets the same moments however they are
-    cut. Every ``mean`` and ``var`` of the collection is replaced; anything else in it stays.
+    E[x] and E[x^2] - E[x]^2 of every layer's input in training mode: averages over batches, weighted by their images.
+    A layer whose input does not depend on the batches, such as the first one, gets the same moments for every batch
+    size. See Wu & Johnson 2021, arXiv 2105.07576.
+
+    Args:
+        model: the network.
+        variables: its variables.
+        images: the training split.
+        batch_size: images a batch; the last one may be smaller.
+        key: decides augmentation and the order of the images.
+
+    Returns:
+        The collection, with every ``mean`` and ``var`` replaced and all else unchanged.
     """
     order_key, augment_key = jax.random.split(key)
     order = jax.random.permutation(order_key, images.label.shape[0])[:PRECISE_IMAGES]
@@ -73,7 +83,7 @@ def precise_statistics(model: nn.Module, variables: Any, images: Images, batch_s
     for index in _batches(order, batch_size):
         image = _augmented(images, index, augment_key)
         if momentum is None:
-            # Against 1e30, what the batch adds is nothing: the old value's weight is left.
+            # The batch's own moments are nothing beside 1e30: what remains is the weight of the old value.
             momentum = {path: leaf / 1e30 for path, leaf in updated(variables, image, 1e30).items()}
         batch = {path: leaf / (1 - momentum[path]) for path, leaf in updated(variables, image, 0.0).items()}
         for path, value in batch.items():
@@ -92,7 +102,18 @@ def precise_statistics(model: nn.Module, variables: Any, images: Images, batch_s
 def batch_statistics_logits(
     model: nn.Module, variables: Any, images: Images, batch_size: int, key: jax.Array
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of a split normalized by the statistics of its own batches, and the random order they come in."""
+    """Logits of a split normalized by the statistics of its own batches.
+
+    Args:
+        model: the network.
+        variables: its variables.
+        images: the split.
+        batch_size: images a batch; the last one may be smaller.
+        key: decides the order.
+
+    Returns:
+        Logits, float32 (N, classes), and their images' numbers in the split, a random permutation (N,).
+    """
     order = jax.random.permutation(key, images.label.shape[0])
     forward = jax.jit(functools.partial(_forward_in_training, model))
     logits = [forward(variables, images.normalized(images.image[index]))[0] for index in _batches(order, batch_size)]
@@ -101,7 +122,7 @@ def batch_statistics_logits(
 
 @jax.jit
 def _augmented(images: Images, index: jax.Array, key: jax.Array) -> jax.Array:
-    """Augmented images, each by its own number and not by its place in a batch: the same however batches are cut."""
+    """Augmented images. An image's number decides its draws, not its place in a batch: batches may be cut anyhow."""
 
     def one(number: jax.Array) -> jax.Array:
         image = images.image[number][None]
@@ -121,7 +142,7 @@ def _forward_in_training(model: nn.Module, variables: Any, image: jax.Array) -> 
 
 
 def _updated_statistics(model: nn.Module) -> Any:
-    """A function of variables, batch and a value: every running mean and variance after one update from that value."""
+    """A function of (variables, image, old): all running moments after one update in which they start at `old`."""
 
     @jax.jit
     def update(variables: Any, image: jax.Array, old: float) -> dict[Any, jax.Array]:

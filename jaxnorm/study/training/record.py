@@ -1,4 +1,4 @@
-"""What keeps a run's numbers while it trains, and may stop it: on disk, or nowhere."""
+"""What keeps a run's results while it trains, and may stop it: on disk, or in memory."""
 
 from typing import Any, Protocol
 
@@ -12,28 +12,34 @@ class Stopped(Exception):
 
 
 class Record(Protocol):
-    """Where a run keeps what must survive it, and hears from outside. `Memory` is one that keeps nothing."""
+    """Keeps what a run must not lose, and decides when it saves and stops. `Memory` is the simplest one.
+
+    Attributes:
+        rows: one mapping per finished epoch, see `jaxnorm.study.training.epoch.epoch_row`.
+    """
 
     rows: list[Row]
-    """Lines of the epochs finished so far."""
 
-    def restore(self, numbers: dict[str, Any]) -> tuple[dict[str, Any], float]:
-        """The saved numbers in the shape of `numbers`, or `numbers` themselves; cuts `rows` back to their step.
+    def restore(self, saved: dict[str, Any]) -> tuple[dict[str, Any], float]:
+        """The newest saved fields of the state, and the seconds that its unfinished epoch has taken.
 
-        With them the seconds that the unfinished epoch had taken.
+        Cuts `rows` back to the epochs before that state's step.
+
+        Args:
+            saved: the fields of the initial state, `TrainState.saved`; returned where nothing was saved.
         """
 
-    def save(self, numbers: dict[str, Any], seconds: float) -> None:
-        """Keeps the numbers of a state, and the seconds that its unfinished epoch has taken."""
+    def save(self, saved: dict[str, Any], seconds: float) -> None:
+        """Keeps `TrainState.saved`, and the seconds that the unfinished epoch has taken."""
 
     def keep(self, epoch: int, arrays: dict[str, np.ndarray]) -> None:
-        """Keeps the arrays of a finished epoch: gates, and the layers' quantiles and histograms."""
+        """Keeps the arrays of a finished epoch, see `jaxnorm.study.training.epoch.epoch_arrays`."""
 
     def append(self, row: Row) -> None:
-        """Keeps the line of a finished epoch."""
+        """Adds the row of a finished epoch to `rows`."""
 
     def stepped(self, step: int) -> None:
-        """Hears that `step` steps are done."""
+        """Is called when `step` steps have been dispatched."""
 
     def should_save(self) -> bool:
         """Whether it is time for a checkpoint."""
@@ -43,29 +49,34 @@ class Record(Protocol):
 
 
 class Memory:
-    """A record that lives as long as the run."""
+    """A record that lasts as long as the object; it restores nothing and never stops a run.
+
+    Attributes:
+        rows: one mapping per finished epoch.
+        arrays: the arrays of each finished epoch, by epoch from 1.
+    """
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.arrays: dict[int, dict[str, np.ndarray]] = {}
 
-    def restore(self, numbers: dict[str, Any]) -> tuple[dict[str, Any], float]:
-        """Nothing is ever saved: the numbers as they are."""
-        return numbers, 0.0
+    def restore(self, saved: dict[str, Any]) -> tuple[dict[str, Any], float]:
+        """The initial state: nothing was saved."""
+        return saved, 0.0
 
-    def save(self, numbers: dict[str, Any], seconds: float) -> None:
-        """Keeps nothing."""
+    def save(self, saved: dict[str, Any], seconds: float) -> None:
+        """Does nothing."""
 
     def keep(self, epoch: int, arrays: dict[str, np.ndarray]) -> None:
         """Keeps the arrays for the caller."""
         self.arrays[epoch] = arrays
 
     def append(self, row: Row) -> None:
-        """Keeps the line for the caller."""
+        """Keeps the row for the caller."""
         self.rows.append(row)
 
     def stepped(self, step: int) -> None:
-        """Tells nobody."""
+        """Does nothing."""
 
     def should_save(self) -> bool:
         """Never."""

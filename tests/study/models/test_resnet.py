@@ -1,9 +1,10 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnorm import DEFAULT_NORMS, NORMS, ResNet, ResNet14
+from jaxnorm import DEFAULT_NORMS, NORMS, Conv, ResNet, ResNet14
 
 IMAGE = jnp.zeros((1, 32, 32, 3))
 
@@ -17,7 +18,7 @@ def num_params(model):
 
 
 @pytest.mark.parametrize("norm", [*DEFAULT_NORMS, "bin_frozen"])
-def test_parameter_counts_are_the_studys(norm):
+def test_parameter_counts_are_those_of_the_original_paper(norm):
     expected = {"none": 174_698, "bin": 176_378, "bin_frozen": 176_378}.get(norm, 175_818)
     assert num_params(ResNet14(norm=NORMS[norm])) == expected
 
@@ -130,3 +131,20 @@ def test_pooled_features_are_sown():
     (pooled,) = captured["intermediates"]["pooled"]
     assert pooled.shape == (2, 64)
     assert (pooled >= 0).all()
+
+
+def test_the_network_takes_its_convolution_and_any_of_them_computes_the_same():
+    built = []
+
+    def conv(*args, **kwargs):
+        built.append(kwargs["name"])
+        return nn.Conv(*args, **kwargs)
+
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+    models = [ResNet(num_blocks=1, norm=NORMS["gn"], conv=builder) for builder in (Conv, nn.Conv, conv)]
+    variables = variables_of(models[0], image=x)
+    ours, flaxs, functions = (model.apply(variables, x, train=False) for model in models)
+    np.testing.assert_allclose(ours, flaxs, atol=1e-5)
+    np.testing.assert_array_equal(functions, flaxs)
+    blocks = [["conv1", "conv2"], *[["conv1", "conv2", "conv_proj"]] * 2]
+    assert built == ["stem_conv", *(name for block in blocks for name in block)]

@@ -1,10 +1,13 @@
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxnorm import Config
 from jaxnorm.study.training.features import BUCKETS, capture, feature_quantiles, layer_quantiles
-from jaxnorm.study.training.loop import initial_state, on_device
+from jaxnorm.study.training.images import on_device
+from jaxnorm.study.training.state import initial_state
 
 PERCENTAGES = (0.0, 1.0, 20.0, 50.0, 80.0, 99.0, 100.0)
 
@@ -24,12 +27,15 @@ def recorded(tiny):
 
 
 def test_every_convolution_is_captured_in_the_order_of_the_network(recorded):
-    features, (quantiles, _) = recorded
-    names = list(quantiles)
-    assert set(features) == set(names)
-    assert names[:3] == ["stem_conv", "stage1_block1/conv1", "stage1_block1/conv2"]
-    assert names[-2:] == ["stage3_block2/conv2", "pooled"]
-    assert len(names) == 1 + 12 + 2 + 1
+    features, (quantiles, histograms) = recorded
+    blocks = [
+        f"stage{stage}_block{block}/{conv}"
+        for stage in (1, 2, 3)
+        for block in (1, 2)
+        for conv in ("conv1", "conv2", "conv_proj")
+        if conv != "conv_proj" or (stage > 1 and block == 1)
+    ]
+    assert list(features) == list(quantiles) == list(histograms) == ["stem_conv", *blocks, "pooled"]
     assert features["stage2_block1/conv_proj"].shape == (24, 4, 4, 32)
     assert min(features["stem_conv"].min(), features["stage3_block2/conv2"].min()) < 0, "before the ReLU"
 
@@ -59,3 +65,34 @@ def test_values_that_are_not_finite_make_quantiles_that_are_none(tiny):
     quantiles, _ = layer_quantiles(state.model, variables, on_device(tiny.test, tiny), (50.0,), batch_size=7)
     assert np.isnan(quantiles["pooled"]).all()
     assert np.isfinite(quantiles["stem_conv"]).all()
+
+
+class Branches(nn.Module):
+    """A network that is no ResNet: submodules out of alphabetical order, one convolution applied twice, one unused."""
+
+    pooled: bool
+
+    def setup(self):
+        self.zeta = nn.Sequential([nn.Conv(4, (3, 3)), nn.relu, nn.Conv(4, (1, 1))])
+        self.alpha = nn.Conv(4, (3, 3), feature_group_count=4)
+        self.unused = nn.Conv(4, (3, 3))
+        self.head = nn.Dense(3)
+
+    def __call__(self, x, *, train):
+        x = self.zeta(x)
+        x = nn.relu(self.alpha(nn.relu(self.alpha(x)))).mean(axis=(1, 2))
+        if self.pooled:
+            self.sow("intermediates", "pooled", x)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_layers_of_any_network_are_captured_by_path_in_the_order_of_their_calls(tiny, pooled):
+    model, images = Branches(pooled), on_device(tiny.test, tiny)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
+    quantiles, histograms = layer_quantiles(model, variables, images, (0.0, 100.0), batch_size=4)
+    names = ["zeta/layers_0", "zeta/layers_2", "alpha", "alpha:2", *(["pooled"] if pooled else [])]
+    assert list(quantiles) == list(histograms) == names
+    once = model.bind(variables).alpha(model.bind(variables).zeta(images.normalized(images.image)))
+    np.testing.assert_allclose(quantiles["alpha"], [once.min(), once.max()], rtol=1e-5)
+    assert quantiles["alpha:2"].tolist() != quantiles["alpha"].tolist()

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from jaxnorm import Config, train
-from jaxnorm.study.training.loop import initial_state, on_device
+from jaxnorm.study.training.images import on_device
 from jaxnorm.study.training.recalibration import batch_statistics_logits, evaluate_statistics, precise_statistics
+from jaxnorm.study.training.state import initial_state
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 import dataclasses
+import logging
 
 import chex
 import jax
@@ -9,9 +10,10 @@ import pytest
 
 from jaxnorm import NORMS, Config, ResNet, ResNet14
 from jaxnorm.study.data import load_dataset
-from jaxnorm.study.training.loop import initial_state, on_device
+from jaxnorm.study.training.images import on_device
 from jaxnorm.study.training.optimizer import make_optimizer
-from jaxnorm.study.training.step import EpochSums, create_state, epoch_order, train_step, train_steps
+from jaxnorm.study.training.state import EpochSums, create_state, initial_state
+from jaxnorm.study.training.step import call_sizes, epoch_order, train_step, train_steps
 
 STEP = jax.jit(train_step)  # shared: each variant is compiled once for all tests
 
@@ -122,7 +124,7 @@ def test_a_loss_that_is_not_finite_stops_all_updates_and_names_its_step():
     assert int(bad.diverged_at) == 2
     after, _ = STEP(bad, image, label)
     assert int(after.diverged_at) == 2
-    chex.assert_trees_all_equal(good.numbers, after.numbers)
+    chex.assert_trees_all_equal(good.saved, after.saved)
 
 
 def test_an_epochs_order_is_a_permutation_that_seed_and_epoch_decide():
@@ -143,7 +145,7 @@ def run_steps(tiny, num_steps, chunk):
 
 
 def test_several_steps_in_one_dispatch_equal_as_many_single_ones(tiny):
-    chex.assert_trees_all_close(run_steps(tiny, 4, 1).numbers, run_steps(tiny, 4, 2).numbers, atol=2e-5)
+    chex.assert_trees_all_close(run_steps(tiny, 4, 1).saved, run_steps(tiny, 4, 2).saved, atol=2e-5)
 
 
 def test_a_step_takes_its_batch_from_the_order_and_the_step_alone(tiny):
@@ -159,19 +161,32 @@ def test_a_step_takes_its_batch_from_the_order_and_the_step_alone(tiny):
     chex.assert_trees_all_close(got.params, expected.params, atol=1e-6)
 
 
-def test_the_second_step_compiles_nothing():
-    state, _ = STEP(state_of("bin"), *batch_of())
-    compiled = STEP._cache_size()
-    STEP(state, *batch_of(1))
-    assert STEP._cache_size() == compiled
+def test_all_steps_of_runs_that_differ_in_their_seed_share_one_compiled_program(tiny, caplog):
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        for seed in (0, 1):
+            state = initial_state(Config(norm="in", batch_size=6, seed=seed), tiny)
+            for _ in range(2):
+                state, _ = train_steps(state, on_device(tiny.train, tiny), epoch_order(seed, 1, 24), batch_size=6)
+    assert sum("XLA compilation of jit(train_steps)" in message for message in caplog.messages) == 1
 
 
-def test_equal_runs_share_one_compiled_program(tiny):
-    before = train_steps._cache_size()
-    for seed in (0, 1):
-        state = initial_state(Config(norm="in", batch_size=6, seed=seed), tiny)
-        train_steps(state, on_device(tiny.train, tiny), epoch_order(seed, 1, 24), batch_size=6)
-    assert train_steps._cache_size() == before + 1
+@pytest.mark.parametrize(
+    "step, steps_per_call, sizes",
+    [
+        (0, 100, [100, 12]),
+        (0, 104, [104]),
+        (0, 1000, [312]),
+        (0, 1, [1]),
+        (300, 100, [100, 12]),
+        (50, 100, [100, 62, 12]),
+        (624 + 50, 100, [100, 62]),
+        (624 + 262, 100, [50]),
+        (936, 100, []),
+        (1000, 100, []),
+    ],
+)
+def test_the_sizes_of_calls_that_will_occur(step, steps_per_call, sizes):
+    assert call_sizes(step, 3, 312, steps_per_call) == sizes
 
 
 def test_sums_start_from_nothing():

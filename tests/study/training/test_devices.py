@@ -12,11 +12,12 @@ import pytest
 
 from jaxnorm import Config, ResNet, UserError, train
 from jaxnorm.study.registry import NORMS
+from jaxnorm.study.training.devices import Devices, devices_for, use_compilation_cache, with_replicas
 from jaxnorm.study.training.evaluation import evaluate
-from jaxnorm.study.training.loop import initial_state, on_device
+from jaxnorm.study.training.images import on_device
 from jaxnorm.study.training.optimizer import make_optimizer
-from jaxnorm.study.training.parallel import Devices, devices_for, keep_programs, with_replicas
-from jaxnorm.study.training.step import create_state, epoch_order, train_step, train_steps
+from jaxnorm.study.training.state import create_state, initial_state
+from jaxnorm.study.training.step import epoch_order, train_step, train_steps
 
 CONFIG = Config(norm="bn", batch_size=8, num_epochs=2, learning_rate=0.05)
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -29,7 +30,7 @@ def small_state(norm, num_replicas=1, batch_size=8):
     model = ResNet(num_blocks=1, norm=NORMS[norm], num_classes=3, num_filters=4)
     tx = make_optimizer(0.05, 10.0, 2, 24 // batch_size)
     state = create_state(model, tx, 0, (8, 8, 3), num_replicas=num_replicas)
-    return state.replace(**jax.tree.map(in_float64, state.numbers))
+    return state.replace(**jax.tree.map(in_float64, state.saved))
 
 
 def in_float64(leaf):
@@ -50,8 +51,8 @@ def after_steps(state, tiny, count, num_steps=2, batch_size=8):
 def test_a_batch_shared_by_eight_devices_gives_what_one_gives(tiny, norm):
     with jax.enable_x64(True):
         one, eight = (after_steps(small_state(norm), tiny, count) for count in (1, 8))
-        assert all(len(leaf.sharding.device_set) == 8 for leaf in jax.tree.leaves(eight.numbers))
-        chex.assert_trees_all_close(jax.device_get(one.numbers), jax.device_get(eight.numbers), rtol=1e-6, atol=1e-7)
+        assert all(len(leaf.sharding.device_set) == 8 for leaf in jax.tree.leaves(eight.saved))
+        chex.assert_trees_all_close(jax.device_get(one.saved), jax.device_get(eight.saved), rtol=1e-6, atol=1e-7)
 
 
 def test_devices_exchange_gradients_and_statistics_but_no_images(tiny):
@@ -71,7 +72,7 @@ def test_statistics_by_replica_are_those_of_a_loop_over_replicas(tiny, norm, cou
         image = jax.random.normal(jax.random.key(0), (8, 8, 8, 3), jnp.float64)
         label = jnp.arange(8) % 3
         devices = devices_for(CONFIG, count)
-        placed = devices.replicate(state), *map(devices.share, devices.replicate((image, label)))
+        placed = devices.replicate(state), *map(devices.shard, devices.replicate((image, label)))
         stepped, loss = jax.jit(train_step).lower(*placed).compile(compiler_options=QUICKLY)(*placed)
 
         def loss_of(params, image, label):
@@ -133,12 +134,12 @@ def test_bfloat16_trains_with_weights_and_statistics_in_float32(tiny, on_one):
 @pytest.mark.parametrize(
     "changes, wanted, words",
     [
-        ({}, 9, "must not exceed the devices, but is 9 where there are 8"),
-        ({"batch_size": 6}, 4, "must divide the batch size 6, but there are 4; choose --data-parallel 2 or another"),
+        ({}, 9, "--data-parallel must not exceed .* 9 and there are 8"),
+        ({"batch_size": 6}, 4, "must divide the batch size 6, but is 4; choose --data-parallel 2 or another"),
         (
             {"bn_statistics": "replica", "num_replicas": 2},
             4,
-            "must divide the number of replicas 2, but there are 4; choose --data-parallel 2",
+            "must divide the number of replicas 2, but is 4; choose --data-parallel 2",
         ),
     ],
 )
@@ -150,10 +151,10 @@ def test_devices_that_do_not_fit_are_one_clear_line(changes, wanted, words):
 def test_programs_are_kept_for_accelerators_only(tmp_path, monkeypatch):
     kept = {}
     monkeypatch.setattr(jax.config, "update", kept.__setitem__)
-    keep_programs(tmp_path)
+    use_compilation_cache(tmp_path)
     assert kept == {}
     monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(platform="gpu")])
-    keep_programs(tmp_path)
+    use_compilation_cache(tmp_path)
     assert kept == {"jax_compilation_cache_dir": str(tmp_path)}
 
 

@@ -2,16 +2,15 @@ import dataclasses
 import logging
 
 import chex
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
 from jaxnorm import Config, UserError, train
 from jaxnorm.study.data.dataset import Split
-from jaxnorm.study.training import loop
-from jaxnorm.study.training.evaluation import EVAL_BATCH_SIZE, evaluate
-from jaxnorm.study.training.loop import call_sizes, initial_state, on_device
 from jaxnorm.study.training.record import Memory, Stopped
 
 CONFIG = Config(norm="bn", batch_size=5, num_epochs=3)
@@ -60,18 +59,18 @@ def test_stopping_after_an_epoch_leaves_the_schedule_as_it_is(result, tiny):
 
 
 class Interrupted(Memory):
-    """Stops after some steps, and gives back what it saved."""
+    """Stops after some steps, and restores what it has saved."""
 
     def __init__(self, stop_at=None, saved=None, rows=()):
         super().__init__()
         self.stop_at, self.saved, self.step = stop_at, saved, 0
         self.rows = list(rows)
 
-    def restore(self, numbers):
-        return self.saved or (numbers, 0.0)
+    def restore(self, saved):
+        return self.saved or (saved, 0.0)
 
-    def save(self, numbers, seconds):
-        self.saved = jax.tree.map(np.array, numbers), seconds
+    def save(self, saved, seconds):
+        self.saved = jax.tree.map(np.array, saved), seconds
 
     def stepped(self, step):
         self.step = step
@@ -91,6 +90,26 @@ def test_a_run_stopped_at_any_step_and_resumed_equals_one_never_stopped(result, 
     assert [{**row, "seconds": 0} for row in result.rows] == [{**row, "seconds": 0} for row in resumed.rows]
 
 
+class SavedAtTheEnd(Interrupted):
+    """Saves after the last step of the first epoch, and is killed before it can keep the epoch's row."""
+
+    def should_save(self):
+        return self.step == 4
+
+    def append(self, row):
+        raise KeyboardInterrupt
+
+
+def test_a_run_killed_between_an_epochs_last_checkpoint_and_its_row_writes_the_row_when_it_is_resumed(result, tiny):
+    first = SavedAtTheEnd()
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, tiny, record=first)
+    assert (int(first.saved[0]["step"]), first.rows) == (4, [])
+    resumed = train(CONFIG, tiny, record=Interrupted(saved=first.saved))
+    chex.assert_trees_all_equal(result.variables, resumed.variables)
+    assert [{**row, "seconds": 0} for row in result.rows] == [{**row, "seconds": 0} for row in resumed.rows]
+
+
 def test_a_run_that_diverges_says_where_and_keeps_its_last_good_state(tiny):
     diverged = train(dataclasses.replace(CONFIG, norm="none", learning_rate=1e15), tiny)
     assert diverged.status == "diverged"
@@ -101,16 +120,45 @@ def test_a_run_that_diverges_says_where_and_keeps_its_last_good_state(tiny):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(diverged.variables))
 
 
-@pytest.mark.parametrize("split, epoch", [("validation", 0), ("test", 3)])
-def test_an_evaluation_that_is_not_finite_counts_as_diverged_too(tiny, monkeypatch, split, epoch):
-    def broken(model, variables, images):
-        logits, pooled = evaluate(model, variables, images)
-        if images.label.shape[0] == len(getattr(tiny, split)):
-            logits[0, 0], pooled[0, 0] = np.inf, np.nan
-        return logits, pooled
+class Small(nn.Module):
+    """A network of a user: its logits are infinite in evaluation where an image is all white."""
 
-    monkeypatch.setattr(loop, "evaluate", broken)
-    diverged = train(CONFIG, tiny)
+    pooled: bool = True
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        white = (x > 0.69).all(axis=(1, 2, 3))
+        x = nn.relu(nn.BatchNorm(use_running_average=not train)(nn.Conv(8, (3, 3))(x))).mean(axis=(1, 2))
+        if self.pooled:
+            self.sow("intermediates", "pooled", x)
+        logits = nn.Dense(3)(x)
+        return logits if train else jnp.where(white[:, None], jnp.inf, logits)
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_a_network_of_ones_own_trains_and_is_summarized_with_the_features_that_it_sows(tiny, pooled):
+    config = Config(norm="mine", batch_size=6, num_epochs=4, record_features="all", evaluate_statistics=True)
+    record = Memory()
+    result = train(config, tiny, model=Small(pooled), record=record)
+    assert (result.status, result.step, result.num_params) == ("complete", 16, 3 * 3 * 3 * 8 + 8 + 2 * 8 + 8 * 3 + 3)
+    assert result.rows[-1]["train_loss"] < result.rows[0]["train_loss"]
+    assert [row["feature_quantiles"] is not None for row in result.rows] == [pooled] * 4
+    layers = ["Conv_0", "pooled"] if pooled else ["Conv_0"]
+    assert [name for name in record.arrays[2] if name.startswith("quantiles/")] == [f"quantiles/{n}" for n in layers]
+    assert set(result.statistics) == {"running", "precise", "precise_128", "evaluation_batch"}
+
+
+@pytest.mark.parametrize("field, value", [("init", "he"), ("compute_dtype", "bfloat16"), ("ghost_batch_size", 2)])
+def test_a_setting_that_a_network_of_ones_own_would_ignore_is_refused(tiny, field, value):
+    with pytest.raises(UserError, match=f"{field} describes the network that train builds, but is {value}"):
+        train(dataclasses.replace(CONFIG, batch_size=4, **{field: value}), tiny, model=Small())
+
+
+@pytest.mark.parametrize("split, epoch", [("validation", 0), ("test", 3)])
+def test_an_evaluation_that_is_not_finite_counts_as_diverged_too(tiny, split, epoch):
+    images = getattr(tiny, split)
+    white = Split(image=np.concatenate([images.image[:-1], np.full_like(images.image[:1], 255)]), label=images.label)
+    diverged = train(CONFIG, dataclasses.replace(tiny, **{split: white}), model=Small())
     assert (diverged.status, diverged.epoch) == ("diverged", epoch)
     assert diverged.diverged_at_step == diverged.step == 4 * max(epoch, 1)
     assert (diverged.splits, diverged.test_logits) == ({}, None)
@@ -122,30 +170,8 @@ def test_a_batch_larger_than_the_data_is_refused(tiny):
         train(dataclasses.replace(CONFIG, batch_size=25), tiny)
 
 
-@pytest.mark.parametrize(
-    "step, steps_per_call, sizes",
-    [
-        (0, 100, [100, 12]),
-        (0, 104, [104]),
-        (0, 1000, [312]),
-        (0, 1, [1]),
-        (300, 100, [100, 12]),
-        (50, 100, [100, 62, 12]),
-        (624 + 50, 100, [100, 62]),
-        (624 + 262, 100, [50]),
-        (936, 100, []),
-        (1000, 100, []),
-    ],
-)
-def test_the_sizes_of_calls_that_will_occur(step, steps_per_call, sizes):
-    assert call_sizes(step, 3, 312, steps_per_call) == sizes
-
-
-class Listening(Memory):
-    """Notes how much of a log stood when training asked for the first time whether to stop, and all of it at the end.
-
-    After the first question, the clock runs.
-    """
+class LogLength(Memory):
+    """Notes the length of a log when training asks for the first time whether to stop: then the clock starts."""
 
     def __init__(self, log):
         super().__init__()
@@ -160,7 +186,7 @@ def test_all_sizes_of_calls_are_compiled_before_the_clock_runs(tiny, caplog):
     def log():
         return [line for line in caplog.messages if "XLA compilation of jit(train_steps)" in line]
 
-    record = Listening(log)
+    record = LogLength(log)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         train(dataclasses.replace(CONFIG, norm="none", stop_after_epoch=1), tiny, record=record, steps_per_call=3)
     assert record.before == len(log()) == 2, "four steps an epoch: a call of three, a call of one"
@@ -170,14 +196,3 @@ def test_all_sizes_of_calls_are_compiled_before_the_clock_runs(tiny, caplog):
 def test_less_than_a_step_a_call_is_refused(tiny, steps):
     with pytest.raises(UserError, match=f"steps_per_call must be at least 1, but is {steps}; give 1 or more"):
         train(CONFIG, tiny, steps_per_call=steps)
-
-
-@pytest.mark.parametrize("num_images", [1, EVAL_BATCH_SIZE, EVAL_BATCH_SIZE + 3])
-def test_evaluation_counts_every_image_once_in_order(tiny, num_images):
-    state = initial_state(CONFIG, tiny)
-    image = np.random.default_rng(0).integers(0, 256, (num_images, 8, 8, 3), np.uint8)
-    images = on_device(Split(image=image, label=np.zeros(num_images, np.int32)), tiny)
-    logits, pooled = evaluate(state.model, state.variables, images)
-    assert (logits.shape, pooled.shape) == ((num_images, 3), (num_images, 64))
-    apply = jax.jit(lambda image: state.model.apply(state.variables, images.normalized(image), train=False))
-    np.testing.assert_allclose(logits, apply(images.image), atol=1e-5)

@@ -1,0 +1,301 @@
+"""The devices and processes of a run. Only this file asks JAX which of them there are."""
+
+import dataclasses
+import math
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxnorm.errors import UserError
+from jaxnorm.study.config import Config
+
+AXIS = "data"
+HEARTBEAT_SECONDS = 30
+"""A process that is silent for so long counts as dead, and the others end."""
+NumDevices = int | Literal["auto"]
+"""How many devices share each batch; "auto" leaves the choice to `devices_for`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """The devices of one run: weights and images are on every one, each batch is cut into equal parts.
+
+    Equal values are one static argument to a jitted function, which then compiles once.
+
+    Attributes:
+        mesh: the devices along the axis "data"; None for the default device alone.
+
+    Examples:
+        >>> Devices().count
+        1
+    """
+
+    mesh: Mesh | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of devices, over all processes."""
+        return 1 if self.mesh is None else self.mesh.size
+
+    @property
+    def platform(self) -> str:
+        """cpu, gpu or tpu."""
+        return platform() if self.mesh is None else str(self.mesh.devices[0].platform)
+
+    def replicate(self, tree: Any) -> Any:
+        """Copies the arrays of `tree` to every device; every process must hold the same values."""
+        return tree if self.mesh is None else jax.tree.map(self._to_all, tree)
+
+    def shard(self, batch: jax.Array) -> jax.Array:
+        """Within jit: cuts the batch along its first axis into one part per device."""
+        return self._constrain(batch, P(AXIS))
+
+    def gather(self, tree: Any) -> Any:
+        """Within jit: puts the arrays of `tree`, whole, on every device."""
+        return self._constrain(tree, P())
+
+    def local(self, tree: Any) -> Any:
+        """The arrays of a replicated `tree` on this process's first device alone, for work that is not shared."""
+        return tree if self.mesh is None else jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+    def _to_all(self, leaf: Any) -> jax.Array:
+        assert self.mesh is not None
+        sharding = NamedSharding(self.mesh, P())
+        if num_processes() == 1:
+            return jax.device_put(leaf, sharding)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(self._to_all(jax.random.key_data(leaf)))
+        values = np.asarray(leaf)
+        return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+    def _constrain(self, tree: Any, spec: P) -> Any:
+        if self.mesh is None:
+            return tree
+        return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, spec))
+
+
+def devices_for(config: Config, num_devices: NumDevices = "auto") -> Devices:
+    """The devices that share the batches of a run.
+
+    Args:
+        config: the run.
+        num_devices: how many. "auto" takes as many accelerators as divide the batch, but one CPU device, since CPU
+            devices share the same cores. With several processes it takes all devices.
+
+    Returns:
+        The devices.
+
+    Raises:
+        UserError: if there are fewer devices, or their number does not divide the batch or its replicas.
+
+    Examples:
+        >>> devices_for(Config(batch_size=32), 1)
+        Devices(mesh=None)
+    """
+    available = jax.devices()
+    if config.num_replicas is None:
+        parts, what, flag = config.batch_size, "batch size", "--batch-size"
+    else:
+        parts, what, flag = config.num_replicas, "number of replicas", "--num-replicas"
+    if num_devices != "auto":
+        count = num_devices
+    elif num_processes() > 1:
+        count = len(available)
+    else:
+        most = 1 if platform() == "cpu" else len(available)
+        count = max(n for n in range(1, most + 1) if parts % n == 0)
+    if count > len(available):
+        hint = " (XLA_FLAGS=--xla_force_host_platform_device_count=8 splits a CPU into eight)"
+        raise UserError(
+            f"--data-parallel must not exceed the number of devices, but is {count} and there are {len(available)} "
+            f"({platform()}); lower it{hint if platform() == 'cpu' else ''}"
+        )
+    if parts % count:
+        raise UserError(
+            f"the number of devices must divide the {what} {parts}, but is {count}; choose --data-parallel "
+            f"{math.gcd(parts, count)} or another {flag}"
+        )
+    if num_processes() > 1 and count != len(available):
+        raise UserError(
+            f"several processes share all of their {len(available)} devices, but --data-parallel is {count}; drop it"
+        )
+    if count == 1:
+        return Devices()
+    return Devices(jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=available[:count]))
+
+
+def with_replicas(config: Config, num_devices: NumDevices = "auto") -> Config:
+    """`config` with its number of replicas filled in: one per device, where the configuration leaves it open.
+
+    Args:
+        config: the run.
+        num_devices: as in `devices_for`.
+
+    Returns:
+        The configuration; unchanged where batch statistics are global or `num_replicas` is set.
+
+    Raises:
+        UserError: if statistics are to be taken per replica and there is only one.
+
+    Examples:
+        >>> with_replicas(Config(bn_statistics="replica"), 4).num_replicas
+        4
+    """
+    if config.bn_statistics == "global" or config.num_replicas is not None:
+        return config
+    count = num_devices
+    if count == "auto":
+        count = len(jax.devices()) if num_processes() > 1 or platform() != "cpu" else 1
+    if count == 1:
+        raise UserError(
+            "--bn-statistics replica needs several replicas, but there is one device; give --num-replicas, or "
+            "--data-parallel on a machine with several devices"
+        )
+    config = dataclasses.replace(config, num_replicas=count)
+    config.validate()
+    return config
+
+
+def platform() -> str:
+    """Platform of the default device: cpu, gpu or tpu.
+
+    Examples:
+        >>> platform() in ("cpu", "gpu", "tpu")
+        True
+    """
+    return str(jax.devices()[0].platform)
+
+
+def device_kind() -> str:
+    """Name of the default device as its driver gives it, such as "NVIDIA H100 80GB HBM3"."""
+    return str(jax.devices()[0].device_kind)
+
+
+def device_count() -> int:
+    """Number of devices there are, over all processes."""
+    return jax.device_count()
+
+
+def num_processes() -> int:
+    """Number of processes that train together; 1 without `initialize_processes`."""
+    return jax.process_count()
+
+
+def process_index() -> int:
+    """Place of this process among those that train together, from 0."""
+    return jax.process_index()
+
+
+def is_first() -> bool:
+    """Whether this process writes files and messages; all others only compute."""
+    return process_index() == 0
+
+
+def is_distributed() -> bool:
+    """Whether `initialize_processes` has connected this process to others. Does not start any device."""
+    return bool(jax.distributed.is_initialized())
+
+
+def initialize_processes(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Connects this process to the others that train with it; does nothing where there is only one.
+
+    Call it before anything else in JAX. The processes of a Slurm step, of Open MPI and of a TPU pod on Kubernetes are
+    recognized without arguments.
+
+    Args:
+        coordinator: HOST:PORT of the first process; "auto" lets JAX look for any launcher that it knows; None takes
+            one of the three above, if there is one.
+        num_processes: how many there are; None asks the launcher.
+        process_id: place of this one, from 0; None asks the launcher.
+
+    Raises:
+        UserError: if the others cannot be reached.
+    """
+    if coordinator is None and not _is_launched_with_others():
+        return
+    coordinator = None if coordinator == "auto" else coordinator
+    # Programs dispatched together on CPU may run in any order, but collectives need one order in all processes.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    jax.config.update("jax_enable_preemption_service", False)  # it would catch SIGTERM and stop nothing
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=HEARTBEAT_SECONDS,
+            initialization_timeout=60,
+        )
+    except (RuntimeError, ValueError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the processes must find each other, but {coordinator or 'the launcher'} gives: {text}; check "
+            "--coordinator, --num-processes and --process-id of each"
+        ) from error
+
+
+def use_compilation_cache(folder: Path) -> None:
+    """Keeps compiled programs in `folder` for later runs; not on CPU, where JAX rejects its own (jax issue 38445).
+
+    Args:
+        folder: created when the first program is kept.
+    """
+    if platform() != "cpu":
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def any_of(flag: bool) -> bool:
+    """Whether `flag` is true in any process; all processes must call it at the same point.
+
+    Examples:
+        >>> any_of(False)
+        False
+    """
+    if num_processes() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
+
+
+def broadcast(tree: Any) -> Any:
+    """The arrays of the first process's `tree` in every process, as NumPy arrays; all processes must call it.
+
+    Args:
+        tree: arrays; in the other processes, arrays of the same shapes and dtypes.
+
+    Returns:
+        The first process's arrays; with one process, `tree` itself.
+    """
+    return tree if num_processes() == 1 else multihost_utils.broadcast_one_to_all(tree)
+
+
+def barrier(name: str) -> bool:
+    """Waits until every process has reached the same call.
+
+    A process that waits for a collective of the others never arrives, so the wait ends after `HEARTBEAT_SECONDS`.
+
+    Args:
+        name: used once in the life of the processes.
+
+    Returns:
+        Whether all arrived in time.
+    """
+    try:
+        ocp.multihost.get_barrier_sync_fn()(key=name, timeout_ms=1000 * HEARTBEAT_SECONDS)
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+def _is_launched_with_others() -> bool:
+    """Whether a launcher that JAX knows has started this process as one of several."""
+    sizes = (os.environ.get(name, "") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
+    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    return any(size.isdigit() and int(size) > 1 for size in sizes) or "," in hosts
