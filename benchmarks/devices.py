@@ -37,8 +37,9 @@ def prepared(args: argparse.Namespace) -> tuple[timing.Clock, dict[str, int]]:
     """The clock of a step on so many devices as this worker has, and the bytes it exchanges."""
     from benchmarks.workload import random_images
     from jaxnorm.study.config import Config
-    from jaxnorm.study.training.loop import initial_state, on_device
-    from jaxnorm.study.training.parallel import devices_for
+    from jaxnorm.study.training.devices import devices_for
+    from jaxnorm.study.training.images import on_device
+    from jaxnorm.study.training.state import initial_state
     from jaxnorm.study.training.step import epoch_order, train_steps
 
     config = Config(norm=args.norm, dataset="cifar10", batch_size=args.batch_size, num_epochs=100)

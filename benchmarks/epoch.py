@@ -29,7 +29,8 @@ def contenders(args: argparse.Namespace, folder: Path) -> dict[str, Callable[[],
     from jaxnorm.study.runs.checkpoints import Checkpoints
     from jaxnorm.study.training.evaluation import evaluate
     from jaxnorm.study.training.features import feature_quantiles
-    from jaxnorm.study.training.loop import initial_state, on_device
+    from jaxnorm.study.training.images import on_device
+    from jaxnorm.study.training.state import initial_state
     from jaxnorm.study.training.step import epoch_order, train_step, train_steps
 
     dataset = random_images(args.batch_size * args.steps, 2000)
@@ -59,7 +60,7 @@ def contenders(args: argparse.Namespace, folder: Path) -> dict[str, Callable[[],
     def save() -> None:
         nonlocal saved
         saved += 1
-        checkpoints.save(saved, state.numbers, 0.0)
+        checkpoints.save(saved, state.saved, 0.0)
 
     bare()
     pooled = evaluate(state.model, state.variables, validation)[1]

@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxnorm.study.data.dataset import Dataset, Split
 from jaxnorm.study.training.optimizer import make_optimizer
-from jaxnorm.study.training.step import create_state, train_step
+from jaxnorm.study.training.state import create_state
+from jaxnorm.study.training.step import train_step
 
 
 def random_images(num_train: int, num_validation: int) -> Dataset:
