@@ -163,9 +163,8 @@ class Worker:
         return json.loads(self._process.stdout.readline() or '{"error": "the process ended"}')
 
     def close(self) -> None:
-        """Waits for the process to end."""
-        self._process.stdin.close()
-        self._process.wait()
+        """Ends the process."""
+        self._process.communicate()
 
 
 def serve(answer: Callable[[Any], dict[str, Any]]) -> None:
