@@ -1,4 +1,4 @@
-"""The original paper's network in plain Flax, as a Flax user writes it: an opponent in benchmarks."""
+"""The original paper's network in plain Flax, as a Flax user writes it: compared in benchmarks."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
 """How a training step's time and memory grow with the batch and with the image: python benchmarks/growth.py
 
-The study's network on one device, float32, the bare compiled step. What grows with the number of devices is measured by
-benchmarks/devices.py. About two minutes on two CPU cores.
+The original paper's network on one device, float32, the bare compiled step. benchmarks/devices.py measures what grows
+with the number of devices. About two minutes on two CPU cores.
 """
 
 import sys

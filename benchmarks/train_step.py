@@ -103,8 +103,9 @@ def compare(workers: dict[str, timing.Worker], norm: str, batch_size: int, args:
         if name in able:
             rates = [batch_size / seconds for seconds in taken[name]]
             entry["images_per_second"] = timing.quartiles(rates)[1]
-            entry["ours_over_this"] = timing.over(taken[name], taken["jaxnorm"])
             entry["images_per_second_by_round"] = rates
+        if name in able and "jaxnorm" in able:
+            entry["ours_over_this"] = timing.over(taken[name], taken["jaxnorm"])
         contenders[name] = entry
     return {"norm": norm, "batch_size": batch_size, "contenders": contenders}
 
@@ -118,7 +119,7 @@ def row_of(result: dict[str, Any], roof: float) -> list[str]:
         str(result["batch_size"]),
         *(f"{rate:.0f}" if rate else "failed" for rate in rates.values()),
         *(
-            timing.spread(entry["ours_over_this"]) if rates[name] else ""
+            timing.spread(entry["ours_over_this"]) if "ours_over_this" in entry else ""
             for name, entry in contenders.items()
             if name != "jaxnorm"
         ),
