@@ -41,7 +41,7 @@ def test_the_layers_need_nothing_but_jax_and_flax():
         "import sys\n"
         "for name in ('optax', 'orbax', 'matplotlib', 'scipy.stats', 'sklearn', 'tyro', 'tensorflow_datasets'):\n"
         "    sys.modules.setdefault(name, None)\n"  # None makes an import of it fail
-        "import jax, jaxnorm.norms.layers as layers, jaxnorm.study.registry\n"
+        "import jax, jaxnorm.norms as layers, jaxnorm.study.registry\n"
         "print(layers.BatchNorm(use_running_average=False).init(jax.random.key(0), jax.numpy.ones((2, 3)))['params'])"
     )
     # flax itself imports optax and orbax where it finds them, so they are only checked for our own modules.
