@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxnorm.errors import UserError
-from jaxnorm.norms.layers import BatchInstanceNorm, BatchNorm
+from jaxnorm.norms import BatchInstanceNorm, BatchNorm
 from jaxnorm.study.registry import NORMS, with_ghosts
 
 LAYERS = [BatchNorm, BatchInstanceNorm]
