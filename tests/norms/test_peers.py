@@ -121,7 +121,7 @@ def test_variables_of_flax_load_unchanged():
 class TestTorch:
     @pytest.fixture(autouse=True)
     def torch(self):
-        return pytest.importorskip("torch", reason="PyTorch is the oracle here: pip install 'jaxnorm[torch]'")
+        return pytest.importorskip("torch", reason="PyTorch is the oracle here: pip install torch")
 
     def compare(self, torch, theirs, ours):
         x = sample()
