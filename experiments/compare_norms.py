@@ -2,10 +2,11 @@
 
     python experiments/compare_norms.py                    # 7 norms on the embedded digits, 2 to 4 minutes on 2 cores
     python experiments/compare_norms.py --preset short     # CIFAR-10, 10 epochs, an hour on 2 cores
-    python experiments/compare_norms.py --preset study     # the study: CIFAR-10, 100 epochs, 5 seeds, an accelerator
+    python experiments/compare_norms.py --preset study     # CIFAR-10, 100 epochs, 5 seeds, on an accelerator
 
-Expect batch norm and its relatives first, the network without normalization last. The workdir then holds tables,
-figures and report.html; the same command goes on where an earlier one stopped, more --norms or --seeds extend it.
+Expect batch norm and its relatives first (99 % on the digits) and the network without normalization last. The workdir
+then contains tables, figures and report.html. The same command continues where an earlier one stopped; more --norms or
+--seeds extend it.
 """
 
 import dataclasses
@@ -13,17 +14,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare checkout works without being installed
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a checkout works without being installed
 
-from jaxnorm.study import command_line
+from jaxnorm.study.cli import driver, entry, lists, options
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(command_line.Options):
+class Options(options.Options):
     """Flags of the comparison."""
 
     workdir: Path = Path("runs/compare_norms")
-    """Folder for the runs, tables, figures and the report. The same command there goes on where it stopped."""
+    """Folder for the runs, tables, figures and the report. The same command there continues where it stopped."""
     learning_rates: tuple[float, ...] = ()
     """Train at each of these rates instead of one; the report chooses each norm's on validation."""
 
@@ -40,16 +41,16 @@ class Options(command_line.Options):
             points.append({"learning_rate": rate, "tags": (f"lr{short if float(short) == rate else repr(rate)}",)})
         return points or [{}]
 
-    def validate(self) -> None:
+    def check_flags(self) -> None:
         """Also checks the learning rates."""
-        super().validate()
-        command_line.check_distinct("--learning-rates", self.learning_rates)
+        super().check_flags()
+        lists.check_list("--learning-rates", self.learning_rates, may_be_empty=True)
 
 
 def main() -> int:
     """Compares, and returns the exit code."""
-    return command_line.carry_out(command_line.parse(Options, description=__doc__), study="compare_norms")
+    return driver.drive(options.parse(Options, description=__doc__), study="compare_norms")
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    entry.run(main)

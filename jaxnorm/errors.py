@@ -1,14 +1,14 @@
-"""What a user can mend: one exception, one line, exit code 2."""
+"""Errors that a user can fix: one exception, one line, exit code 2."""
 
 
 class UserError(ValueError):
-    """A mistake that the person at the keyboard can mend.
+    """A mistake that the user can fix.
 
-    The message is one line that names the rule, the value found, the value expected and the mend. Programs built on
-    `jaxnorm` print it as ``error: MESSAGE`` on standard error and leave with exit code 2; as a library call it is an
+    The message is one line. It names the rule, the value found, the value expected and the fix. Programs built on
+    `jaxnorm` print it as ``error: MESSAGE`` on standard error and end with exit code 2. In a library call it is an
     ordinary `ValueError`.
 
-    Example:
+    Examples:
         >>> raise UserError("batch_size must be at least 1, but is 0; give --batch-size 1 or more")
         Traceback (most recent call last):
             ...
@@ -17,4 +17,21 @@ class UserError(ValueError):
 
 
 class ProcessLost(Exception):
-    """The processes that train a run do so no longer together, so that this one cannot go on; the message says why."""
+    """Another process of a run is gone, so that this one cannot continue; the message says why."""
+
+
+def one_line(text: object, limit: int | None = None) -> str:
+    """The text, or the text of an error, on one line.
+
+    Args:
+        text: anything that `str` accepts.
+        limit: the most characters to keep; None keeps all.
+
+    Returns:
+        The text, with every run of white space replaced by one space.
+
+    Examples:
+        >>> one_line(ValueError("two\\n  lines"))
+        'two lines'
+    """
+    return " ".join(str(text).split())[:limit]

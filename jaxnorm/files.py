@@ -1,4 +1,4 @@
-"""Files that are whole at every moment: written beside, flushed to disk, then renamed."""
+"""Reading and writing of files. A written file is complete at every moment: a new one is renamed over the old one."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxnorm.errors import UserError
+from jaxnorm.errors import UserError, one_line
 
 STORAGE_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EFBIG)
 
@@ -44,10 +44,13 @@ def cache_folder() -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path in the same folder; on leaving without an error it is fsynced and renamed to `path`.
 
-    A reader, or a process killed at any moment, sees the old file or the new one, never a part. On an error the
-    temporary file is removed and `path` keeps what it had.
+    A reader always sees the old file or the new one, never a part, even if this process is killed. After an error the
+    temporary file is removed and `path` is unchanged.
 
-    Example:
+    Args:
+        path: the file to write or replace. Its folder is made if necessary.
+
+    Examples:
         >>> with replacing(Path("figure.png")) as part:  # doctest: +SKIP
         ...     figure.savefig(part, format="png")
     """
@@ -60,7 +63,7 @@ def replacing(path: Path) -> Iterator[Path]:
             yield part
         umask = os.umask(0)
         os.umask(umask)
-        part.chmod(0o666 & ~umask)  # mkstemp makes private files; results are meant to be read by others
+        part.chmod(0o666 & ~umask)  # mkstemp makes private files, but others may read results
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(path)
@@ -71,7 +74,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Within it, an error of the disk names `path` if it names no file, as those of a write do."""
+    """Within it, an `OSError` that names no file, such as one of a write, gets the name `path`."""
     try:
         yield
     except OSError as error:
@@ -81,7 +84,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flushes a folder's entries to disk, so that a rename survives a power cut; does nothing where that is unknown."""
+    """Flushes a folder's entries to disk, so that a rename survives a power cut. Does nothing on Windows."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -103,8 +106,39 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Replaces `path` by `content` as indented, standard JSON (non-finite numbers are refused) in one step."""
+    """Replaces `path` by `content` as indented, standard JSON in one step.
+
+    Args:
+        path: the file.
+        content: JSON values.
+
+    Raises:
+        ValueError: if a number is not finite.
+    """
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The object; None if there is no such file.
+
+    Raises:
+        UserError: if the file cannot be read or contains no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} must be JSON, but is damaged or unreadable ({one_line(error)}); restore it") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a JSON object, but holds {str(content)[:20]!r}; restore it")
+    return content
 
 
 def sha256(path: Path) -> str:
@@ -114,12 +148,12 @@ def sha256(path: Path) -> str:
 
 
 def is_of_storage(error: BaseException) -> bool:
-    """Whether a disk refused: full, over quota, read-only, not permitted or failing."""
+    """Whether a disk did not accept a write: full, over quota, read-only, not permitted or failing."""
     return isinstance(error, OSError) and error.errno in STORAGE_CODES
 
 
 def storage_message(error: OSError) -> str:
-    """One line for what a disk refused: the path, the reason, the room that is left and the mend."""
+    """One line about a write that a disk did not accept: the path, the reason, the space that is left and the fix."""
     path = Path(os.fsdecode(error.filename)) if error.filename is not None else None
     if path is None:
         return f"standard output or a file must take what is written, but does not ({error.strerror}); redirect it"
@@ -128,26 +162,29 @@ def storage_message(error: OSError) -> str:
         with contextlib.suppress(OSError):
             room = f", {shutil.disk_usage(folder).free / 1e6:,.0f} MB free there"
             break
-    mend = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "make it writable"
+    fix = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "make it writable"
     return (
-        f"the disk must take {path}, but does not ({error.strerror}{room}); {mend} and run the same command again: "
+        f"the disk must take {path}, but does not ({error.strerror}{room}); {fix} and run the same command again: "
         "what was saved before is whole"
     )
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Within it, what goes wrong is the fault of the file at `path`.
+    """Within it, every error that damaged content can cause becomes a `UserError` about the file at `path`.
+
+    Args:
+        path: the file that is read.
 
     Raises:
-        UserError: naming the file, what is wrong with it and the mend.
+        UserError: naming the file, what is wrong with it and the fix.
     """
     try:
         yield
     except UserError:
         raise
     except _DAMAGE as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
         raise UserError(
-            f"{path} is damaged ({reason}); restore it from a copy, or delete the folder it lies in and train again"
+            f"{path} is damaged ({reason}); restore it from a copy, or delete its folder and train again"
         ) from error

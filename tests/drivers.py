@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxnorm.study import command_line
+from jaxnorm.study.cli import entry
 
 ROOT = Path(__file__).resolve().parent.parent
 # Large batches: few steps, and the program is compiled quickly.
@@ -27,8 +27,8 @@ def environment(tmp_path):
     return {**clean, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "COLUMNS": "100"}
 
 
-def drive(driver, tmp_path, *arguments, timeout=300):
-    """Runs a driver in an empty folder; its standard output and error are no terminal."""
+def drive(driver, tmp_path, *arguments, timeout=300, cores=None):
+    """Runs a driver in an empty folder, on some processor cores; its standard output and error are no terminal."""
     return subprocess.run(
         [sys.executable, str(path_of(driver)), *map(str, arguments)],
         cwd=tmp_path,
@@ -36,7 +36,30 @@ def drive(driver, tmp_path, *arguments, timeout=300):
         capture_output=True,
         text=True,
         timeout=timeout,
+        preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
     )
+
+
+def start(driver, tmp_path, *arguments):
+    """Starts a driver in an empty folder; for a `with` statement."""
+    return subprocess.Popen(
+        [sys.executable, "-u", str(path_of(driver)), *map(str, arguments)],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def wait_for_line(process, words):
+    """Reads a started driver's output up to the first line that contains `words`, and returns what it has read."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if words in line:
+            return lines
+    raise AssertionError(f"{words!r} is not in {lines}")
 
 
 def start_together(places, *arguments):
@@ -71,12 +94,19 @@ def compare_together(places, *arguments, timeout=300):
     ]
 
 
+def module_of(driver):
+    """A driver's module."""
+    if driver not in sys.modules:
+        spec = importlib.util.spec_from_file_location(driver, path_of(driver))
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[driver] = module  # tyro reads the flags' docstrings from its source
+        spec.loader.exec_module(module)
+    return sys.modules[driver]
+
+
 def driver_here(driver, tmp_path, monkeypatch, capsys):
     """A function that runs a driver in this process, in a new folder: its exit code, standard error, what is left."""
-    spec = importlib.util.spec_from_file_location(driver, path_of(driver))
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, driver, module)  # tyro reads the flags' docstrings from its source
-    spec.loader.exec_module(module)
+    module = module_of(driver)
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -85,7 +115,7 @@ def driver_here(driver, tmp_path, monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [str(path_of(driver)), *map(str, arguments)])
         with pytest.raises(SystemExit) as left:
-            command_line.run(module.main)
+            entry.run(module.main)
         return left.value.code, capsys.readouterr().err, [path.name for path in folder.iterdir()]
 
     return run

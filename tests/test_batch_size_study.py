@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.drivers import content, drive, driver_here, summary
+from tests.drivers import content, drive, driver_here, module_of, summary
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +55,26 @@ BAD_INPUT = [
     (["--batch-sizes", "0"], "--batch-sizes must be at least 1, but name 0"),
     (["--batch-sizes"], "batch-sizes"),
     (["--lr-rules", "linear", "linear"], "names linear 2 times"),
+    (["--lr-rules"], "--lr-rules must name at least one value"),
     (["--seeds", "3", "3"], "names 3 2 times"),
     (["--quantiles", "1", "101"], "quantiles.*101"),
 ]
+
+
+@pytest.mark.parametrize(
+    "options, points",
+    [
+        ({}, [(128, "fixed"), (8, "fixed"), (8, "linear")]),
+        ({"lr_rules": ("linear",)}, [(128, "linear"), (8, "linear")]),
+        ({"batch_sizes": (64, 8)}, [(64, "fixed"), (8, "fixed"), (64, "linear"), (8, "linear")]),
+    ],
+)
+def test_at_128_both_rules_are_one_run(options, points):
+    study = module_of("batch_size_study").Options(norms=("gn",), **options)
+    assert [(config.batch_size, config.lr_rule) for config in study.configs()] == points
+    computed = {(config.batch_size, config.peak_learning_rate) for config in study.configs()}
+    assert len(computed) == len(points)
+    assert len(study.notes()) == (1 if options == {} else 0)
 
 
 @pytest.mark.parametrize("arguments, words", BAD_INPUT, ids=[" ".join(each[0])[:40] for each in BAD_INPUT])

@@ -8,14 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jaxnorm import ResNet
-from jaxnorm.study.training import loop
-from tests.drivers import FAST, ROOT, content, drive, driver_here, environment, path_of, summary
+from tests.drivers import FAST, ROOT, content, drive, driver_here, environment, path_of, start, summary, wait_for_line
 
 DRIVER = path_of("compare_norms")
 compare = functools.partial(drive, "compare_norms")
@@ -94,12 +91,9 @@ def test_stopping_after_an_epoch_may_be_raised_and_changes_nothing(compared, tmp
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_the_same_command_goes_on_to_the_same_end(compared, tmp_path, number, code):
     workdir, _ = compared
-    command = [sys.executable, "-u", str(DRIVER), *FAST, "--norms", "bn", "--workdir", "w"]
-    options = dict(cwd=tmp_path, env=environment(tmp_path), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    with subprocess.Popen(command, **options) as process:
-        for line in process.stdout:
-            if "compiling" in line:
-                break
+    command = [*FAST, "--norms", "bn", "--workdir", "w"]
+    with start("compare_norms", tmp_path, *command) as process:
+        wait_for_line(process, "compiling")
         time.sleep(1)
         process.send_signal(number)
         output, errors = process.communicate(timeout=120)
@@ -108,7 +102,7 @@ def test_a_signal_saves_and_the_same_command_goes_on_to_the_same_end(compared, t
     assert not (tmp_path / "w" / "bn-seed0" / "result.json").exists()
     if number == signal.SIGTERM:
         return  # saved in the same way
-    assert compare(tmp_path, *command[3:]).returncode == 0
+    assert compare(tmp_path, *command).returncode == 0
     rows, result = content(tmp_path / "w", "bn-seed0")
     unbroken_rows, unbroken = content(workdir, "bn-seed0")
     assert rows == unbroken_rows
@@ -179,20 +173,22 @@ BAD_INPUT = [
     (["--batch-size", "1078"], "1077 training images of digits, but is 1078"),
     (["--seeds", "1", "2", "1"], "--seeds must name each value once, but names 1 2 times"),
     (["--norms", "bn", "bn"], "names bn 2 times"),
-    (["--seeds", "-1"], "--seeds must lie in 0"),
+    (["--seeds", "-1"], "--seeds must be within 0"),
     (["--stop-after-epoch", "13"], "schedule of 12 epochs, but is 13"),
     (["--import", "nowhere.py"], "there is no file 'nowhere.py'"),
-    (["--data-parallel", "9"], "must not exceed the devices, but is 9 where there are 8"),
-    (["--data-parallel", "3"], "the devices must divide the batch size 32, but there are 3; choose --data-parallel 1"),
+    (["--data-parallel", "9"], "must not exceed the number of devices, but is 9 and there are 8"),
+    (
+        ["--data-parallel", "3"],
+        "the number of devices must divide the batch size 32, but is 3; choose --data-parallel 1",
+    ),
     (["--data-parallel", "0"], "--data-parallel must be auto or at least 1, but is 0"),
     (["--bn-statistics", "replica"], "there is one device; give --num-replicas"),
     (["--num-replicas", "4"], "num_replicas goes with --bn-statistics replica, but is 4 with global statistics"),
     (["--bn-statistics", "replica", "--num-replicas", "5"], "num_replicas must divide the batch size 32, but is 5"),
-    (["--parallel-seeds", "0"], "--parallel-seeds must be at least 1, but is 0; give 1 or more"),
-    (["--parallel-seeds", "-2"], "--parallel-seeds must be at least 1, but is -2"),
-    (["--parallel-seeds", "2", "--data-parallel", "4"], "is 2 where --data-parallel is 4; drop one of them"),
-    (["--parallel-seeds", "2", "--coordinator", "auto"], "is 2 where --coordinator is auto; drop one of them"),
-    (["--parallel-seeds", "2", "--seeds", "0", "1", "--bn-statistics", "replica"], "one device; give --num-replicas"),
+    (["--jobs", "0"], "--jobs must be at least 1, but is 0; give 1 or more"),
+    (["--jobs", "2", "--data-parallel", "4"], "is 2 while --data-parallel is 4; drop one of them"),
+    (["--jobs", "2", "--coordinator", "auto"], "is 2 while --coordinator is auto; drop one of them"),
+    (["--jobs", "2", "--bn-statistics", "replica"], "one device; give --num-replicas"),
     (["--steps-per-call", "0"], "--steps-per-call must be at least 1, but is 0"),
     (["--process-id", "1"], "--coordinator, --num-processes and --process-id go together"),
     (
@@ -201,6 +197,9 @@ BAD_INPUT = [
     ),
     (["--workdir", "/proc/1/jaxnorm"], "workdir must be writable"),
     (["--workdir", str(DRIVER)], "is a file"),
+    (["--workdir", str(DRIVER / "sub")], "must be in a folder, but .* is a file"),
+    (["--workdir", "x" * 300], "must be a usable path"),
+    (["--norms"], "--norms must name at least one value"),
     (["--workdir", str(ROOT)], "holds other files"),
     (["--data-dir", "."], "--data-dir goes with --dataset cifar10, but the dataset is digits"),
     (["--dataset", "cifar10", "--data-dir", "nothing"], "CIFAR-10.*nothing"),
@@ -221,25 +220,6 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(compare_here, arguments
     assert left_behind == []
 
 
-def test_seeds_at_once_leave_what_seeds_in_turn_leave(compare_here, monkeypatch):
-    monkeypatch.setattr(loop, "ResNet14", functools.partial(ResNet, num_blocks=1, num_filters=4))  # compiles faster
-    few = ["--batch-size", 512, "--num-epochs", 1, "--norms", "gn", "--seeds", 0, 1]
-    code, errors, left_behind = compare_here(*few, "--parallel-seeds", 5)
-    assert (code, errors, left_behind) == (0, "", ["runs"])
-    workdir = Path("runs/compare_norms")
-    losses = set()
-    for run in ("gn-seed0", "gn-seed1"):
-        ((row,), result) = content(workdir, run)
-        assert (row["parallel_seeds"], result["status"]) == (2, "complete")
-        losses.add(row["train_loss"])
-    assert len(losses) == 2
-    assert len(summary(workdir)) == 6
-    assert "Seeds trained up to 2 at once" in (workdir / "report.md").read_text()
-    times = [path.stat().st_mtime_ns for path in workdir.glob("*/result.json")]
-    assert compare_here(*few)[0] == 0
-    assert [path.stat().st_mtime_ns for path in workdir.glob("*/result.json")] == times, "nothing is trained again"
-
-
 def test_a_path_that_is_no_text_is_refused(tmp_path):
     finished = compare(tmp_path, "--workdir", "w\udcff", timeout=60)
     assert finished.returncode == 2
@@ -256,7 +236,7 @@ def test_a_mistake_looks_the_same_from_a_shell(tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--bogus"], ["--num-epochs", "x"], ["--parallel-seeds", "1.5"], ["--dataset", "mnist"], ["--batch-size"]],
+    [["--bogus"], ["--num-epochs", "x"], ["--jobs", "1.5"], ["--dataset", "mnist"], ["--batch-size"]],
 )
 def test_a_slip_of_syntax_keeps_the_parsers_own_words(compare_here, arguments):
     code, errors, left_behind = compare_here(*arguments)

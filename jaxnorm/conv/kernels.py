@@ -224,16 +224,20 @@ def _digest(path: Path) -> str:
 def _fingerprint(compiler: str) -> str:
     """Of source, flags, compiler, headers and processor."""
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=LIMIT).stdout
-    names = "\n".join([*FLAGS, jaxlib.version.__version__, _processor()])
+    names = "\n".join([*FLAGS, jaxlib.version.__version__, *processor().values()])
     sources = b"".join(path.read_bytes() for path in sorted(SOURCES.glob("*.[ch]*")))
     return hashlib.sha256(sources + version + names.encode()).hexdigest()[:32]
 
 
-def _processor() -> str:
-    """What ``-march=native`` looks at."""
-    names = ("model name", "flags", "Features", "CPU part")
+def processor() -> dict[str, str]:
+    """Name and instruction sets of the processor, as the operating system calls them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    return "\n".join(sorted({line for line in lines if line.startswith(names)}))
+        return {"model name": platform.processor(), "machine": platform.machine()}
+    found: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in ("model name", "flags", "Features", "CPU part"):  # what ``-march=native`` looks at
+            found.setdefault(name.strip(), value.strip())
+    return found

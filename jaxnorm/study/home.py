@@ -1,4 +1,4 @@
-"""The home directory, which nothing that is made to be shown names: paths in it begin with ``~``."""
+"""The home directory: files that others may see write it as ``~``."""
 
 import os
 import re
@@ -8,9 +8,12 @@ from typing import Any
 
 
 def hidden(value: Any) -> Any:
-    """JSON values whose strings name the home directory as ``~``; a ``command`` stays one that can be typed.
+    """JSON values in which every path below the home directory begins with ``~``.
 
-    Example:
+    Args:
+        value: JSON values. The text of a key ``command`` is a command per line, and remains one that a shell accepts.
+
+    Examples:
         >>> hidden({"source": os.path.expanduser("~/data/cifar10")})  # doctest: +SKIP
         {'source': '~/data/cifar10'}
     """
@@ -19,34 +22,36 @@ def hidden(value: Any) -> Any:
             value = re.sub(rf"(?<![\w.~/-]){re.escape(home)}(?=/|$|[\s'\":;)\]>]|[.,](?:\s|$))", "~", value)
         return value
     if isinstance(value, dict):
-        return {name: retyped(each) if name == "command" else hidden(each) for name, each in value.items()}
+        return {name: _hidden_command(each) if name == "command" else hidden(each) for name, each in value.items()}
     return [hidden(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def typed(words: Sequence[str]) -> str:
-    """A command line of `words`, to be typed in a shell, where ``~`` stands outside of quotes and is expanded.
+    """A command line for a shell. A ``~`` is outside of quotes, so that the shell expands it.
 
     A shell does not expand it within ``--flag=~/x``, so that becomes ``--flag ~/x``.
 
-    Example:
+    Args:
+        words: the program and its arguments.
+
+    Examples:
         >>> typed(["python", "x.py", "--data-dir=" + os.path.expanduser("~/my data")])
         "python x.py --data-dir ~/'my data'"
     """
     return " ".join(part for word in words for part in _typed(word))
 
 
-def retyped(command: Any) -> Any:
-    """A recorded command, one a line, as `typed` gives it; one that does not name the home directory is left alone."""
-    if not isinstance(command, str) or hidden(command) == command:
+def _hidden_command(command: Any) -> Any:
+    if not isinstance(command, str):
         return hidden(command)
-    return "\n".join(_retyped(line) for line in command.splitlines())
+    return "\n".join(_hidden_line(line) for line in command.splitlines())
 
 
-def _retyped(line: str) -> str:
+def _hidden_line(line: str) -> str:
     try:
         return typed(shlex.split(line)) if hidden(line) != line else line
-    except ValueError:  # no shell would take it
-        return hidden(line)
+    except ValueError:  # no shell would accept it
+        return str(hidden(line))
 
 
 def _typed(word: str) -> list[str]:
@@ -58,7 +63,7 @@ def _typed(word: str) -> list[str]:
 
 
 def _short(path: str) -> str | None:
-    """A path in the home directory as a shell takes it; None for any other word."""
+    """A path in the home directory as a shell accepts it; None for any other word."""
     for home in _homes():
         if path == home:
             return "~"
@@ -69,7 +74,7 @@ def _short(path: str) -> str | None:
 
 
 def _homes() -> list[str]:
-    """The home directory as it is called and as it lies on disk, the longer name first; none where it is the root."""
+    """The home directory's name and the path it resolves to, the longer one first; none if it is the root."""
     called = os.path.expanduser("~")  # noqa: PTH111  (Path.home() raises where there is none)
     names = {name.rstrip("/") for name in (called, os.path.realpath(called)) if os.path.isabs(name)}  # noqa: PTH117
     return sorted(filter(None, names), key=len, reverse=True)

@@ -708,7 +708,7 @@ def test_whatever_decides_a_library_is_in_its_name(pretend, monkeypatch, tmp_pat
     another()
     monkeypatch.setattr(kernels.jaxlib.version, "__version__", "0.99")
     another()
-    monkeypatch.setattr(kernels, "_processor", lambda: "flags: none")
+    monkeypatch.setattr(kernels, "processor", lambda: {"flags": "none"})
     another()
     for source in sorted(path.name for path in kernels.SOURCES.iterdir()):
         folder = tmp_path / source

@@ -17,6 +17,7 @@ from jaxnorm.study.analysis.report import write_report
 from jaxnorm.study.analysis.runs import read_study
 from jaxnorm.study.config import Config
 from jaxnorm.study.runs.checkpoints import CheckpointError, Checkpoints
+from jaxnorm.study.runs.plan import Machine
 from jaxnorm.study.runs.workdir import Workdir
 from tests.drivers import driver_here
 from tests.study.analysis.workdirs import write_workdir
@@ -46,7 +47,7 @@ FLAGS = [
     *("--preset", "--norms", "--seeds", "--workdir", "--data-dir", "--import", "--dataset", "--batch-size"),
     *("--num-epochs", "--stop-after-epoch", "--learning-rate", "--learning-rates", "--lr-rule", "--init"),
     *("--quantiles", "--gate-lr-multiplier", "--ghost-batch-size", "--record-features", "--allow-changes"),
-    *("--checkpoint-every-seconds", "--parallel-seeds", "--bogus"),
+    *("--checkpoint-every-seconds", "--jobs", "--bogus"),
 ]
 ARGUMENTS = st.lists(st.tuples(st.sampled_from(FLAGS), st.lists(VALUES, max_size=3)), max_size=4)
 
@@ -59,10 +60,12 @@ def test_command_lines(tmp_path, monkeypatch, capsys, report):
         trained.append(configs)
         return 0
 
-    monkeypatch.setattr("jaxnorm.study.runs.study.run_study", pretend)
-    monkeypatch.setattr("jaxnorm.study.runs.study.announce", lambda *_, **__: None)
-    monkeypatch.setattr("jaxnorm.study.analysis.report.write_report", lambda path: path)
-    monkeypatch.setattr("jaxnorm.study.analysis.report.print_table", lambda *_: None)
+    machine = Machine({"device": {"platform": "cpu", "cores": 2}}, 1, 1e-4, None)
+    monkeypatch.setattr("jaxnorm.study.runs.study.train_grid", pretend)
+    monkeypatch.setattr("jaxnorm.study.runs.jobs.train_side_by_side", pretend)
+    monkeypatch.setattr("jaxnorm.study.runs.jobs.examine_elsewhere", lambda *_: machine)
+    monkeypatch.setattr("jaxnorm.study.runs.plan.examine", lambda *_: machine)
+    monkeypatch.setattr("jaxnorm.study.cli.commands.show_report", lambda *_: None)
     monkeypatch.setattr(
         "jaxnorm.study.data.download.download", lambda *_, **__: pytest.fail("nothing may be downloaded")
     )
@@ -134,8 +137,8 @@ def test_files_of_a_workdir(tmp_path, report):
             for look in (
                 lambda: read_study(copy),
                 lambda: workdir.check([config]),
-                lambda: workdir.changes(NOW),
-                lambda: workdir.is_finished(config),
+                lambda: workdir.check_surroundings([config], NOW),
+                lambda: workdir.directory(config).is_finished,
             ):
                 try:
                     look()
@@ -199,9 +202,9 @@ def test_checkpoint_folders(tmp_path, report):
         files = [path for path in (copy.folder / "step_00000002").rglob("*") if path.is_file()]
         how = spoil(draw.choice(files), draw)
         restored = copy.restore(TREE, last_step=2)
-        step = int(restored.numbers["step"])
+        step = int(restored.saved["step"])
         counts[step] += 1
-        np.testing.assert_array_equal(restored.numbers["params"]["kernel"], TREE["params"]["kernel"])
+        np.testing.assert_array_equal(restored.saved["params"]["kernel"], TREE["params"]["kernel"])
         assert restored.seconds == step
         assert (step == 2) == (how == "nothing"), how
         spoil(draw.choice([path for path in (copy.folder / "step_00000001").rglob("*") if path.is_file()]), draw, True)

@@ -70,25 +70,25 @@ def test_a_dead_process_ends_the_run_within_a_minute_and_the_run_goes_on(tmp_pat
 ALONE = """
 import jax
 from jaxnorm.study.runs import checkpoints
-from jaxnorm.study.training import loop
+from jaxnorm.study.training import run
 
 def fail(*_):
     raise RuntimeError("of its own")
 
-def in_the_first(config, dataset):
+def in_the_first(*arguments):
     if jax.process_index() == 0:
         checkpoints.Checkpoints.save = fail
-    return initial_state(config, dataset)
+    return initial_state(*arguments)
 
 def in_the_second(*arguments):
     return fail() if jax.process_index() == 1 else close_epoch(*arguments)
 
-initial_state, close_epoch = loop.initial_state, loop.close_epoch
+initial_state, close_epoch = run.initial_state, run.close_epoch
 """
 
 
 @pytest.mark.parametrize(
-    "victim, patch", [(0, "loop.initial_state = in_the_first"), (1, "loop.close_epoch = in_the_second")]
+    "victim, patch", [(0, "run.initial_state = in_the_first"), (1, "run.close_epoch = in_the_second")]
 )
 def test_a_process_that_crashes_alone_ends_the_run_within_a_minute(tmp_path, victim, patch, report):
     places = [tmp_path / "first", tmp_path / "second"]

@@ -1,10 +1,10 @@
-"""Nothing that is made to be shown names the home directory."""
+"""Files that others may see do not name the home directory."""
 
 import subprocess
 
 import pytest
 
-from jaxnorm.study.home import hidden, retyped, typed
+from jaxnorm.study.home import hidden, typed
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,8 @@ def test_no_string_of_a_file_names_it(home, tmp_path):
         "elsewhere": f"{link}2/x and /mnt{link}/x",
     }
     assert hidden(found) == found
-    assert retyped(f"python '{link}/x") == "python '~/x", "no shell would take it, so there is nothing to keep"
+    command = {"command": f"python '{link}/x"}
+    assert hidden(command) == {"command": "python '~/x"}, "no shell would accept it, so there is nothing to keep"
 
 
 @pytest.mark.parametrize("name", ["2", "-old", "+old", "@host", ",v", "..bak", ".d", "~"])

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole and verified: orbax writes, our own SHA-256 vouches."""
+"""Checkpoints that are complete and verified: orbax writes them, a SHA-256 of every file proves them."""
 
 import dataclasses
 import hashlib
@@ -15,8 +15,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxnorm import files
-from jaxnorm.errors import UserError
+from jaxnorm.errors import UserError, one_line
 from jaxnorm.study import home
+from jaxnorm.study.training.devices import num_processes, process_index
 
 logging.getLogger("absl").setLevel(logging.WARNING)  # orbax reports every save
 KEPT = 2
@@ -30,15 +31,15 @@ class CheckpointError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """What a checkpoint held.
+    """The content of a checkpoint.
 
     Attributes:
-        numbers: the tree.
-        seconds: that the unfinished epoch had taken.
-        problems: of newer checkpoints that could not be trusted, a line each; they were put aside.
+        saved: the tree of arrays.
+        seconds: time that the unfinished epoch had taken.
+        problems: of newer checkpoints that cannot be trusted, a line each; they were put aside.
     """
 
-    numbers: Any
+    saved: Any
     seconds: float
     problems: tuple[str, ...]
 
@@ -46,12 +47,12 @@ class Restored:
 class Checkpoints:
     """The checkpoints of one run: folders ``step_00000312/`` with orbax's arrays and a manifest of hashes.
 
-    A folder appears under its name only when all of it is on disk, so a process killed while it saves leaves nothing
-    that could be mistaken for a checkpoint. The newest two are kept. ``checkpoints.json`` beside the folder says which
-    was the newest, so that a folder that somebody emptied is not taken for a run that never saved.
+    A folder gets its name only when all of it is on disk, so that a process killed while it saves leaves nothing that
+    looks like a checkpoint. The newest two are kept. ``checkpoints.json`` beside the folder says which was the newest,
+    so that an emptied folder is not mistaken for a run that never saved.
 
     Args:
-        folder: where the checkpoints lie; made when the first is saved.
+        folder: of the checkpoints; made when the first is saved.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,11 +64,16 @@ class Checkpoints:
         names = (re.fullmatch(r"step_(\d{8,})", path.name) for path in self.folder.glob("step_*"))
         return sorted(int(name[1]) for name in names if name)
 
-    def save(self, step: int, numbers: Any, seconds: float) -> None:
-        """Writes the arrays of the tree `numbers` as the checkpoint of `step`; does nothing if that one exists.
+    def save(self, step: int, saved: Any, seconds: float) -> None:
+        """Writes the checkpoint of `step`; does nothing if it exists.
+
+        Args:
+            step: number of updates done.
+            saved: a tree of arrays.
+            seconds: time that the unfinished epoch has taken.
 
         Raises:
-            OSError: if the disk does not take it; the checkpoints before it stand.
+            OSError: if the disk does not accept it; earlier checkpoints remain.
         """
         path = self.folder / _name(step)
         if path.exists():
@@ -76,11 +82,11 @@ class Checkpoints:
         shutil.rmtree(part, ignore_errors=True)
         try:
             part.mkdir(parents=True)
-            _write(part, step, numbers, seconds)
+            _write(part, step, saved, seconds)
             part.rename(path)
         except Exception as error:
             shutil.rmtree(part, ignore_errors=True)
-            if code := _disk_said(error):
+            if code := _code_of_disk(error):
                 raise OSError(code, os.strerror(code), str(part)) from error
             raise
         files.sync_folder(self.folder)
@@ -89,13 +95,16 @@ class Checkpoints:
             shutil.rmtree(self.folder / _name(old))
 
     def restore(self, like: Any, *, last_step: int | None = None) -> Restored | None:
-        """The newest checkpoint that verifies, in the shape of the tree `like`; None if none was ever saved.
+        """Reads the newest checkpoint that verifies.
 
-        Newer ones that do not verify are put aside as ``damaged_step_...``, so that training writes them anew.
+        Newer ones that do not verify are put aside as ``damaged_step_...``, so that training writes them again.
 
         Args:
-            like: a tree of arrays.
+            like: a tree of arrays with the structure, shapes and dtypes of the saved one.
             last_step: of the training; a checkpoint of a later step is not trusted.
+
+        Returns:
+            What it contains; None if no checkpoint was ever saved.
 
         Raises:
             CheckpointError: if checkpoints were saved and none can be trusted.
@@ -107,19 +116,19 @@ class Checkpoints:
         steps = self.steps()
         for step in reversed(steps):
             try:
-                numbers, seconds = _read(self.folder / _name(step), like, last_step)
+                saved, seconds = _read(self.folder / _name(step), like, last_step)
             except PermissionError:  # no damage
                 raise
-            except Exception as error:  # whatever a damaged file makes orbax say
-                problems.append(f"{_name(step)}: {' '.join(str(error).split())[:300] or type(error).__name__}")
+            except Exception as error:  # a damaged file can make orbax raise anything
+                problems.append(f"{_name(step)}: {one_line(error, 300) or type(error).__name__}")
                 continue
             for untrusted in steps[steps.index(step) + 1 :]:
                 aside = self.folder / f"damaged_{_name(untrusted)}"
                 shutil.rmtree(aside, ignore_errors=True)
                 (self.folder / _name(untrusted)).rename(aside)
-            return Restored(numbers, seconds, tuple(problems))
+            return Restored(saved, seconds, tuple(problems))
         if not problems and self._newest.exists():
-            problems = [f"{self._newest.name} tells of one, but there is none"]
+            problems = [f"{self._newest.name} names one, but there is none"]
         if problems:
             raise CheckpointError(
                 f"no checkpoint in {self.folder} can be trusted ({'; '.join(problems)}); restore the folder from a "
@@ -128,10 +137,10 @@ class Checkpoints:
         return None
 
 
-def _write(part: Path, step: int, numbers: Any, seconds: float) -> None:
-    # As NumPy arrays: a checkpoint then knows nothing of devices and can be restored on others.
-    arrays = jax.device_get(_by_path(numbers))
-    # A disk that refuses says so here in one line; inside orbax, its threads would each print a traceback.
+def _write(part: Path, step: int, saved: Any, seconds: float) -> None:
+    # As NumPy arrays: a checkpoint then knows nothing about devices and can be restored on others.
+    arrays = jax.device_get(_by_path(saved))
+    # A full disk is found here, with one line; within orbax each of its threads would print a traceback.
     room = part / "room"
     with files.naming(part), room.open("wb") as opened:
         opened.write(b"\0" * (sum(array.nbytes for array in arrays.values()) * 5 // 4 + OVERHEAD_BYTES))
@@ -139,7 +148,7 @@ def _write(part: Path, step: int, numbers: Any, seconds: float) -> None:
         os.fsync(opened.fileno())
     room.unlink()
     _orbax().save(part / "arrays", arrays)
-    for note in part.rglob("*.txt"):  # orbax's word that it is whole, with the path
+    for note in part.rglob("*.txt"):  # orbax's mark that it is complete contains the path
         note.write_text(home.hidden(note.read_text()))
     hashes = {}
     for file in sorted(part.rglob("*")):
@@ -152,17 +161,17 @@ def _write(part: Path, step: int, numbers: Any, seconds: float) -> None:
 
 
 def _orbax() -> ocp.Checkpointer:
-    """Orbax, in this process alone: of several that train together only one reads and writes checkpoints."""
-    if jax.process_count() == 1:
+    """Orbax in this process alone: of several that train together only one reads and writes checkpoints."""
+    if num_processes() == 1:
         return ocp.PyTreeCheckpointer()
-    this = jax.process_index()
+    this = process_index()
     alone = ocp.options.MultiprocessingOptions(this, {this}, barrier_sync_key_prefix="jaxnorm")
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
-def _disk_said(error: Exception) -> int | None:
-    """The error code of a disk that refused, where orbax wrapped it in an error of its own, whose text alone tells."""
+def _code_of_disk(error: Exception) -> int | None:
+    """The error code of a disk, if orbax raised an error of its own: only its text names the cause then."""
     if isinstance(error, OSError):
         return None
     text = str(error).lower()
@@ -202,5 +211,5 @@ def _sha256_of(manifest: dict[str, Any]) -> str:
 
 
 def _by_path(tree: Any) -> dict[str, Any]:
-    """The leaves by their path: orbax then needs to know none of our containers, and empty ones do no harm."""
+    """The leaves by their path: orbax then needs no support for our containers, and accepts empty ones."""
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}

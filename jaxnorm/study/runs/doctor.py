@@ -1,4 +1,4 @@
-"""The environment looked over before it costs somebody a night: what is there, what is at risk, what to do."""
+"""A check of the environment before a long run: what is there, what is at risk, what to do."""
 
 import contextlib
 import dataclasses
@@ -16,9 +16,10 @@ from rich.text import Text
 
 from jaxnorm import jaxlib_guard
 from jaxnorm.conv import kernels
-from jaxnorm.errors import UserError
+from jaxnorm.errors import UserError, one_line
 from jaxnorm.files import cache_folder
 from jaxnorm.study.data.cifar10 import OFFICIAL, data_folder, find
+from jaxnorm.study.exit_codes import ExitCode
 from jaxnorm.study.runs.provenance import cores
 
 NEEDED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn", "matplotlib")
@@ -36,25 +37,31 @@ MARKS: dict[State, tuple[str, str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing looked at.
+    """One thing that was examined.
 
     Attributes:
-        name: what.
+        name: what it is.
         found: its state in a few words.
         state: "good", "note" (worth knowing), "risk", or "wrong" (results or runs cannot be trusted).
-        mend: what to do, for a risk or a wrong.
+        fix: what to do about it; may be empty.
     """
 
     name: str
     found: str
     state: State
-    mend: str = ""
+    fix: str = ""
 
 
 def examine(data_dir: Path | None = None) -> list[Finding]:
-    """Looks at interpreter, packages, devices, kernels, memory, disk, cache and data.
+    """Examines interpreter, packages, devices, kernels, memory, disk, cache and data.
 
-    It trains and downloads nothing; it compiles the kernels where that has not been done.
+    It trains and downloads nothing. It compiles the kernels if that has not been done.
+
+    Args:
+        data_dir: folder of CIFAR-10; by default `$JAXNORM_DATA_DIR`, then the cache folder.
+
+    Returns:
+        One finding per thing.
     """
     findings = [
         Finding("Python", platform.python_version(), "good"),
@@ -69,13 +76,21 @@ def examine(data_dir: Path | None = None) -> list[Finding]:
         _data(data_dir),
     ]
     if flags := os.environ.get("XLA_FLAGS"):
-        mend = "unset XLA_FLAGS unless you mean it: runs under other flags have other numbers"
-        findings.append(Finding("XLA_FLAGS", flags, "note", mend))
+        fix = "unset XLA_FLAGS unless you mean it: runs under other flags have other numbers"
+        findings.append(Finding("XLA_FLAGS", flags, "note", fix))
     return findings
 
 
 def print_findings(findings: list[Finding], console: Console) -> int:
-    """Shows the findings as a table; returns 1 if something is wrong, else 0."""
+    """Prints the findings as a table.
+
+    Args:
+        findings: of `examine`.
+        console: where to print.
+
+    Returns:
+        The exit code: 1 if something is wrong, else 0.
+    """
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -83,18 +98,18 @@ def print_findings(findings: list[Finding], console: Console) -> int:
     for finding in findings:
         mark, style = MARKS[finding.state]
         words = Text(finding.found)
-        if finding.mend:
-            words.append(f"\n{finding.mend}", style="italic")
+        if finding.fix:
+            words.append(f"\n{finding.fix}", style="italic")
         table.add_row(Text(mark, style=style), finding.name, words)
     console.print(table)
     wrong, risks = (sum(finding.state == state for finding in findings) for state in ("wrong", "risk"))
     if wrong:
-        console.print(f"{wrong} to mend before any run.", style="bold red")
+        console.print(f"{wrong} to fix before any run.", style="bold red")
     elif risks:
         console.print(f"Fit to run; {risks} to know about.")
     else:
         console.print("Fit to run.")
-    return 1 if wrong else 0
+    return ExitCode.CRASHED if wrong else ExitCode.COMPLETE
 
 
 def _packages() -> list[Finding]:
@@ -126,22 +141,21 @@ def _jaxlib() -> Finding:
 
 def _devices() -> list[Finding]:
     try:
-        import jax
+        from jaxnorm.study.training import devices
 
-        devices = jax.devices()
-    except Exception as error:  # whatever a driver or a flag makes the backend say
-        words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        mend = "check JAX_PLATFORMS, XLA_FLAGS and the driver; JAX_PLATFORMS=cpu always works"
-        return [Finding("Devices", f"jax does not start ({words})", "wrong", mend)]
-    kinds = ", ".join(dict.fromkeys(device.device_kind for device in devices))
-    found = f"{len(devices)} x {kinds} ({devices[0].platform}), {cores()} processor cores"
-    if devices[0].platform != "cpu":
+        platform_of, kind, count = devices.platform(), devices.device_kind(), devices.device_count()
+    except Exception as error:  # a driver or a flag can make the backend raise anything
+        words = one_line(f"{type(error).__name__}: {error}", 300)
+        fix = "check JAX_PLATFORMS, XLA_FLAGS and the driver; JAX_PLATFORMS=cpu always works"
+        return [Finding("Devices", f"jax does not start ({words})", "wrong", fix)]
+    found = f"{count} x {kind} ({platform_of}), {cores()} processor cores"
+    if platform_of != "cpu":
         return [Finding("Devices", found, "good")]
-    mend = "the presets quick and short are made for this; --preset study wants a GPU or TPU"
-    findings = [Finding("Devices", f"{found}, no accelerator", "note", mend)]
+    fix = "the presets quick and short are made for this; --preset study wants a GPU or TPU"
+    findings = [Finding("Devices", f"{found}, no accelerator", "note", fix)]
     if shutil.which("nvidia-smi"):
-        mend = "pip install -U 'jax[cuda13]', then look again"
-        findings.append(Finding("Accelerator", "an NVIDIA driver is here, but jax does not use it", "risk", mend))
+        fix = "pip install -U 'jax[cuda13]', then look again"
+        findings.append(Finding("Accelerator", "an NVIDIA driver is here, but jax does not use it", "risk", fix))
     return findings
 
 
@@ -149,8 +163,8 @@ def _convolutions() -> Finding:
     reason = kernels.missing()
     if reason is None:
         return Finding("Convolutions on CPU", f"own kernels, compiled by {kernels.compiler()}", "good")
-    mend = f"unset {kernels.SWITCH}" if kernels.is_off() else "install a C++ compiler, for example apt install g++"
-    return Finding("Convolutions on CPU", f"XLA's: {reason}", "note", f"{mend}; {kernels.COST}")
+    fix = f"unset {kernels.SWITCH}" if kernels.is_off() else "install a C++ compiler, for example apt install g++"
+    return Finding("Convolutions on CPU", f"XLA's: {reason}", "note", f"{fix}; {kernels.COST}")
 
 
 def _memory() -> Finding:
@@ -195,5 +209,5 @@ def _data(data_dir: Path | None) -> Finding:
         return Finding("CIFAR-10", str(error), "risk", "the embedded digits need no files")
     if source is not None:
         return Finding("CIFAR-10", f"found: {source.path}", "good")
-    mend = "it is downloaded at the first use (170 MB), or give --data-dir; the embedded digits need no files"
-    return Finding("CIFAR-10", f"not in {folder}", "note", mend)
+    fix = "it is downloaded at the first use (170 MB), or give --data-dir; the embedded digits need no files"
+    return Finding("CIFAR-10", f"not in {folder}", "note", fix)

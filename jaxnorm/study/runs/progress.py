@@ -1,73 +1,108 @@
-"""What a person sees while a study runs: a live bar in a terminal, plain lines elsewhere."""
+"""What a person sees while runs train: a live bar in a terminal, plain lines elsewhere."""
 
+import dataclasses
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
 
 from jaxnorm.study.config import Config
+from jaxnorm.study.words import duration
 
 
 class StudyConsole(Console):
-    """A console that falls silent, instead of ending the process, when nobody reads it any more."""
+    """A console that becomes silent, instead of ending the process, when nobody reads it any more."""
 
     def on_broken_pipe(self) -> None:
-        """Training goes on; what would be printed is dropped."""
+        """Drops what would be printed; training continues."""
         self.quiet = True
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def say(console: Console, line: str) -> None:
-    """Prints a line as it stands: a log keeps one line per line, and brackets in a path are no markup."""
+    """Prints a line without markup and without wrapping, so that a log has one line per line."""
     console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-class Display:
-    """Reports a grid of runs as they go: a line per finished run, and the time left over all of them.
+class Progress:
+    """What a run reports while it trains. This class ignores it; `Display` shows it."""
+
+    def begin(self, config: Config, steps_per_epoch: int) -> None:
+        """A run begins, or begins again where it was interrupted."""
+
+    def resume(self, config: Config, step: int) -> None:
+        """A run continues after `step` steps."""
+
+    def stepped(self, config: Config, step: int) -> None:
+        """A run has done `step` steps."""
+
+    def epoch(self, config: Config, row: dict[str, Any]) -> None:
+        """A run has finished an epoch; `row` is its line of ``metrics.jsonl``."""
+
+    def note(self, config: Config, words: str) -> None:
+        """Something happened to a run that its reader should know."""
+
+    def end(self, config: Config, outcome: str) -> None:
+        """A run is over; `outcome` says in a few words how."""
+
+
+@dataclasses.dataclass
+class _Run:
+    """A run that is training now."""
+
+    steps_per_epoch: int
+    began: float
+    step: int = 0
+    latest: float | None = None  # time of the latest step
+    stage: str = "compiling"
+    accuracy: str = ""
+
+
+class Display(Progress):
+    """Shows a grid of runs: a line per finished run, and the time left over all of them.
 
     Args:
-        console: where to; a live display if it is a terminal, else one line per epoch.
-        total_images: training images still to go through, over all runs: steps of different batches differ in cost.
-        num_runs: runs still to do.
+        console: where to print. In a terminal there is a live bar, elsewhere one line per epoch.
+        steps_left: steps that each run still has to do.
+        jobs: runs that train at the same time.
     """
 
-    def __init__(self, console: Console, total_images: int, num_runs: int) -> None:
-        self.console = console
-        self.live = console.is_terminal
-        self._total = total_images
-        self._done = 0
-        self._runs_left = num_runs
+    def __init__(self, console: Console, steps_left: Mapping[Config, int], jobs: int = 1) -> None:
+        self._console = console
+        self._live = console.is_terminal
+        self._jobs = jobs
+        # Images, and not steps: steps of different batch sizes take different times.
+        self._images_left = {config: steps * config.batch_size for config, steps in steps_left.items()}
+        self._images_done = 0
         self._runs_begun = 0
-        self._latest: float | None = None
-        self._steps: dict[Config, int] = {}  # where the runs of the present team stand
-        self._moving: set[Config] = set()  # those of them that have taken a first step
-        self._gone_through = 0
-        self._stepping = 0.0  # seconds between the first step of a run and its latest, evaluation included
-        self._bar = Progress(
+        self._training: dict[Config, _Run] = {}
+        self._images_timed = 0
+        self._stepping = 0.0  # seconds between the first and the latest step of every run, evaluation included
+        self._training_of_ended = 0.0  # seconds of the runs that are over, all in all
+        self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
             console=console,
-            disable=not self.live,
+            disable=not self._live,
             expand=True,
             transient=True,
         )
-        self._task: TaskID | None = None
+        self._task: TaskID = self._bar.add_task("starting", total=sum(self._images_left.values()), left="")
 
     def __enter__(self) -> "Display":
-        self._started = time.perf_counter()
         self._bar.start()
-        self._task = self._bar.add_task("starting", total=self._total, left="")
         return self
 
     def __exit__(
@@ -75,104 +110,94 @@ class Display:
     ) -> None:
         self._bar.stop()
 
-    def begin(self, team: Sequence[Config], steps_per_epoch: int) -> None:
-        """A run is taken up, or several that train at once."""
-        self._team, self._steps_per_epoch = team, steps_per_epoch
-        self._steps, self._moving = dict.fromkeys(team, 0), set()
-        self._latest, self._result = None, ""
-        self._runs_begun += len(team)
-        self._runs_left -= len(team)
-        self._describe("compiling")
-        if not self.live:
-            self._say(self._name, "compiling")
+    def begin(self, config: Config, steps_per_epoch: int) -> None:
+        """A run begins."""
+        self._training[config] = _Run(steps_per_epoch, time.perf_counter())
+        self._runs_begun += 1
+        self._update()
+        self._line(config, "compiling")
 
     def resume(self, config: Config, step: int) -> None:
-        """A run goes on after `step` steps."""
-        self._steps[config] = step
-        if step and not self.live:
-            self._say(config.name, f"going on after step {step}")
+        """A run continues after `step` steps."""
+        run = self._training[config]
+        run.step = step
+        self._images_left[config] = (config.last_epoch * run.steps_per_epoch - step) * config.batch_size
+        if step:
+            self._line(config, f"going on after step {step}")
 
     def stepped(self, config: Config, step: int) -> None:
-        """A run has done `step` steps; those of a team say so one right after the other."""
-        now = time.perf_counter()
-        images = (step - self._steps[config]) * config.batch_size
-        if config in self._moving:
-            self._gone_through += images
-            self._stepping += now - (self._latest or now)
-        self._moving.add(config)
-        self._latest = now
-        self._done += images
-        self._steps[config] = step
-        self._describe(f"epoch {-(-step // self._steps_per_epoch)}/{config.last_epoch}{self._result}")
-        if self._task is not None:
-            self._bar.update(self._task, completed=self._done, left=self._left())
+        """A run has done `step` steps."""
+        run, now = self._training[config], time.perf_counter()
+        images = (step - run.step) * config.batch_size
+        if run.latest is not None:  # the first step includes compilation
+            self._images_timed += images
+            self._stepping += now - run.latest
+        run.step, run.latest = step, now
+        self._images_done += images
+        self._images_left[config] -= images
+        run.stage = f"epoch {-(-step // run.steps_per_epoch)}/{config.last_epoch}"
+        self._update()
 
     def epoch(self, config: Config, row: dict[str, Any]) -> None:
         """A run has finished an epoch."""
-        self._result = f"  val {_percent(row['val_accuracy'])}"
+        run = self._training[config]
+        run.accuracy = f"  val {_percent(row['val_accuracy'])}"
         if row["epoch"] == config.last_epoch:
-            self._describe(f"final evaluation{self._result}")
-        if not self.live:
-            words = (
-                f"epoch {row['epoch']}/{config.last_epoch}",
-                f"train loss {row['train_loss']:.4f}",
-                f"train {_percent(row['train_accuracy'])}",
-                f"val loss {row['val_loss']:.4f}",
-                f"val {_percent(row['val_accuracy'])}",
-                f"{row['seconds']:.1f} s",
-                self._left(),
-            )
-            self._say(config.name, "  ".join(words).rstrip())
-
-    def end(self, config: Config, outcome: str) -> None:
-        """A run is over; `outcome` says how in a few words."""
-        self._say(config.name, outcome)
+            run.stage = "final evaluation"
+        self._update()
+        words = (
+            f"epoch {row['epoch']}/{config.last_epoch}",
+            f"train loss {row['train_loss']:.4f}",
+            f"train {_percent(row['train_accuracy'])}",
+            f"val loss {row['val_loss']:.4f}",
+            f"val {_percent(row['val_accuracy'])}",
+            f"{row['seconds']:.1f} s",
+            self._time_left(),
+        )
+        self._line(config, "  ".join(words).rstrip())
 
     def note(self, config: Config, words: str) -> None:
-        """A run has met something that its reader should know."""
-        self._say(config.name, words)
+        """Something happened to a run that its reader should know."""
+        say(self._console, f"{config.name}: {words}")
 
-    def skip(self, steps: int) -> None:
-        """`steps` steps of a present run that were planned will not be done: it began later or ended early."""
-        self._total -= steps * self._team[0].batch_size
-        if self._task is not None:
-            self._bar.update(self._task, total=self._total)
+    def end(self, config: Config, outcome: str) -> None:
+        """A run is over."""
+        if (run := self._training.pop(config, None)) is not None:
+            self._training_of_ended += time.perf_counter() - run.began
+        self._images_left[config] = 0
+        self._update()
+        say(self._console, f"{config.name}: {outcome}")
 
-    @property
-    def _name(self) -> str:
-        """One run's, or of several the first's and how many more there are."""
-        more = len(self._team) - 1
-        return self._team[0].name + (f" and {more} more seed{'s' if more > 1 else ''}" if more else "")
+    def _line(self, config: Config, words: str) -> None:
+        """A line of its own, where there is no live bar."""
+        if not self._live:
+            say(self._console, f"{config.name}: {words}")
 
-    def _describe(self, words: str) -> None:
-        if self._task is not None:
-            self._bar.update(self._task, description=escape(f"{self._name}  {words}"))
+    def _update(self) -> None:
+        if self._live:
+            description = ", ".join(
+                f"{config.name}  {run.stage}{run.accuracy}" for config, run in self._training.items()
+            )
+            total = self._images_done + sum(self._images_left.values())
+            self._bar.update(
+                self._task,
+                description=escape(description),
+                completed=self._images_done,
+                total=total,
+                left=self._time_left(),
+            )
 
-    def _say(self, name: str, words: str) -> None:
-        say(self.console, f"{name}: {words}")
-
-    def _left(self) -> str:
-        if self._gone_through == 0:
+    def _time_left(self) -> str:
+        if self._images_timed == 0:
             return ""
         # Images at the pace so far; and what each run costs besides, such as compiling and the final evaluation.
-        besides = (time.perf_counter() - self._started - self._stepping) / self._runs_begun
-        seconds = self._stepping / self._gone_through * (self._total - self._done) + besides * self._runs_left
-        return f"{duration(seconds)} left"
-
-
-def duration(seconds: float) -> str:
-    """A duration in words, to two units.
-
-    Example:
-        >>> duration(42), duration(200), duration(7_500)
-        ('42 s', '3 min 20 s', '2 h 05 min')
-    """
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+        now = time.perf_counter()
+        training = self._training_of_ended + sum(now - run.began for run in self._training.values())
+        besides = (training - self._stepping) / self._runs_begun
+        runs_left = sum(images > 0 for images in self._images_left.values()) - len(self._training)
+        images_left = sum(self._images_left.values())
+        seconds = self._stepping / self._images_timed * images_left + besides * max(runs_left, 0)
+        return f"{duration(seconds / self._jobs)} left"
 
 
 def _percent(fraction: float) -> str:

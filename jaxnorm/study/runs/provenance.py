@@ -1,4 +1,4 @@
-"""What a run ran on: command, code, versions, device, data."""
+"""What a run was trained on: command, code, versions, device, data."""
 
 import functools
 import importlib.metadata
@@ -18,29 +18,40 @@ from jaxnorm.study import home
 from jaxnorm.study.data.dataset import Dataset
 from jaxnorm.study.registry import NORMS
 from jaxnorm.study.runs.lock import timestamp
+from jaxnorm.study.training import devices
 
 PACKAGES = ("jaxnorm", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def provenance(label: str, dataset: Dataset) -> dict[str, Any]:
-    """Everything about the surroundings of a run that its numbers may depend on, as JSON values."""
-    return {
-        "label": label,
-        "command": command(),
-        "started": timestamp(),
-        **surroundings(dataset),
-    }
+    """Everything around a run that its numbers may depend on.
+
+    Args:
+        label: of the run's norm.
+        dataset: what the run trains on.
+
+    Returns:
+        JSON values: those of `surroundings`, the command and the time.
+    """
+    return {"label": label, "command": command(), "started": timestamp(), **surroundings(dataset.to_json())}
 
 
-def surroundings(dataset: Dataset) -> dict[str, Any]:
-    """The part of `provenance` that must stay the same for a run to go on to the same numbers."""
+def surroundings(data: dict[str, Any]) -> dict[str, Any]:
+    """The part of `provenance` that must remain the same for a run to continue to the same numbers.
+
+    Args:
+        data: `Dataset.to_json` of what the run trains on.
+
+    Returns:
+        JSON values.
+    """
     found = {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "device": device(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "convolutions": kernels.description(),
         "matmul_precision": str(getattr(jax.config, "jax_default_matmul_precision", None) or "default"),
-        "data": dataset.to_json(),
+        "data": data,
         "git": git_state(Path(__file__).parent),
         "imported_norms": {id: digest for id, norm in NORMS.items() if (digest := _source(norm.build)) is not None},
     }
@@ -48,44 +59,48 @@ def surroundings(dataset: Dataset) -> dict[str, Any]:
 
 
 def differences(found: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """What has changed since a run began: changes that decide its numbers, and those that only move their last bits.
+    """What has changed since a run began.
 
-    Versions, compiler flags, matmul precision, the device's platform, the data and the files of imported norms are of
-    the first kind; another processor or accelerator of the same platform, another count of cores or devices, whose
-    convolutions (which the count of CPU devices decides, too), and another commit of one version, of the second.
+    Args:
+        found: the `surroundings` that the run recorded.
+        now: those of this process.
+
+    Returns:
+        Texts such as ``jax: 0.10.1 -> 0.12.0``. First the changes that decide the run's numbers: versions, compiler
+        flags, matmul precision, platform, data and files of imported norms. Then those that change only last bits:
+        another processor or accelerator of the platform, another number of cores or devices, other convolutions (which
+        depend on the number of CPU devices, too) and another commit of one version.
     """
-    found = home.hidden(found)  # as a folder may have it from before paths were shortened
-    grave: list[str] = []
-    slight: list[str] = []
-    versions = found.get("versions", {})
-    grave += [
-        f"{name}: {versions[name]} -> {version}"
-        for name, version in now["versions"].items()
-        if name in versions and versions[name] != version
-    ]
-    for name in ("xla_flags", "matmul_precision", "convolutions"):
-        if name in found and found[name] != now[name]:
-            change = f"{name}: {found[name] or 'none'} -> {now[name] or 'none'}"
-            (slight if name == "convolutions" else grave).append(change)
-    device = found.get("device", {})
-    for name, value in now["device"].items():
-        if name in device and device[name] != value:
-            (grave if name == "platform" else slight).append(f"device {name}: {device[name]} -> {value}")
-    data = str(found.get("data", {}).get("fingerprint"))
-    if data != now["data"]["fingerprint"]:
-        grave.append(f"data fingerprint: {data[:12]}... -> {now['data']['fingerprint'][:12]}...")
-    imported = found.get("imported_norms", {})
-    for id, now_is in now["imported_norms"].items():
-        if id in imported and imported[id] != now_is:
-            grave.append(f"file of norm {id}: {imported[id][:12]}... -> {now_is[:12]}...")
-    commit = found.get("git", {}).get("commit")
-    if commit and now["git"]["commit"] and commit != now["git"]["commit"]:
-        slight.append(f"commit: {commit[:7]} -> {now['git']['commit'][:7]}")
-    return grave, slight
+    changed = []
+    for before, after in zip(_facts(found), _facts(now), strict=True):
+        common = [name for name in after if name in before]
+        changed.append([f"{name}: {before[name]} -> {after[name]}" for name in common if before[name] != after[name]])
+    decisive, minor = changed
+    return decisive, minor
+
+
+def _facts(surroundings: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """What decides the numbers, by name, and what changes only their last bits; what is not recorded is left out."""
+    device = {f"device {name}": value for name, value in surroundings.get("device", {}).items()}
+    settings = {
+        name: surroundings[name] or "none" for name in ("xla_flags", "matmul_precision") if name in surroundings
+    }
+    hashes = {"data fingerprint": surroundings.get("data", {}).get("fingerprint")}
+    hashes |= {f"file of norm {id}": digest for id, digest in surroundings.get("imported_norms", {}).items()}
+    commit = surroundings.get("git", {}).get("commit")
+    decisive = {
+        **surroundings.get("versions", {}),
+        **settings,
+        "device platform": device.pop("device platform", None),
+        **{name: value and f"{value[:12]}..." for name, value in hashes.items()},
+    }
+    minor = {**device, "convolutions": surroundings.get("convolutions"), "commit": commit and commit[:7]}
+    known = [{name: value for name, value in facts.items() if value is not None} for facts in (decisive, minor)]
+    return known[0], known[1]
 
 
 def _source(build: Callable[..., Any]) -> str | None:
-    """SHA-256 of the file that defines a norm's `build`; None for our own norms and for what has no file."""
+    """SHA-256 of the file that defines a norm's `build`; None for our own norms and for functions without a file."""
     while isinstance(build, functools.partial):
         build = build.func
     module = getattr(build, "__module__", None) or type(build).__module__
@@ -96,20 +111,21 @@ def _source(build: Callable[..., Any]) -> str | None:
 
 
 def command() -> str:
-    """The command line that started this process, ready to be typed again."""
+    """The command line that started this process, in a form that a shell accepts."""
     return home.typed(["python", *sys.argv])
 
 
 def device() -> dict[str, Any]:
-    """Platform, kind and count of the devices, and the processor cores this process may use."""
-    first = jax.devices()[0]
-    kind = _processor() if first.platform == "cpu" else first.device_kind
-    found = {"platform": first.platform, "kind": kind, "count": jax.device_count(), "cores": cores()}
-    return found if jax.process_count() == 1 else {**found, "processes": jax.process_count()}
+    """Platform, kind and number of the devices, and the processor cores that this process may use."""
+    platform_of, kind = devices.platform(), devices.device_kind()
+    if platform_of == "cpu":
+        kind = kernels.processor().get("model name") or platform.machine()
+    found = {"platform": platform_of, "kind": kind, "count": devices.device_count(), "cores": cores()}
+    return found if devices.num_processes() == 1 else {**found, "processes": devices.num_processes()}
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Commit of the checkout that `folder` lies in and whether it has changes; None for both outside of one."""
+    """Commit of the git checkout around `folder` and whether it has changes; None for both outside of a checkout."""
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
@@ -136,14 +152,5 @@ def _version(package: str) -> str | None:
 
 
 def cores() -> int:
-    """Processor cores this process may use."""
+    """Number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

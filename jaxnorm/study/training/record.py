@@ -18,7 +18,9 @@ class Record(Protocol):
         rows: one mapping per finished epoch, see `jaxnorm.study.training.epoch.epoch_row`.
     """
 
-    rows: list[Row]
+    @property
+    def rows(self) -> list[Row]:
+        """The rows of the finished epochs."""
 
     def restore(self, saved: dict[str, Any]) -> tuple[dict[str, Any], float]:
         """The newest saved fields of the state, and the seconds that its unfinished epoch has taken.

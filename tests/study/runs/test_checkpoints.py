@@ -28,8 +28,8 @@ def checkpoints(tmp_path):
 def test_what_is_restored_is_what_was_saved(checkpoints):
     checkpoints.save(7, TREE, 1.25)
     restored = checkpoints.restore(TREE)
-    chex.assert_trees_all_equal(restored.numbers, TREE)
-    chex.assert_trees_all_equal_dtypes(restored.numbers, TREE)
+    chex.assert_trees_all_equal(restored.saved, TREE)
+    chex.assert_trees_all_equal_dtypes(restored.saved, TREE)
     assert restored.seconds == 1.25
     assert restored.problems == ()
 
@@ -43,7 +43,7 @@ def test_the_newest_two_are_kept(checkpoints):
     for step in (1, 2, 10):
         checkpoints.save(step, tree_at(step), 0.0)
     assert checkpoints.steps() == [2, 10]
-    assert int(checkpoints.restore(TREE).numbers["step"]) == 10
+    assert int(checkpoints.restore(TREE).saved["step"]) == 10
 
 
 def files_of(checkpoints, step):
@@ -72,12 +72,12 @@ def test_damage_to_any_file_is_found_and_the_older_checkpoint_used(checkpoints, 
         shutil.copytree(checkpoints.folder, copy.folder)
         damage(copy.folder / path.relative_to(checkpoints.folder), how)
         restored = copy.restore(TREE)
-        assert int(restored.numbers["step"]) == 1, path
+        assert int(restored.saved["step"]) == 1, path
         assert len(restored.problems) == 1
         assert restored.problems[0].startswith("step_00000002: ")
         # Training then comes to step 2 again, and what it saves there counts.
         copy.save(2, tree_at(2), 0.0)
-        assert int(copy.restore(TREE).numbers["step"]) == 2
+        assert int(copy.restore(TREE).saved["step"]) == 2
         shutil.rmtree(copy.folder)
 
 
@@ -153,7 +153,7 @@ def test_an_emptied_folder_is_not_taken_for_a_run_that_never_saved(checkpoints, 
     checkpoints.save(1, TREE, 0.0)
     for path in [checkpoints.folder] if gone == "." else list(checkpoints.folder.glob(gone)):
         shutil.rmtree(path)
-    with pytest.raises(CheckpointError, match="checkpoints.json tells of one, but there is none"):
+    with pytest.raises(CheckpointError, match="checkpoints.json names one, but there is none"):
         checkpoints.restore(TREE)
 
 
@@ -168,7 +168,7 @@ def test_a_disk_that_refuses_leaves_the_older_checkpoint_and_nothing_else(checkp
         checkpoints.save(2, tree_at(2), 0.0)
     assert raised.value.errno == errno.ENOSPC
     assert [path.name for path in checkpoints.folder.iterdir()] == ["step_00000001"]
-    assert int(checkpoints.restore(TREE).numbers["step"]) == 1
+    assert int(checkpoints.restore(TREE).saved["step"]) == 1
 
 
 def test_folders_with_other_names_are_no_checkpoints(checkpoints):
@@ -178,7 +178,7 @@ def test_folders_with_other_names_are_no_checkpoints(checkpoints):
     assert checkpoints.steps() == [1]
 
 
-def test_the_manifest_vouches_for_every_file(checkpoints):
+def test_the_manifest_has_a_hash_of_every_file(checkpoints):
     checkpoints.save(1, TREE, 0.0)
     folder = checkpoints.folder / "step_00000001"
     manifest = json.loads((folder / "manifest.json").read_text())

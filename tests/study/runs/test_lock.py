@@ -43,7 +43,32 @@ def test_a_second_process_is_told_who_holds_the_folder_and_a_dead_one_holds_noth
     check_free(tmp_path)
     with held(tmp_path):
         assert json.loads((tmp_path / ".lock.holder").read_text())["pid"] == os.getpid()
-    assert not (tmp_path / ".lock.holder").exists()
+        (tmp_path / "study.json").write_text("{}")
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "study.json"}
+
+
+def test_a_folder_that_did_not_become_a_study_s_is_left_as_it_was(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("")
+    for folder in (tmp_path / "new" / "study", tmp_path / "mine"):
+        with held(folder):
+            assert (folder / ".lock").exists()
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "thesis.txt"]
+
+
+def test_what_cannot_be_a_folder_is_refused_before_anything_is_touched(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for path, words in [
+        (file, "is a file"),
+        (file / "sub", "must be in a folder, but .*file is a file"),
+        (tmp_path / ("x" * 300), "must be a usable path"),
+        (tmp_path / "link", "is a link to nothing"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            check_free(path)
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "link"}
 
 
 def test_a_folder_that_cannot_be_made_is_one_line_and_leaves_nothing(tmp_path):

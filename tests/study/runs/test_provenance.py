@@ -2,9 +2,21 @@ import dataclasses
 import json
 import sys
 
-from jaxnorm.conv import kernels
+import pytest
+
 from jaxnorm.study.data import load_dataset
-from jaxnorm.study.runs.provenance import differences, provenance, surroundings
+from jaxnorm.study.runs.provenance import differences, provenance
+
+NOW = {
+    "versions": {"python": "3.11.7", "jax": "0.10.1"},
+    "device": {"platform": "cpu", "kind": "EPYC", "count": 1, "cores": 2},
+    "xla_flags": "",
+    "matmul_precision": "default",
+    "convolutions": "jaxnorm",
+    "data": {"fingerprint": "f" * 64},
+    "git": {"commit": "a" * 40, "dirty": False},
+    "imported_norms": {"mine": "b" * 64},
+}
 
 
 def test_no_path_that_is_recorded_names_the_home_directory(monkeypatch):
@@ -18,15 +30,38 @@ def test_no_path_that_is_recorded_names_the_home_directory(monkeypatch):
     assert "/home/someone" not in json.dumps(found)
 
 
-def test_other_convolutions_are_noted_and_not_refused(monkeypatch):
-    dataset = load_dataset("digits")
-    monkeypatch.setattr(kernels, "missing", lambda: None)
-    found = {}
-    for alone, whose in ((True, "jaxnorm"), (False, "XLA")):
-        monkeypatch.setattr(kernels, "alone", lambda alone=alone: alone)
-        found[whose] = surroundings(dataset)
-        assert found[whose]["convolutions"] == whose
-    assert differences(found["jaxnorm"], found["jaxnorm"]) == ([], [])
-    assert differences(found["jaxnorm"], found["XLA"]) == ([], ["convolutions: jaxnorm -> XLA"])
-    before = {name: value for name, value in found["XLA"].items() if name != "convolutions"}
-    assert differences(before, found["XLA"]) == ([], []), "runs from before there was a choice go on"
+@pytest.mark.parametrize(
+    "field, value, words",
+    [
+        ("data", {"fingerprint": "e" * 64}, "data fingerprint: ffffffffffff... -> eeeeeeeeeeee..."),
+        ("versions", {"python": "3.11.7", "jax": "0.12.0"}, "jax: 0.10.1 -> 0.12.0"),
+        ("xla_flags", "--a", "xla_flags: none -> --a"),
+        ("matmul_precision", "highest", "matmul_precision: default -> highest"),
+        ("device", {"platform": "gpu"}, "device platform: cpu -> gpu"),
+        ("imported_norms", {"mine": "c" * 64, "new": ""}, "file of norm mine: bbbbbbbbbbbb... -> cccccccccccc..."),
+    ],
+)
+def test_changes_that_decide_the_numbers_come_first(field, value, words):
+    assert differences(NOW, NOW) == ([], [])
+    assert differences(NOW, {**NOW, field: value}) == ([words], [])
+
+
+@pytest.mark.parametrize(
+    "field, value, words",
+    [
+        (
+            "device",
+            {"platform": "cpu", "kind": "Xeon", "count": 1, "cores": 8},
+            ["device kind: EPYC -> Xeon", "device cores: 2 -> 8"],
+        ),
+        ("git", {"commit": "c" * 40, "dirty": True}, ["commit: aaaaaaa -> ccccccc"]),
+        ("convolutions", "XLA", ["convolutions: jaxnorm -> XLA"]),
+    ],
+)
+def test_changes_of_last_bits_come_second(field, value, words):
+    assert differences(NOW, {**NOW, field: value}) == ([], words)
+
+
+def test_what_was_not_recorded_is_no_difference():
+    assert differences({}, NOW) == ([], [])
+    assert differences(NOW, {**NOW, "git": {"commit": None, "dirty": None}}) == ([], [])

@@ -1,0 +1,77 @@
+"""The commands of ``python -m jaxnorm``, which do not train."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from jaxnorm.study.runs.progress import StudyConsole, say
+from jaxnorm.study.words import counted
+
+
+def show_report(workdir: Path, console: Console) -> None:
+    """Writes a study's tables, figures and page, and prints the table and the page's path.
+
+    Args:
+        workdir: the study's folder.
+        console: where to print.
+    """
+    from jaxnorm.study.analysis.report import print_table, write_report
+
+    page = write_report(workdir)
+    print_table(workdir, console)
+    say(console, f"Report: {page}")
+
+
+def report(workdir: Annotated[Path, tyro.conf.Positional]) -> int:
+    """Rebuilds the tables, figures and the page of a study's folder from its run directories.
+
+    Args:
+        workdir: the folder that a driver of experiments/ has filled.
+    """
+    show_report(workdir, StudyConsole())
+    return 0
+
+
+def publish(workdir: Annotated[Path, tyro.conf.Positional], folder: Annotated[Path, tyro.conf.Positional]) -> int:
+    """Copies the finished runs of a study, without checkpoints, to a folder, and rebuilds the report there.
+
+    The workdir is only read: a driver may train there at the same time.
+
+    Args:
+        workdir: the folder that a driver of experiments/ has filled.
+        folder: where to, such as results/NAME: a new folder, or an earlier publication of the same study.
+    """
+    from jaxnorm.study.analysis.publication import publish
+    from jaxnorm.study.analysis.report import print_table
+
+    made = publish(workdir, folder)
+    console = StudyConsole()
+    print_table(folder, console)
+    if made.left_out:
+        say(console, f"Not finished, left out: {', '.join(made.left_out)}")
+    say(console, f"Published: {counted(len(made.published), 'run')}, {made.num_bytes / 1e6:.1f} MB in all, {folder}")
+    return 0
+
+
+def doctor(data_dir: Path | None = None) -> int:
+    """Shows the environment, what in it is at risk, and what to do about it; exit code 1 if results would be wrong.
+
+    Args:
+        data_dir: folder of CIFAR-10; default $JAXNORM_DATA_DIR, then the cache folder.
+    """
+    from jaxnorm.study.runs.doctor import examine, print_findings
+
+    return print_findings(examine(data_dir), StudyConsole())
+
+
+def main(description: str | None) -> int:
+    """Runs the command that is named on the command line.
+
+    Args:
+        description: first text of ``--help``.
+    """
+    return tyro.extras.subcommand_cli_from_dict(
+        {"report": report, "publish": publish, "doctor": doctor}, prog="python -m jaxnorm", description=description
+    )

@@ -1,0 +1,201 @@
+"""The flags that all drivers share, and their checks. Imports no JAX."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from jaxnorm.errors import UserError
+from jaxnorm.study.cli.imports import load
+from jaxnorm.study.cli.lists import check_list
+from jaxnorm.study.config import DEFAULT_NORMS, PRESETS, Config, Recipe, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(Recipe):
+    """A grid of runs and where it is trained."""
+
+    preset: str = "quick"
+    """Where the other flags' defaults come from: quick (digits, minutes), short (CIFAR-10, 10 epochs) or study
+    (CIFAR-10, 100 epochs, 5 seeds)."""
+    norms: tuple[str, ...] = DEFAULT_NORMS
+    """Normalizations to compare, by id."""
+    seeds: tuple[int, ...] = (0,)
+    """One run per norm and seed. A seed decides initial weights, data order and augmentation."""
+    workdir: Path = Path("runs/study")
+    """Folder for the runs, tables, figures and the report. The same command there continues where it stopped."""
+    data_dir: Path | None = None
+    """Folder of CIFAR-10, also for its download; default $JAXNORM_DATA_DIR, then the cache folder."""
+    imports: Annotated[
+        tuple[str, ...], tyro.conf.arg(name="import", metavar="FILE_OR_MODULE"), tyro.conf.UseAppendAction
+    ] = ()
+    """A Python file or module to load first, for the norms it registers. Repeatable."""
+    checkpoint_every_seconds: float | None = None
+    """Time between a run's checkpoints; by default 50 times what one costs, so that they take at most 2 %."""
+    jobs: int = 1
+    """Runs that train at the same time, each in a process with a device of its own. On CPU they divide the cores."""
+    data_parallel: int | Literal["auto"] = "auto"
+    """Devices that share each batch; auto takes as many accelerators as divide it."""
+    steps_per_call: int | None = None
+    """Steps in one dispatch to the device; by default 1 on CPU, up to an epoch elsewhere."""
+    coordinator: str | None = None
+    """HOST:PORT of the first of several processes, or auto: ask the launcher. Under Slurm none of these is needed."""
+    num_processes: int | None = None
+    """How many processes train each run together; with --coordinator."""
+    process_id: int | None = None
+    """Which of them this one is, from 0; with --coordinator. Only the first writes."""
+    allow_changes: bool = False
+    """Continue in a workdir whose runs were made with another learning rate, other versions, compiler flags, data or
+    imported norms, or on another platform; the differences are shown, recorded and reported."""
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """Fields of the recipe in which the runs of the grid differ."""
+        return ()
+
+    def points(self) -> list[dict[str, Any]]:
+        """What is trained for every norm and seed: values of the `varied` fields, and the tags of their runs."""
+        return [{}]
+
+    def notes(self) -> list[str]:
+        """What the driver says about its grid before it trains, a line each."""
+        return []
+
+    def configs(self) -> list[Config]:
+        """All runs."""
+        return self.grid(self.norms, self.points())
+
+    def grid(self, norms: Sequence[str], points: Sequence[Mapping[str, Any]]) -> list[Config]:
+        """A run for every seed, point and norm, in this order: every norm has its first run before any has a second.
+
+        Args:
+            norms: ids of normalizations.
+            points: fields of the recipe that differ, and tags.
+        """
+        recipe = {field.name: getattr(self, field.name) for field in dataclasses.fields(Recipe)}
+        return [
+            Config(**{**recipe, **point, "norm": norm, "seed": seed})
+            for seed in self.seeds
+            for point in points
+            for norm in norms
+        ]
+
+    def check(self) -> None:
+        """Checks all flags, loads the user's modules and checks every run of the grid.
+
+        Raises:
+            UserError: naming the flag, its value and what it may be.
+        """
+        self.check_flags()
+        for name in self.imports:
+            load(name)
+        from jaxnorm.study.registry import NORMS
+
+        for norm in self.norms:
+            if norm not in NORMS:
+                raise UserError(f"--norms must name registered norms, but names {norm!r}; {nearest(norm, NORMS)}")
+        for config in self.configs():
+            config.validate()
+
+    def check_flags(self) -> None:
+        """Checks every flag that can be checked alone. Drivers add their own.
+
+        Raises:
+            UserError: naming the flag, its value and what it may be.
+        """
+        if self.data_dir is not None and self.dataset == "digits":
+            raise UserError(
+                f"--data-dir goes with --dataset cifar10, but the dataset is digits; drop --data-dir {self.data_dir} "
+                "or add --dataset cifar10 or --preset short"
+            )
+        if self.checkpoint_every_seconds is not None and not 0 <= self.checkpoint_every_seconds < float("inf"):
+            raise UserError(
+                "--checkpoint-every-seconds must be zero or a positive finite number, but is "
+                f"{self.checkpoint_every_seconds}; for example --checkpoint-every-seconds 60"
+            )
+        if self.data_parallel != "auto" and self.data_parallel < 1:
+            raise UserError(
+                f"--data-parallel must be auto or at least 1, but is {self.data_parallel}; give auto, or 1 or more"
+            )
+        if self.steps_per_call is not None and self.steps_per_call < 1:
+            raise UserError(f"--steps-per-call must be at least 1, but is {self.steps_per_call}; give 1 or more")
+        self._check_jobs()
+        self._check_processes()
+        for seed in self.seeds:
+            if not 0 <= seed < 2**32:
+                raise UserError(f"--seeds must be within 0..{2**32 - 1}, but holds {seed}; for example --seeds 0 1 2")
+        check_list("--norms", self.norms)
+        check_list("--seeds", self.seeds)
+
+    @property
+    def may_be_first(self) -> bool:
+        """Whether this process may be the one that writes, as far as flags and launchers say so."""
+        ranks = (os.environ.get(name, "0") for name in ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "TPU_WORKER_ID"))
+        return not self.process_id and set(ranks) == {"0"}
+
+    def _check_jobs(self) -> None:
+        if self.jobs < 1:
+            raise UserError(f"--jobs must be at least 1, but is {self.jobs}; give 1 or more")
+        if self.jobs > 1 and self.data_parallel not in ("auto", 1):
+            raise UserError(
+                f"--jobs gives each run one device, but is {self.jobs} while --data-parallel is {self.data_parallel}; "
+                "drop one of them"
+            )
+        if self.jobs > 1 and self.coordinator is not None:
+            raise UserError(
+                f"--jobs starts its processes itself, but is {self.jobs} while --coordinator is {self.coordinator}; "
+                "drop one of them"
+            )
+
+    def _check_processes(self) -> None:
+        together = (self.coordinator, self.num_processes, self.process_id)
+        if together in ((None, None, None), ("auto", None, None)):
+            return
+        if self.coordinator is None or self.num_processes is None or self.process_id is None:
+            raise UserError(
+                f"--coordinator, --num-processes and --process-id go together, but are {together}; give all three or "
+                "none"
+            )
+        host, _, port = self.coordinator.rpartition(":")
+        if not (host and port.isdigit() and 0 < int(port) < 2**16):
+            raise UserError(f"--coordinator must be HOST:PORT, but is {self.coordinator!r}; for example localhost:9876")
+        if not 0 <= self.process_id < self.num_processes:
+            raise UserError(
+                f"--process-id must be within 0..{self.num_processes - 1}, but is {self.process_id}; count from 0"
+            )
+
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+
+def parse(options: type[AnyOptions], *, description: str | None) -> AnyOptions:
+    """The options on this process's command line, over the defaults of the preset that it names.
+
+    Errors of syntax end the process with tyro's own message and exit code 2.
+
+    Args:
+        options: the driver's flags.
+        description: first text of ``--help``.
+
+    Raises:
+        UserError: if there is no such preset.
+    """
+    preset = _preset_in(sys.argv[1:]) or options().preset
+    if preset not in PRESETS:
+        raise UserError(f"--preset must name a preset, but names {preset!r}; {nearest(preset, PRESETS)}")
+    defaults = options(**{**PRESETS[preset], "preset": preset})
+    return tyro.cli(options, default=defaults, description=description, prog=f"python {Path(sys.argv[0]).name}")
+
+
+def _preset_in(arguments: Sequence[str]) -> str | None:
+    found = None
+    for index, argument in enumerate(arguments):
+        if argument.startswith("--preset="):
+            found = argument.removeprefix("--preset=")
+        elif argument == "--preset" and index + 1 < len(arguments):
+            found = arguments[index + 1]
+    return found

@@ -1,0 +1,153 @@
+"""Several processes train one run together: the first keeps its files and decides, the others follow."""
+
+import contextlib
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxnorm.errors import ProcessLost, UserError, one_line
+from jaxnorm.study.config import Config
+from jaxnorm.study.data.dataset import Dataset
+from jaxnorm.study.runs.signals import StopRequest
+from jaxnorm.study.training.devices import any_of, barrier, broadcast, num_processes, process_index
+from jaxnorm.study.training.record import Memory, Record, Row
+from jaxnorm.study.training.run import Result
+
+ASK_EVERY = 20
+"""Steps after which the processes ask each other again whether one was asked to stop."""
+
+
+class SharedRecord:
+    """The `Record` of a run in each of several processes: all restore what the first one does, and stop together.
+
+    Args:
+        own: the run's directory in the first process, a `Follower` in the others.
+        stop: the request to stop of this process.
+    """
+
+    def __init__(self, own: Record, stop: StopRequest) -> None:
+        self._own, self._stop = own, stop
+        self._asked_at, self._stopping = 0, False
+        self.rows: list[Row] = []
+
+    def restore(self, saved: dict[str, Any]) -> tuple[dict[str, Any], float]:
+        """What the first process restores, in every process."""
+        saved, seconds = self._own.restore(saved)
+        saved, seconds = broadcast((saved, np.float64(seconds)))
+        self.rows[:] = json.loads(broadcast_text(json.dumps(self._own.rows)))
+        return saved, float(seconds)
+
+    def save(self, saved: dict[str, Any], seconds: float) -> None:
+        """Writes a checkpoint in the first process."""
+        self._own.save(saved, seconds)
+
+    def keep(self, epoch: int, arrays: dict[str, np.ndarray]) -> None:
+        """Writes the epoch's arrays in the first process."""
+        self._own.keep(epoch, arrays)
+
+    def append(self, row: Row) -> None:
+        """Adds the epoch's line; the seconds in it are each process's own."""
+        self._own.append(row)
+        self.rows.append(row)
+
+    def stepped(self, step: int) -> None:
+        """Reports the step; now and then asks all processes whether one was asked to stop."""
+        self._own.stepped(step)
+        if step - self._asked_at >= ASK_EVERY:
+            self._asked_at = step
+            self._stopping = any_of(self._stop.is_set)
+
+    def should_save(self) -> bool:
+        """Whether it is time for a checkpoint in the first process; the others write none."""
+        return self._own.should_save()
+
+    def should_stop(self) -> bool:
+        """What the processes have last agreed on."""
+        return self._stopping
+
+
+class Follower(Memory):
+    """What a run has in every process but the first, instead of a `RunDirectory`: it writes nothing."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self._config = config
+
+    def begin(self, dataset: Dataset, provenance: dict[str, Any]) -> None:
+        """The run begins."""
+
+    def complete(self, result: Result) -> None:
+        """The run is over."""
+
+    def stopped(self) -> None:
+        """The run has ended early."""
+
+    def crash(self, error: BaseException) -> None:
+        """Prints that the run has crashed."""
+        words = one_line(f"{type(error).__name__}: {error}")
+        print(f"process {process_index()}: {self._config.name}: {words}", file=sys.stderr)
+
+
+def broadcast_text(text: str) -> str:
+    """The first process's text, in every process."""
+    if num_processes() == 1:
+        return text
+    content = np.frombuffer(text.encode(), np.uint8)
+    length = int(broadcast(np.int64(len(content))))
+    padded = np.zeros(length, np.uint8)
+    padded[: min(length, len(content))] = content[:length]
+    return bytes(broadcast(padded)).decode()
+
+
+def broadcast_selection(configs: Sequence[Config], selected: Sequence[Config]) -> list[Config]:
+    """Those of `configs` that the first process has selected, in every process."""
+    chosen = broadcast(np.array([config in selected for config in configs]))
+    return [config for config, is_chosen in zip(configs, chosen, strict=True) if is_chosen]
+
+
+def check_same_data(dataset: Dataset) -> None:
+    """Checks that every process has read the same images.
+
+    Raises:
+        UserError: in a process whose data differ from the first one's.
+    """
+    if broadcast_text(dataset.fingerprint) != dataset.fingerprint:
+        raise UserError(
+            f"all processes must read the same data, but process {process_index()} has read other images than the "
+            f"first from {dataset.source}; check --data-dir on its host"
+        )
+
+
+def check_all_crashed(config: Config, error: Exception) -> None:
+    """Checks that a run that has crashed here has crashed in every process, as a faulty variant does.
+
+    Raises:
+        ProcessLost: if it has not. The other processes then notice that this one is gone.
+    """
+    if num_processes() > 1 and not barrier(f"crash of {config.name}"):
+        words = one_line(f"{type(error).__name__}: {error}", 200)
+        raise ProcessLost(f"{config.name} has crashed in process {process_index()} alone ({words})") from error
+
+
+def raise_if_lost(error: Exception) -> None:
+    """Raises `ProcessLost` if `error` means that another process is gone; only the text of a runtime error says so."""
+    # A mistake or a disk error may contain the words below in a path; a loss is already reported.
+    if isinstance(error, (UserError, OSError, ProcessLost)):
+        return
+    text = one_line(error)
+    if num_processes() > 1 and re.search("gloo|nccl|coordination service|heartbeat|connection", text, re.I):
+        raise ProcessLost(f"another process of this run is gone ({text[:200]})") from error
+
+
+@contextlib.contextmanager
+def noticing_losses() -> Iterator[None]:
+    """Makes a `ProcessLost` of every error that means that another process is gone."""
+    try:
+        yield
+    except Exception as error:
+        raise_if_lost(error)
+        raise

@@ -1,0 +1,64 @@
+"""What is said before runs train."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from jaxnorm.study.config import Config
+from jaxnorm.study.data import load_dataset
+from jaxnorm.study.runs.plan import Machine, announce, examine, seconds_for
+
+DIGITS = load_dataset("digits")
+GRID = [Config(norm=norm, seed=seed, num_epochs=2) for seed in (0, 1) for norm in ("bn", "gn")]
+
+
+def machine(platform="cpu", num_devices=1, without_kernels=None):
+    return Machine({"device": {"platform": platform, "cores": 3}}, num_devices, 1e-4, without_kernels)
+
+
+def announced(tmp_path, todo=GRID, where=None, **options):
+    console = Console(file=io.StringIO(), width=200)
+    announce(GRID, todo, DIGITS, where or machine(), tmp_path, console, **options)
+    return dict(line.split(": ", 1) for line in console.file.getvalue().splitlines())
+
+
+def test_the_plan_counts_what_is_trained_and_what_is_done(tmp_path):
+    found = announced(tmp_path, GRID[1:])
+    assert found["Plan"] == "4 runs of 2 epochs, batch size 32: bn, gn; seeds 0, 1"
+    assert found["Done"] == "1 of 4 runs, left as they are"
+    assert found["Into"] == str(tmp_path)
+    assert "Jobs" not in found and "Convolutions" not in found
+    assert "Time" not in announced(tmp_path, [])
+
+
+@pytest.mark.parametrize(
+    "where, words",
+    [
+        (machine(), "2 runs at a time, each on 3 cores"),
+        (machine("gpu", 4), "2 runs at a time, each on a device of its own"),
+        (machine("gpu", 1), "2 runs at a time, sharing 1 device"),
+    ],
+)
+def test_the_plan_says_what_each_of_several_jobs_has(tmp_path, where, words):
+    assert announced(tmp_path, where=where, jobs=2)["Jobs"] == words
+
+
+def test_the_plan_says_why_the_kernels_are_missing_and_what_that_costs(tmp_path):
+    found = announced(tmp_path, where=machine(without_kernels="there is no C++ compiler"))
+    assert "there is no C++ compiler" in found["Convolutions"]
+    assert "about twice the time" in found["Convolutions"]
+
+
+def test_the_time_grows_with_epochs_and_runs():
+    one, all_runs = (seconds_for(configs, DIGITS, 1e-3) for configs in (GRID[:1], GRID))
+    longer = seconds_for([Config(norm="bn", num_epochs=20)], DIGITS, 1e-3)
+    assert one < all_runs < longer
+
+
+def test_this_machine_is_examined():
+    found = examine(DIGITS.to_json())
+    assert found.platform == "cpu"
+    assert found.num_devices == 8
+    assert found.seconds_per_image > 0
+    assert found.surroundings["data"]["fingerprint"] == DIGITS.fingerprint
