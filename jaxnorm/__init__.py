@@ -1,17 +1,26 @@
 """Normalization layers for Flax that can be trusted, and a study of what normalization does to training.
 
-Public names are loaded when first used, so that importing the package costs nothing:
+The library (the norm layers, `Conv` and `jaxnorm.interop`) needs jax and flax only. The study (`train`, `NORMS`,
+`ResNet14`, ...) needs the packages of ``pip install "jaxnorm[study]"``; without them its names raise an `ImportError`
+that says so. ``from jaxnorm import *`` imports the library's names only.
 
-    >>> from jaxnorm import BatchInstanceNorm, ResNet14, NORMS
+Public names are loaded when they are first used, so that ``import jaxnorm`` is fast.
+
+Examples:
+    >>> from jaxnorm import BatchNorm
+    >>> BatchNorm().momentum
+    0.99
 """
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from jaxnorm.jaxlib_guard import guard
 
 guard()
 
+# For type checkers. tests/test_packaging.py compares these names with the two tables below.
 if TYPE_CHECKING:
     from jaxnorm.conv.convolution import Conv as Conv
     from jaxnorm.errors import UserError as UserError
@@ -32,34 +41,42 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "DEFAULT_NORMS": "jaxnorm.study.config",
-    "PRESETS": "jaxnorm.study.config",
-    "Config": "jaxnorm.study.config",
-    "UserError": "jaxnorm.errors",
-    "Conv": "jaxnorm.conv.convolution",
-    "ResNet": "jaxnorm.study.models.resnet",
-    "ResNet14": "jaxnorm.study.models.resnet",
-    "BatchInstanceNorm": "jaxnorm.norms",
-    "BatchNorm": "jaxnorm.norms",
-    "GroupNorm": "jaxnorm.norms",
-    "InstanceNorm": "jaxnorm.norms",
-    "LayerNorm": "jaxnorm.norms",
-    "NORMS": "jaxnorm.study.registry",
-    "make_norm": "jaxnorm.study.registry",
-    "register_norm": "jaxnorm.study.registry",
-    "train": "jaxnorm.study.training.run",
+_LIBRARY = {
+    "jaxnorm.conv.convolution": ("Conv",),
+    "jaxnorm.errors": ("UserError",),
+    "jaxnorm.norms": ("BatchInstanceNorm", "BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm"),
 }
-__all__ = [*sorted(_HOMES), "__version__"]
+_STUDY = {
+    "jaxnorm.study.config": ("DEFAULT_NORMS", "PRESETS", "Config"),
+    "jaxnorm.study.models.resnet": ("ResNet", "ResNet14"),
+    "jaxnorm.study.registry": ("NORMS", "make_norm", "register_norm"),
+    "jaxnorm.study.training.run": ("train",),
+}
+_MODULE_OF = {name: module for module, names in {**_LIBRARY, **_STUDY}.items() for name in names}
+_STUDY_PACKAGES = ("jinja2", "matplotlib", "sklearn", "tyro")  # some that jax and flax do not install
+
+__all__ = ["__version__", *sorted(name for names in _LIBRARY.values() for name in names)]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    module = _MODULE_OF[name]
+    try:
+        value = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if module in _LIBRARY or (error.name or "").startswith("jaxnorm"):
+            raise
+        raise ImportError(
+            f"jaxnorm.{name} needs the packages of the study, but {error.name} is missing; "
+            'run: pip install "jaxnorm[study]"',
+            name=error.name,
+        ) from None
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    # help() and inspect load every name of this list, so it must not contain what cannot be loaded.
+    complete = all(importlib.util.find_spec(package) for package in _STUDY_PACKAGES)
+    return sorted({*globals(), *(_MODULE_OF if complete else __all__)})

@@ -1,4 +1,4 @@
-"""PyTorch's numbers in our layers: the same outputs, and the same state dict when they go back."""
+"""PyTorch's weights in our layers give the same outputs, and the same state dict after the way back."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from jaxnorm import NORMS, BatchInstanceNorm, BatchNorm, GroupNorm, InstanceNorm, LayerNorm, ResNet, ResNet14, UserError
-from jaxnorm.interop import biased_variance, from_torch, to_torch, unbiased_variance
+from jaxnorm.interop import TorchLayer, biased_variance, from_torch, to_torch, unbiased_variance
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle here: pip install torch")
 from benchmarks import torch_study  # noqa: E402  (which imports torch)
@@ -88,7 +88,7 @@ def test_bfloat16_and_parameters_are_taken_too():
 
 @pytest.mark.parametrize("updates", [1, 7, 200])
 def test_the_running_variance_becomes_what_it_would_have_been_here(updates):
-    """Both layers see the same batches; momentum and the factor n / (n - 1) are all that is between them."""
+    """With the same batches, only momentum and the factor n / (n - 1) differ."""
     module = torch.nn.BatchNorm2d(CHANNELS, momentum=0.1).train()
     layer = BatchNorm(use_running_average=False, momentum=0.9)
     variables = layer.init(jax.random.key(0), jnp.zeros((2, 1, 2, CHANNELS)))
@@ -111,8 +111,8 @@ def test_an_unbiased_variance_of_one_value_is_refused():
         biased_variance(np.ones(2), 1, num_batches_tracked=1)
 
 
-class StudyBatchNorm(torch.nn.Module):
-    """The study's own layer, its mistake in evaluation left out."""
+class PaperBatchNorm(torch.nn.Module):
+    """The layer of the original paper's code, without its mistake in evaluation."""
 
     def __init__(self, channels, affine=True):
         super().__init__()
@@ -127,19 +127,19 @@ class StudyBatchNorm(torch.nn.Module):
         return y * self.gamma[:, None, None] + self.beta[:, None, None] if hasattr(self, "gamma") else y
 
 
-class StudyInstanceNorm(StudyBatchNorm):
-    """Holds running statistics that it never uses."""
+class PaperInstanceNorm(PaperBatchNorm):
+    """Its running statistics are never used."""
 
     def forward(self, x):
         y = torch.nn.functional.instance_norm(x, eps=1e-5)
         return y * self.gamma[:, None, None] + self.beta[:, None, None] if hasattr(self, "gamma") else y
 
 
-class StudyBatchInstanceNorm(torch.nn.Module):
+class PaperBatchInstanceNorm(torch.nn.Module):
     def __init__(self, channels):
         super().__init__()
-        self.batchnorm = StudyBatchNorm(channels, affine=False)
-        self.instancenorm = StudyInstanceNorm(channels, affine=False)
+        self.batchnorm = PaperBatchNorm(channels, affine=False)
+        self.instancenorm = PaperInstanceNorm(channels, affine=False)
         self.rho = torch.nn.Parameter(torch.ones(channels))
         self.gamma = torch.nn.Parameter(torch.ones(channels))
         self.beta = torch.nn.Parameter(torch.zeros(channels))
@@ -150,12 +150,12 @@ class StudyBatchInstanceNorm(torch.nn.Module):
         return y * self.gamma[:, None, None] + self.beta[:, None, None]
 
 
-# PyTorch's own layers, and where the study wrote its own, those.
-TORCH_NORMS = {**torch_study.NORMS, "bn": StudyBatchNorm, "in": StudyInstanceNorm, "bin": StudyBatchInstanceNorm}
+# PyTorch's own layers, and those of the original paper's code.
+TORCH_NORMS = {**torch_study.NORMS, "bn": PaperBatchNorm, "in": PaperInstanceNorm, "bin": PaperBatchInstanceNorm}
 
 
 @pytest.mark.parametrize("id", TORCH_NORMS)
-def test_the_study_s_network_gives_the_same_logits_here(id):
+def test_the_original_network_gives_the_same_logits_here(id):
     module = randomized(torch_study.ResNet(TORCH_NORMS[id]))
     model = ResNet14(norm=NORMS[id])
     variables = from_torch(model, module.state_dict())
@@ -175,7 +175,7 @@ def test_the_study_s_network_gives_the_same_logits_here(id):
     else:
         assert set(back) == set(module.state_dict())
         for key, tensor in module.state_dict().items():
-            # The study's instance norm never uses the statistics it holds.
+            # The original paper's instance norm never uses its running statistics.
             assert ".instancenorm." in key or torch.equal(torch.from_numpy(back[key]), tensor), key
 
 
@@ -208,7 +208,11 @@ BATCH_NORM = {name: np.ones(3) for name in ("weight", "bias", "running_mean", "r
         (InstanceNorm(use_bias=False), {"weight": np.ones(3), "bias": np.ones(3)}, "but holds bias"),
         (BatchNorm(), {**BATCH_NORM, "bias": np.ones(4)}, r"must have one shape, but have \(3,\), \(4,\)"),
         (nn.Dense(3), BATCH_NORM, "not for Dense"),
-        (ResNet14(norm=NORMS["bn"]), {"features.0.weight": np.ones(3)}, "holds 'features.0.weight'; rename"),
+        (
+            ResNet14(norm=NORMS["bn"]),
+            {"features.0.weight": np.ones(3)},
+            "such as conv1 and fc, but holds 'features.0",
+        ),
     ],
 )
 def test_a_state_dict_that_does_not_fit_is_refused_by_name(module, state_dict, words):
@@ -219,12 +223,35 @@ def test_a_state_dict_that_does_not_fit_is_refused_by_name(module, state_dict, w
 def test_a_network_that_does_not_fit_is_refused_by_name():
     model = ResNet14(norm=NORMS["bn"])
     state_dict = torch_study.ResNet(torch.nn.BatchNorm2d).state_dict()
-    with pytest.raises(UserError, match=r"must hold blocks_A.1.conv1, here params/stage1_block2/conv1/bias"):
+    with pytest.raises(UserError, match=r"must hold blocks_A.1.conv1, here stage1_block2/conv1, but"):
         from_torch(model, {name: value for name, value in state_dict.items() if "blocks_A.1.conv1" not in name})
-    with pytest.raises(UserError, match=r"stage1_block3.* must have shape \(no such layer\)"):
+    with pytest.raises(UserError, match=r"must hold nothing but layers such as conv1 and fc, but holds 'blocks_A.2"):
         from_torch(model, torch_study.ResNet(torch.nn.BatchNorm2d, num_blocks=3).state_dict())
-    with pytest.raises(UserError, match="the network has no normalization, but the state dict holds"):
+    with pytest.raises(UserError, match="must hold nothing but layers .* but holds 'bn1.weight'"):
         from_torch(ResNet14(), state_dict)
+    with pytest.raises(UserError, match=r"stem_conv/kernel must have shape \(3, 3, any, 8\), but has \(3, 3, 3, 16\)"):
+        from_torch(ResNet14(norm=NORMS["bn"], num_filters=8), state_dict)
+
+
+def test_a_network_of_a_user_s_own_names_its_layers():
+    class Network(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2, name="out")(GroupNorm(num_groups=1, epsilon=1e-5, name="norm")(x))
+
+        @nn.nowrap
+        def torch_layers(self):
+            return [
+                TorchLayer(("norm",), ("0",), (3,), GroupNorm(num_groups=1)),
+                TorchLayer(("out",), ("1",), (None, 2)),
+            ]
+
+    module = randomized(torch.nn.Sequential(torch.nn.GroupNorm(1, 3), torch.nn.Linear(3, 2)))
+    variables = from_torch(Network(), module.state_dict())
+    x = nchw((4, 3))
+    np.testing.assert_allclose(Network().apply(variables, jnp.asarray(x)), module(x).detach(), rtol=1e-5, atol=1e-5)
+    back = to_torch(Network(), variables)
+    assert all(torch.equal(torch.from_numpy(back[key]), value) for key, value in module.state_dict().items())
 
 
 def test_what_pytorch_trains_on_later_changes_nothing_here():

@@ -1,0 +1,1 @@
+"""Convolutions: JAX's, with faster values and gradients on CPU."""

@@ -1,243 +1,165 @@
-"""Convolution kernels of our own for CPU: compiled once by the machine's C++ compiler, called through `jax.ffi`.
+"""Our own convolution kernels for CPU, compiled at first use and called through `jax.ffi`.
 
-The library is kept in the cache folder under a name made of all that decides it, so that another processor, compiler
-or jaxlib gets its own. ``JAXNORM_KERNELS=off`` leaves them out.
+``JAXNORM_KERNELS=off`` turns them off.
 """
 
-import contextlib
-import ctypes
 import functools
-import hashlib
 import os
-import platform
-import shutil
-import subprocess
-import tempfile
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxlib.version
 import numpy as np
 
 from jaxnorm import files
+from jaxnorm.conv import library
 
-SOURCES = Path(__file__).with_name("cpu")
 SWITCH = "JAXNORM_KERNELS"
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
 COST = "training takes about twice the time without them"
-TRUSTED = (0,)  # users whose libraries are loaded beside one's own: root can do anything already
-LIMIT = 300  # seconds for the compiler, which takes about 4
 
-# A convolution is linear in its input, its kernel and whatever its output is multiplied by: each is the gradient with
-# respect to it of the other two's product. What is computed from what, and the name of the function that does it.
+# A convolution is linear in its input and in its kernel. Output, gradient by input and gradient by kernel are each a
+# product of two of the arrays x, kernel and y (or its gradient): of which two, and which function computes it.
 PRODUCTS = {
     "y": ("forward", "x", "kernel"),
     "x": ("input_gradient", "y", "kernel"),
     "kernel": ("kernel_gradient", "x", "y"),
 }
+Attributes = tuple[tuple[str, Any], ...]
 _LOADING = threading.Lock()
 
 
-def take(x: jax.Array, padding: Sequence[tuple[int, int]]) -> bool:
-    """Whether a convolution of `x` on CPU is ours to compute."""
+def supports(x: jax.Array, padding: Sequence[tuple[int, int]]) -> bool:
+    """Whether our kernels compute a convolution of `x` on CPU."""
     return x.dtype == jnp.float32 and min(map(min, padding)) >= 0 and alone() and missing() is None
 
 
 def description() -> str:
-    """Whose convolutions the network has: "jaxnorm" or "XLA", which agree but for their last bits."""
+    """Whose convolutions a network uses: "jaxnorm" or "XLA". They differ in the last bits only."""
     return "jaxnorm" if jax.default_backend() == "cpu" and alone() and missing() is None else "XLA"
 
 
 def alone() -> bool:
-    """Whether there is but one CPU device: XLA cannot divide a call of ours, and would bring all images to each."""
+    """Whether there is only one CPU device. XLA cannot divide our calls: it would copy all images to every device."""
     try:
         return jax.device_count("cpu") == 1
-    except RuntimeError:  # JAX_PLATFORMS may leave the CPU out
+    except RuntimeError:  # JAX_PLATFORMS may leave out the CPU
         return False
 
 
+def missing() -> str | None:
+    """Loads the kernels, and compiles them the first time.
+
+    Returns:
+        None, or the reason why there are none, in a few words. XLA's convolutions are then used.
+    """
+    if is_off():
+        return f"{SWITCH} is off"
+    with _LOADING:  # XLA accepts each name once, and two threads may come at the same time
+        return _missing()
+
+
+def is_off() -> bool:
+    """Whether the user has turned the kernels off."""
+    return os.environ.get(SWITCH, "").lower() in ("off", "0")
+
+
+def compiler() -> str | None:
+    """Path of the C++ compiler: `$CXX`, or the first on the PATH; None without one."""
+    return library.find_compiler()
+
+
 def forward(y: Any, x: jax.Array, kernel: jax.Array, **settings: Any) -> jax.Array:
-    """The convolution of x (N, H, W, C) and kernel (h, w, C, O), in the shape of `y`; `settings` as in `gradients`."""
+    """The convolution of x (N, H, W, C) and kernel (h, w, C, O).
+
+    Args:
+        y: Shape and dtype of the result.
+        x: Input.
+        kernel: Weights.
+        **settings: As in `gradients`.
+
+    Returns:
+        The output, (N, H', W', O).
+    """
     return _product("y", y, _attributes(**settings), x, kernel)
 
 
 def gradients(x: jax.Array, kernel: jax.Array, g: jax.Array, **settings: Any) -> tuple[jax.Array, jax.Array]:
-    """With respect to x and kernel, where the output's gradient is g.
+    """The gradients with respect to x and kernel.
 
-    `settings` are the convolution's `strides`, its `padding` in pixels and `precision`. Unless that is the highest, 3x3
-    convolutions of stride 1 whose channels fill vectors take half the multiplications, by Winograd's minimal filtering:
-    as exact on the whole, but an output's error is relative to its largest input times its largest weight, what is not
-    finite spreads over tiles of 2x2 outputs and may turn from inf to nan, and inputs above 8e37 overflow.
+    Unless the precision is the highest, 3x3 convolutions of stride 1 whose channels fill vectors need half the
+    multiplications, by Winograd's minimal filtering. On the whole this is as exact. But the error of an output is
+    relative to its largest input times its largest weight, a value that is not finite spreads to a tile of 2x2 outputs
+    and may change from inf to nan, and inputs above 8e37 overflow.
+
+    Args:
+        x: Input, (N, H, W, C).
+        kernel: Weights, (h, w, C, O).
+        g: Gradient with respect to the output, (N, H', W', O).
+        **settings: The convolution's `strides`, its `padding` in pixels and its `precision`.
+
+    Returns:
+        The two gradients.
     """
     attributes = _attributes(**settings)
     by_input = _product("x", jax.typeof(x), attributes, g, kernel)
     return by_input, _product("kernel", jax.typeof(kernel), attributes, x, g)
 
 
-def _attributes(
-    *, strides: tuple[int, int], padding: Sequence[tuple[int, int]], precision: Any
-) -> tuple[tuple[str, Any], ...]:
-    """As the functions take them."""
-    (top, _), (left, _) = padding  # below and to the right the shapes tell
+def _attributes(*, strides: tuple[int, int], padding: Sequence[tuple[int, int]], precision: Any) -> Attributes:
+    """The arguments of the C++ functions."""
+    (top, _), (left, _) = padding  # the padding below and on the right follows from the shapes
     names = ("stride_y", "stride_x", "pad_y", "pad_x")
     numbers = zip(names, map(np.int64, (*strides, top, left)), strict=True)
     return (*numbers, ("exact", _is_highest(precision)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _product(of: str, like: Any, attributes: tuple[tuple[str, Any], ...], a: jax.Array, b: jax.Array) -> jax.Array:
-    """What `PRODUCTS` names `of`, in the shape of `like`."""
+def _product(of: str, like: Any, attributes: Attributes, a: jax.Array, b: jax.Array) -> jax.Array:
+    """The product `of` in `PRODUCTS`, in the shape of `like`."""
     call = jax.ffi.ffi_call(f"jaxnorm_conv_{PRODUCTS[of][0]}", like, vmap_method="sequential")
     return call(a, b, **dict(attributes))
 
 
-def _keep(
-    of: str, like: Any, attributes: tuple[tuple[str, Any], ...], a: jax.Array, b: jax.Array
+def _product_forward(
+    of: str, like: Any, attributes: Attributes, a: jax.Array, b: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return _product(of, like, attributes, a, b), (a, b)
 
 
-def _by_factors(
+def _product_backward(
     of: str,
     like: Any,  # noqa: ARG001
-    attributes: tuple[tuple[str, Any], ...],
-    kept: tuple[jax.Array, jax.Array],
+    attributes: Attributes,
+    factors: tuple[jax.Array, jax.Array],
     cotangent: jax.Array,
 ) -> tuple[jax.Array, ...]:
-    _, *factors = PRODUCTS[of]
-    given = {of: cotangent, **dict(zip(factors, kept, strict=True))}
+    _, *names = PRODUCTS[of]
+    arrays = {of: cotangent, **dict(zip(names, factors, strict=True))}
     return tuple(
-        _product(name, jax.typeof(given[name]), attributes, *(given[each] for each in PRODUCTS[name][1:]))
-        for name in factors
+        _product(name, jax.typeof(arrays[name]), attributes, *(arrays[each] for each in PRODUCTS[name][1:]))
+        for name in names
     )
 
 
-_product.defvjp(_keep, _by_factors)
+_product.defvjp(_product_forward, _product_backward)
 
 
 def _is_highest(precision: Any) -> bool:
-    """Whether every digit is asked for."""
     return bool({"highest", "float32"} & {str(each).rpartition(".")[2].lower() for each in np.atleast_1d(precision)})
-
-
-def missing() -> str | None:
-    """Loads the kernels, and compiles them where that has not been done before.
-
-    Returns:
-        None, or why there are none, in a few words: XLA's ways to the same numbers then take their place.
-    """
-    with _LOADING:  # two threads may ask at once, and XLA takes each name only once
-        return _missing()
 
 
 @functools.cache
 def _missing() -> str | None:
-    if is_off():
-        return f"{SWITCH} is off"
     found = compiler()
     if found is None:
         return "there is no C++ compiler"
     names = [f"jaxnorm_conv_{name}" for name, *_ in PRODUCTS.values()]
     try:
-        library = _library(found)
-        functions = [getattr(library, name) for name in names]
-    except (OSError, subprocess.SubprocessError, AttributeError) as error:
-        return f"{found} does not compile them: {_said(error)}"
+        functions = library.load(names, found, files.cache_folder() / "kernels")
+    except library.Unavailable as error:
+        return str(error)
     for name, function in zip(names, functions, strict=True):
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(function), platform="cpu")
     return None
-
-
-def is_off() -> bool:
-    """Whether the user wants none."""
-    return os.environ.get(SWITCH, "").lower() in ("off", "0")
-
-
-def compiler() -> str | None:
-    """Path of the C++ compiler: `$CXX`, or the first on the PATH."""
-    names = (os.environ.get("CXX"), "c++", "g++", "clang++")
-    return next((found for name in names if name and (found := shutil.which(name))), None)
-
-
-def _said(error: Exception) -> str:
-    """One line of what a compiler, or loading, says went wrong."""
-    said = getattr(error, "stderr", None) or ""
-    said = said.decode(errors="replace") if isinstance(said, bytes) else said  # what a timeout leaves
-    lines = [line for line in said.splitlines() if line.strip()]
-    if not lines and isinstance(error, subprocess.CalledProcessError):
-        lines = [f"it ends with code {error.returncode}"]
-    elif not lines and isinstance(error, subprocess.TimeoutExpired):
-        lines = [f"it takes more than {LIMIT} seconds"]
-    line = next((line for line in lines if "error" in line), lines[0] if lines else str(error))
-    return " ".join(line.split())[:200]
-
-
-def _library(compiler: str) -> ctypes.CDLL:
-    """The compiled kernels: from the cache, else compiled there, or in a folder of the moment if it takes none."""
-    cache, name = files.cache_folder() / "kernels", _fingerprint(compiler)
-    for kept in cache.glob(f"{name}-*.so"):
-        with contextlib.suppress(OSError):
-            # To load a damaged library would end the process, and one of another user's could do anything.
-            if kept.stem == f"{name}-{_digest(kept)}" and _is_trusted(kept):
-                return _loaded(kept)
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        moment, takes_files = tempfile.TemporaryDirectory(dir=cache), True
-    except OSError:
-        moment, takes_files = tempfile.TemporaryDirectory(), False
-    with moment as place:
-        part = Path(place) / "kernels.so"
-        command = [compiler, *FLAGS, "-isystem", jax.ffi.include_dir(), str(SOURCES / "kernels.cc"), "-o", str(part)]
-        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=LIMIT)
-        library = _loaded(part)
-        if takes_files:
-            with contextlib.suppress(OSError):  # where something else has the name
-                part.replace(cache / f"{name}-{_digest(part)}.so")
-    return library
-
-
-def _loaded(file: Path) -> ctypes.CDLL:
-    """The library in a file, or in a copy of it: its disk may run no programs."""
-    try:
-        return ctypes.CDLL(str(file))
-    except OSError as refused:
-        try:
-            with tempfile.TemporaryDirectory() as moment:
-                return ctypes.CDLL(shutil.copy(file, moment))
-        except OSError:
-            raise refused from None
-
-
-def _is_trusted(file: Path) -> bool:
-    """Whether nobody has made it but this user, or the machine's own."""
-    return not hasattr(os, "getuid") or file.stat().st_uid in (*TRUSTED, os.getuid())
-
-
-def _digest(path: Path) -> str:
-    return files.sha256(path)[:32]
-
-
-def _fingerprint(compiler: str) -> str:
-    """Of source, flags, compiler, headers and processor."""
-    version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=LIMIT).stdout
-    names = "\n".join([*FLAGS, jaxlib.version.__version__, *processor().values()])
-    sources = b"".join(path.read_bytes() for path in sorted(SOURCES.glob("*.[ch]*")))
-    return hashlib.sha256(sources + version + names.encode()).hexdigest()[:32]
-
-
-def processor() -> dict[str, str]:
-    """Name and instruction sets of the processor, as the operating system calls them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return {"model name": platform.processor(), "machine": platform.machine()}
-    found: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() in ("model name", "flags", "Features", "CPU part"):  # what ``-march=native`` looks at
-            found.setdefault(name.strip(), value.strip())
-    return found

@@ -1,11 +1,8 @@
-"""The kernels of our own: their numbers, where they are used, and what happens where they cannot be had."""
+"""Our own kernels: their numbers, when they are used, and JAX's transformations."""
 
-import concurrent.futures
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import jax
@@ -16,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from jaxnorm import files
 from jaxnorm.conv import kernels
 from jaxnorm.conv.convolution import convolve
 
@@ -36,7 +32,7 @@ def skip_without_compiler():
 
 @pytest.fixture
 def calls(monkeypatch):
-    """One CPU device, as the kernels are to believe; and the calls of them that are made: name and whether exact."""
+    """The calls of kernels, by name and whether exact. The kernels behave as with a single CPU device."""
     skip_without_compiler()
     monkeypatch.setattr(kernels, "alone", lambda: True)
     made = []
@@ -53,7 +49,7 @@ def calls(monkeypatch):
     return made
 
 
-def every(exact=False):
+def all_three(exact=False):
     return sorted((name, exact) for name, *_ in kernels.PRODUCTS.values())
 
 
@@ -69,7 +65,7 @@ def arrays(batch, size, features, kernel, strides, padding, seed=0):
 
 
 def oracle(x, kernel, g, strides, padding):
-    """The sums as they are written, in float64: output, and gradients by input and kernel."""
+    """The definition, in float64: output, and gradients by input and kernel."""
     x, kernel, g = (array.astype(np.float64) for array in (x, kernel, g))
     padded = np.pad(x, ((0, 0), *padding, (0, 0)))
     y, by_padded, by_kernel = np.zeros(g.shape), np.zeros(padded.shape), np.zeros(kernel.shape)
@@ -100,24 +96,16 @@ def check(found, expected, tolerance=1e-5):
 
 
 CASES = [
-    # batch, image, features, kernel, strides, padding; those of test_convolution with padding that is not negative
-    (4, (8, 8), (3, 5), (3, 3), (1, 1), ONE),
+    # batch, image, features, kernel, strides, padding
     (4, (8, 8), (3, 5), (3, 3), (2, 2), ONE),
-    (3, (9, 7), (2, 4), (3, 3), (2, 2), ONE),
     (3, (9, 7), (2, 4), (1, 1), (2, 2), ((0, 0), (0, 0))),
-    (5, (7, 5), (2, 4), (1, 1), (1, 1), ((0, 0), (0, 0))),
-    (2, (7, 9), (2, 3), (3, 3), (1, 1), ONE),
-    (2, (8, 9), (2, 3), (3, 3), (2, 2), ((0, 1), (1, 1))),
     (2, (10, 9), (2, 3), (2, 4), (1, 1), ((0, 2), (3, 1))),
-    (2, (11, 13), (1, 1), (5, 3), (3, 2), ((2, 0), (0, 4))),
-    (2, (9, 9), (2, 2), (1, 1), (3, 3), ((0, 0), (2, 0))),
-    (7, (6, 6), (2, 2), (3, 3), (4, 4), ONE),
     (3, (6, 7), (32, 16), (3, 3), (1, 1), ONE),
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_values_and_gradients_are_those_of_the_plain_convolution_in_float64(case, calls):
+def test_values_and_gradients_of_convolve_are_jax_s_in_float64(case, calls):
     *_, strides, padding = case
     x, kernel, g = arrays(*case)
 
@@ -130,10 +118,10 @@ def test_values_and_gradients_are_those_of_the_plain_convolution_in_float64(case
         expected = with_gradients(lax.conv_general_dilated, *(each.astype(np.float64) for each in (x, kernel, g)))
     check(found, expected)
     check(oracle(x, kernel, g, strides, padding), expected, 1e-12)
-    assert sorted(calls) == every()
+    assert sorted(calls) == all_three()
 
 
-STUDY = [
+NETWORK = [
     ((32, 32), (3, 16), (3, 3), (1, 1), ONE),
     ((32, 32), (16, 16), (3, 3), (1, 1), ONE),
     ((32, 32), (16, 32), (3, 3), (2, 2), ((0, 1), (0, 1))),
@@ -143,20 +131,18 @@ STUDY = [
 ]
 ODD = [
     # Winograd's tiles beyond the edges
-    *(
-        (2, size, (32, 16), (3, 3), (1, 1), padding)
-        for size in ((9, 7), (5, 5), (1, 1), (2, 3))
-        for padding in (ONE, ((3, 0), (1, 2)), ((0, 3), (3, 2)), ((2, 2), (0, 3)))
-        if size[0] + sum(padding[0]) >= 3 and size[1] + sum(padding[1]) >= 3
-    ),
+    (2, (9, 7), (32, 16), (3, 3), (1, 1), ONE),
+    (2, (5, 5), (32, 16), (3, 3), (1, 1), ((3, 0), (1, 2))),
+    (2, (1, 1), (32, 16), (3, 3), (1, 1), ((0, 3), (3, 2))),
+    (2, (2, 3), (32, 16), (3, 3), (1, 1), ((2, 2), (0, 3))),
     (3, (9, 7), (16, 48), (3, 3), (1, 1), ((0, 0), (0, 0))),
     (2, (6, 6), (48, 16), (3, 3), (1, 1), ((5, 4), (4, 5))),
-    # channels that fill no vector, and more than two
+    # channels that do not fill a vector, and more than two vectors
     (2, (7, 6), (17, 5), (3, 3), (1, 1), ONE),
     (2, (7, 6), (5, 33), (3, 3), (1, 1), ONE),
     (2, (6, 5), (40, 70), (3, 3), (2, 1), ONE),
-    # larger than a band, and more rows of tiles than lie in the cache
-    (2, (70, 90), (64, 16), (3, 3), (1, 1), ONE),
+    # larger than a band, and more rows of tiles than fit into the cache
+    (1, (70, 90), (64, 16), (3, 3), (1, 1), ONE),
     (1, (70, 90), (64, 20), (3, 3), (2, 2), ONE),
     (1, (3, 300), (16, 16), (3, 3), (1, 1), ONE),
     (1, (300, 3), (16, 16), (3, 3), (1, 1), ONE),
@@ -168,15 +154,17 @@ ODD = [
 
 
 @pytest.mark.parametrize("precision", [None, HIGHEST], ids=["default", "highest"])
-@pytest.mark.parametrize("case", [*((batch, *case) for case in STUDY for batch in (1, 3, 8, 19, 33)), *ODD], ids=str)
-def test_the_study_s_shapes_and_odd_ones(case, precision, calls):
+@pytest.mark.parametrize(
+    "case", [*((batch, *case) for case in NETWORK for batch in (3, 19)), (33, *NETWORK[4]), *ODD], ids=str
+)
+def test_the_network_s_shapes_and_odd_ones(case, precision, calls):
     *_, strides, padding = case
     given = arrays(*case)
     check(products(*given, strides, padding, precision), oracle(*given, strides, padding))
-    assert sorted(calls) == every(exact=precision is HIGHEST)
+    assert sorted(calls) == all_three(exact=precision is HIGHEST)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_shapes_of_all_kinds(data):
     skip_without_compiler()
@@ -194,7 +182,7 @@ def test_shapes_of_all_kinds(data):
     check(products(x, weights, g, strides, padding, precision), oracle(x, weights, g, strides, padding))
 
 
-def of_layer(x, kernel, **options):
+def squares(x, kernel, **options):
     def loss(x, kernel):
         y = convolve(x, kernel, (1, 1), "SAME", dimension_numbers=IMAGES, **options)
         return (y.astype(jnp.float32) ** 2).sum()
@@ -208,8 +196,8 @@ FORMS = ["highest", "float32", HIGHEST, (HIGHEST, HIGHEST), ("highest", "highest
 @pytest.mark.parametrize("precision", FORMS, ids=str)
 def test_the_highest_precision_takes_the_direct_sums(precision, calls):
     x, kernel, _ = arrays(1, (4, 4), (16, 16), (3, 3), (1, 1), ONE)
-    of_layer(x, kernel, precision=precision)
-    assert sorted(calls) == every(exact=True)
+    squares(x, kernel, precision=precision)
+    assert sorted(calls) == all_three(exact=True)
 
 
 def test_the_default_precision_is_the_call_s_for_its_gradients_too(calls):
@@ -217,15 +205,15 @@ def test_the_default_precision_is_the_call_s_for_its_gradients_too(calls):
     with jax.default_matmul_precision("highest"):
         _, pullback = jax.vjp(lambda *a: convolve(*a, (1, 1), "SAME", dimension_numbers=IMAGES), x, kernel)
     pullback(g)
-    assert sorted(calls) == every(exact=True)
+    assert sorted(calls) == all_three(exact=True)
     calls.clear()
-    of_layer(x, kernel, precision="high")
-    assert sorted(calls) == every()
+    squares(x, kernel, precision="high")
+    assert sorted(calls) == all_three()
 
 
 @pytest.mark.parametrize("size", [1, 1e4], ids=["alike", "of all sizes"])
 def test_errors_of_direct_sums_are_of_their_own_terms(size, calls):
-    """Minimal filtering is as close on the whole, but what large pixels add under small weights must cancel again."""
+    """Minimal filtering is as exact on the whole, but large pixels under small weights must cancel."""
     case = (8, (16, 16), (32, 32), (3, 3), (1, 1), ONE)
     x, kernel, g = arrays(*case)
     if size > 1:
@@ -247,7 +235,7 @@ def test_errors_of_direct_sums_are_of_their_own_terms(size, calls):
 
 @pytest.mark.parametrize("precision", [None, HIGHEST], ids=["default", "highest"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_stays_in_its_image(value, precision, calls):
+def test_a_value_that_is_not_finite_changes_only_its_image(value, precision, calls):
     case = (3, (7, 7), (16, 16), (3, 3), (1, 1), ONE)
     x, kernel, g = arrays(*case)
     sound = products(x, kernel, g, *case[-2:], precision)
@@ -258,10 +246,11 @@ def test_what_is_not_finite_stays_in_its_image(value, precision, calls):
 
 
 DIGEST = """
-import hashlib, jax, numpy as np
+import concurrent.futures, hashlib, jax, numpy as np
 from pathlib import Path
 from jaxnorm.conv import kernels
-assert kernels.missing() is None
+with concurrent.futures.ThreadPoolExecutor(3) as pool:  # XLA would not accept a second registration
+    assert list(pool.map(lambda _: kernels.missing(), range(3))) == [None] * 3
 digest = hashlib.sha256()
 rng = np.random.default_rng(0)
 cases = (19, 16, 32, 32, 1), (1, 32, 16, 16, 1), (33, 9, 3, 16, 1), (5, 8, 16, 20, 2)
@@ -273,7 +262,7 @@ for batch, size, inputs, outputs, stride in cases:
     for _ in range(3):
         y = kernels.forward(jax.ShapeDtypeStruct(g.shape, g.dtype), x, kernel, **fields)
         found = [each.tobytes() for each in map(np.asarray, (y, *kernels.gradients(x, kernel, g, **fields)))]
-        assert found == globals().setdefault(f"found{batch}", found), "another call, other bits"
+        assert found == globals().setdefault(f"found{batch}", found), "calls differ"
     digest.update(b"".join(found))
 names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
 print(digest.hexdigest(), sum("Eigen" in name for name in names))
@@ -305,23 +294,24 @@ from jaxnorm.conv import kernels
 assert kernels.missing() is None
 c = int(os.environ["CHANNELS"])
 x, g = np.ones((16, 1, 1, c), np.float32), np.ones((16, 1, 1, c), np.float32)
-like = jax.ShapeDtypeStruct((1, 1, c, c), np.float32)
-product = jax.jit(lambda x, g: kernels._product("kernel", like, kernels._attributes(
-    strides=(1, 1), padding=((0, 0), (0, 0)), precision=None), x, g)).lower(x, g).compile()
+kernel = np.broadcast_to(np.float32(0), (1, 1, c, c))  # whose shape is used, and no value
+product = jax.jit(lambda x, kernel, g: kernels.gradients(
+    x, kernel, g, strides=(1, 1), padding=((0, 0), (0, 0)), precision=None)[1]).lower(
+    x, jax.ShapeDtypeStruct((1, 1, c, c), np.float32), g).compile()
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 96 * 2**20, resource.RLIM_INFINITY))
 try:
-    product(x, g).block_until_ready()
+    product(x, kernel, g).block_until_ready()
 except Exception as error:
     print(type(error).__name__, error)
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-assert (product(x, g) == 16).all()
+assert (product(x, kernel, g) == 16).all()
 print("went on")
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is limited as Linux does")
-def test_where_memory_runs_out_it_is_an_error_and_not_the_end():
+def test_lack_of_memory_is_an_error_that_a_program_survives():
     skip_without_compiler()
     said = run(OUT_OF_MEMORY, CHANNELS="4096")  # 64 MiB for the gradient, and as much for its sums
     assert "RESOURCE_EXHAUSTED: in a convolution" in said
@@ -334,12 +324,12 @@ def test_a_large_kernel_s_gradient_is_summed_in_few_parts():
     assert run(OUT_OF_MEMORY, CHANNELS="2048") == "went on\n"  # 16 MiB; a part for each image would take 256
 
 
-# Where they are used
+# When they are used
 
 
 def test_the_compiled_program_calls_them(calls):
     x, kernel, _ = arrays(1, (4, 4), (16, 16), (3, 3), (1, 1), ONE)
-    text = jax.jit(of_layer).lower(x, kernel).as_text()
+    text = jax.jit(squares).lower(x, kernel).as_text()
     for name, *_ in kernels.PRODUCTS.values():
         assert f"@jaxnorm_conv_{name}" in text
     assert "stablehlo.convolution" not in text
@@ -350,7 +340,7 @@ def no_devices(*_):
 
 
 @pytest.mark.parametrize("why", ["devices", "float64", "bfloat16", "negative padding", "dilation", "off", "no CPU"])
-def test_they_are_left_out_where_they_do_not_fit(why, calls, monkeypatch):
+def test_they_are_not_used_for(why, calls, monkeypatch):
     x, kernel, _ = arrays(2, (6, 6), (16, 16), (3, 3), (1, 1), ONE)
     padding, options = ONE, {}
     if why in ("devices", "no CPU"):
@@ -360,7 +350,6 @@ def test_they_are_left_out_where_they_do_not_fit(why, calls, monkeypatch):
         monkeypatch.setattr(jax, "device_count", no_devices)
     if why == "off":
         monkeypatch.setenv(kernels.SWITCH, "off")
-        monkeypatch.setattr(kernels, "_missing", kernels._missing.__wrapped__)
         assert (kernels.missing(), kernels.description()) == ("JAXNORM_KERNELS is off", "XLA")
     if why == "negative padding":
         padding = ((-1, 1), (1, 1))
@@ -394,7 +383,7 @@ STRIDES = pytest.mark.parametrize("strides", [(1, 1), (2, 2)], ids=["one", "two"
 
 
 def agree(calls, transformed, tolerance=1e-4):
-    """The same from our kernels, which are called, and from XLA's convolution."""
+    """Our kernels, which are called, and XLA's convolution give the same."""
     found = transformed(convolve)
     assert calls
     calls.clear()
@@ -478,242 +467,3 @@ def test_within_loops(calls):
         return lax.scan(step, kernel, xs), lax.map(lambda x: gradient_with(operation, (1, 1))(x, kernel), xs)
 
     agree(calls, looped)
-
-
-# How they are compiled and kept
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    """A copy of the compiled kernels, for compilers that only pretend."""
-    skip_without_compiler()
-    folder = tmp_path_factory.mktemp("library")
-    compiler = kernels.compiler()
-    kept = next((files.cache_folder() / "kernels").glob(f"{kernels._fingerprint(compiler)}-*.so"), None)
-    if kept is None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("XDG_CACHE_HOME", str(folder))
-            kernels._library(compiler)
-        kept = next(folder.glob("jaxnorm/kernels/*.so"))
-    return shutil.copy(kept, folder / "library.so")
-
-
-@pytest.fixture
-def pretend(tmp_path, monkeypatch):
-    """Makes a compiler of shell commands, in a world without another and with an empty cache: `load` with it."""
-    monkeypatch.delenv(kernels.SWITCH, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    registered = []
-    monkeypatch.setattr(jax.ffi, "register_ffi_target", lambda name, *_, **__: registered.append(name))
-
-    class World:
-        folder = tmp_path / "cache" / "jaxnorm" / "kernels"
-
-        def compiler(self, commands, version="pretended 1.0"):
-            path = tmp_path / "compiler"
-            head = f'#!/bin/sh\n[ "$1" = --version ] && {{ echo "{version}"; exit; }}\nfor target; do :; done\n'
-            path.write_text(f"{head}echo x >> {tmp_path}/log\n{commands}\n")
-            path.chmod(0o755)
-            monkeypatch.setenv("CXX", str(path))
-            return path
-
-        def load(self):
-            registered.clear()
-            found = kernels._missing.__wrapped__()
-            assert len(registered) == (0 if found else 3)
-            return found
-
-        def compilations(self):
-            log = tmp_path / "log"
-            return len(log.read_text().split()) if log.exists() else 0
-
-        def kept(self):
-            return sorted(path.name for path in self.folder.iterdir())
-
-    return World()
-
-
-def test_without_a_compiler_xla_does_it(tmp_path):
-    said = run(
-        """
-import jax, numpy as np
-from jaxnorm.conv import kernels
-from jaxnorm.conv.convolution import convolve
-print(kernels.missing(), kernels.description(), sep="; ")
-x, kernel = np.ones((2, 4, 4, 16), np.float32), np.ones((3, 3, 16, 16), np.float32)
-f = jax.jit(jax.grad(lambda *a: convolve(*a, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")).sum()))
-assert "jaxnorm_conv" not in f.lower(x, kernel).as_text()
-print(f(x, kernel)[0, :, :, 0].astype(int).tolist())
-""",
-        PATH=str(tmp_path),
-        CXX="",
-        XDG_CACHE_HOME=str(tmp_path),
-    )
-    windows = np.array([1, 2, 2, 1])  # over each row and column
-    assert said.splitlines() == ["there is no C++ compiler; XLA", str((16 * np.outer(windows, windows)).tolist())]
-
-
-@pytest.mark.parametrize(
-    "commands, reason",
-    [
-        ("echo In file included >&2; echo 'a.h:1: error:  no  such thing' >&2; exit 1", "a.h:1: error: no such thing"),
-        ("printf 'killed\\nby hand\\n' >&2; exit 1", "killed"),
-        ("exit 3", "it ends with code 3"),
-        ("exec sleep 20", "it takes more than 0.3 seconds"),
-        ("echo waiting >&2; exec sleep 20", "waiting"),
-        ("printf 'error \\377\\n' >&2; exit 1", "error \N{REPLACEMENT CHARACTER}"),
-        ("exit 0", "cannot open"),
-        ("echo nonsense > $target", "file too short"),
-        (f"cp {np.random.mtrand.__file__} $target", "undefined symbol"),
-    ],
-)
-def test_a_compiler_that_fails_is_one_line(commands, reason, pretend, monkeypatch):
-    if "sleep" in commands:
-        monkeypatch.setattr(kernels, "LIMIT", 0.3)
-    path = pretend.compiler(commands)
-    found = pretend.load()
-    assert found.startswith(f"{path} does not compile them: ")
-    assert reason in found and "\n" not in found
-    assert not list(pretend.folder.glob("tmp*"))
-
-
-def test_a_compiler_that_does_not_start_is_one_line(pretend):
-    path = pretend.compiler("")
-    path.write_text("#!/no/such/shell\n")
-    assert "No such file" in pretend.load()
-
-
-def test_they_are_compiled_once(pretend, library):
-    pretend.compiler(f"cp {library} $target")
-    assert [pretend.load() for _ in range(3)] == [None] * 3
-    assert pretend.compilations() == len(pretend.kept()) == 1
-
-
-@pytest.mark.parametrize("damage", ["cut", "empty", "garbage", "a folder", "unreadable", "of another name"])
-def test_a_damaged_library_is_compiled_anew(damage, pretend, library, monkeypatch):
-    pretend.compiler(f"cp {library} $target")
-    pretend.load()
-    (name,) = pretend.kept()
-    path = pretend.folder / name
-    whole = path.read_bytes()
-    path.unlink()  # never over the file, which this process has mapped
-    if damage == "a folder":
-        (path / "x").mkdir(parents=True)
-        assert pretend.load() is None and pretend.compilations() >= 2
-        return
-    if damage == "of another name":
-        path = path.with_name(f"{path.stem[:-1]}-.so")
-    path.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "garbage": b"x" * len(whole)}.get(damage, whole))
-    if damage == "unreadable":
-        plain = files.sha256
-        asked = []
-
-        def refusing(file):
-            if not asked.append(file) and len(asked) == 1:
-                raise PermissionError(file)
-            return plain(file)
-
-        monkeypatch.setattr(files, "sha256", refusing)
-    assert pretend.load() is None
-    assert pretend.compilations() == 2
-    assert (pretend.folder / name).read_bytes() == whole
-    assert pretend.load() is None
-    assert pretend.compilations() == 2
-
-
-@pytest.mark.parametrize("trouble", ["a file", "a file above", "read-only", "noexec"])
-def test_a_cache_that_takes_no_library_is_not_needed(trouble, pretend, library, monkeypatch):
-    pretend.compiler(f"cp {library} $target")
-    if trouble.startswith("a file"):
-        blocked = pretend.folder if trouble == "a file" else pretend.folder.parents[1]
-        blocked.parent.mkdir(parents=True, exist_ok=True)
-        blocked.write_text("")
-    elif trouble == "read-only":
-        plain = tempfile.TemporaryDirectory
-
-        def refusing(dir=None):
-            if dir is not None:
-                raise PermissionError(13, "Permission denied", str(dir))
-            return plain()
-
-        monkeypatch.setattr(tempfile, "TemporaryDirectory", refusing)
-    else:
-        load = kernels.ctypes.CDLL
-
-        def loaded(name):
-            if str(pretend.folder) in name:
-                raise OSError(f"{name}: failed to map segment from shared object")
-            return load(name)
-
-        monkeypatch.setattr(kernels.ctypes, "CDLL", loaded)
-    assert pretend.load() is None
-    assert pretend.compilations() == 1
-    if trouble == "noexec":  # a copy runs elsewhere, and is made again of what is kept
-        assert len(pretend.kept()) == 1
-        assert pretend.load() is None and pretend.compilations() == 1
-    else:
-        assert not pretend.folder.is_dir() or pretend.kept() == []
-
-
-def test_a_library_that_loads_nowhere_is_compiled_once(pretend, library, monkeypatch):
-    pretend.compiler(f"cp {library} $target")
-
-    def refusing(name):
-        raise OSError(f"{name}: version 'GLIBCXX_3.4.99' not found")
-
-    monkeypatch.setattr(kernels.ctypes, "CDLL", refusing)
-    assert "GLIBCXX_3.4.99" in pretend.load()
-    assert pretend.compilations() == 1 and pretend.kept() == []
-
-
-def test_a_library_of_another_user_is_not_loaded(pretend, library, monkeypatch):
-    pretend.compiler(f"cp {library} $target")
-    assert pretend.load() is None
-    (kept,) = pretend.kept()
-    owner = (pretend.folder / kept).stat().st_uid
-    assert kernels._is_trusted(pretend.folder / kept)
-    monkeypatch.setattr(kernels, "TRUSTED", ())
-    monkeypatch.setattr(kernels.os, "getuid", lambda: owner + 1)
-    assert not kernels._is_trusted(pretend.folder / kept)
-    assert pretend.load() is None
-    assert pretend.compilations() == 2
-
-
-def test_several_may_compile_at_once(pretend, library):
-    compiler = str(pretend.compiler(f"head -c 9999 {library} > $target; sleep 0.3; cp {library} $target"))
-    with concurrent.futures.ThreadPoolExecutor(3) as pool:  # as processes do, which share nothing but the folder
-        list(pool.map(kernels._library, [compiler] * 3))
-    assert pretend.compilations() == 3
-    assert len(pretend.kept()) == 1
-
-
-def test_threads_that_ask_at_once_load_once(pretend, library, monkeypatch):
-    pretend.compiler(f"sleep 0.3; cp {library} $target")
-    monkeypatch.setattr(kernels, "_missing", kernels.functools.cache(kernels._missing.__wrapped__))
-    with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        assert list(pool.map(lambda _: kernels.missing(), range(3))) == [None] * 3
-    assert pretend.compilations() == 1
-
-
-def test_whatever_decides_a_library_is_in_its_name(pretend, monkeypatch, tmp_path):
-    found = [kernels._fingerprint(str(pretend.compiler("")))]
-
-    def another():
-        found.append(kernels._fingerprint(os.environ["CXX"]))
-        assert len(set(found)) == len(found)
-
-    pretend.compiler("", version="pretended 1.1")
-    another()
-    monkeypatch.setattr(kernels, "FLAGS", (*kernels.FLAGS, "-g"))
-    another()
-    monkeypatch.setattr(kernels.jaxlib.version, "__version__", "0.99")
-    another()
-    monkeypatch.setattr(kernels, "processor", lambda: {"flags": "none"})
-    another()
-    for source in sorted(path.name for path in kernels.SOURCES.iterdir()):
-        folder = tmp_path / source
-        shutil.copytree(kernels.SOURCES, folder)
-        with (folder / source).open("a") as file:
-            file.write("//\n")
-        monkeypatch.setattr(kernels, "SOURCES", folder)
-        another()

@@ -15,10 +15,10 @@ struct Product {
   Index top, left, down, across;
   Index height, width;                     // a < height, b < width
   int vectors;                             // of a block
-  std::vector<float> weights;              // (blocks, rows, length, a block's channels)
+  std::vector<float> weights;              // (blocks, rows, length, channels of a block)
 };
 
-// Arranges the weights w(i, j, o) in blocks of channels, with zeros where the last is not full.
+// Arranges the weights w(i, j, o) in blocks of channels, with zeros if the last block is not full.
 template <typename Weight>
 void pack(Product& product, const Weight& w) {
   const Index outputs = product.y.channels;
@@ -32,12 +32,12 @@ void pack(Product& product, const Weight& w) {
         for (Index o = b * block; o < std::min(outputs, (b + 1) * block); ++o) to[o - b * block] = w(i, j, o);
 }
 
-// Rows [first, last) of one image's product.
+// Computes rows [first, last) of one image's product.
 inline void compute_rows(const Product& p, const float* x, float* y, Index first, Index last) {
   const Index c = p.x.channels, pixels = p.vectors == 1 ? (p.width > kPixels ? kLong : kPixels) : kPixels;
   const Index tiled = round_up(p.width, pixels);
   const Index width = (tiled - 1) * p.stride_x + (p.length + c - 1) / c;
-  // A product without rows, of a stride longer than the kernel, reads nothing; its pointers stay within the copy.
+  // A product without rows (stride longer than the kernel) reads nothing. Its pointers remain within the copy.
   const Index rows = (last - first - 1) * p.stride_y + std::max<Index>(1, p.rows);
   float* padded = scratch(rows * width * c);
   copy_padded(x, p.x, first * p.stride_y - p.pad_y, rows, width, p.pad_x, padded);
@@ -57,7 +57,7 @@ inline void compute_rows(const Product& p, const float* x, float* y, Index first
   }
 }
 
-// Products of the same images, which together fill y.
+// Computes products of the same images, which together fill y.
 inline void compute(ffi::ThreadPool pool, const std::vector<Product>& products, const float* x, float* y) {
   const Images &in = products[0].x, &out = products[0].y;
   Index height = 1;
@@ -86,7 +86,7 @@ inline void forward(ffi::ThreadPool pool, const Convolution& conv, const float* 
   compute(pool, products, x, y);
 }
 
-// dx[s * a + r - p] = the sum over i of g[a - i] w[s * i + r]: a convolution of its own for each position r in a stride.
+// dx[s * a + r - p] = the sum over i of g[a - i] w[s * i + r]: one convolution for each position r in a stride.
 inline void input_gradient(ffi::ThreadPool pool, const Convolution& conv, const float* g, const float* kernel,
                            float* dx) {
   const Index ci = conv.x.channels, co = conv.y.channels, sy = conv.stride_y, sx = conv.stride_x;
@@ -99,7 +99,7 @@ inline void input_gradient(ffi::ThreadPool pool, const Convolution& conv, const 
       const Index taps_x = conv.width > rx ? (conv.width - rx + sx - 1) / sx : 0;
       p.rows = taps_x ? taps_y : 0, p.length = taps_x * co;
       p.stride_y = p.stride_x = 1;
-      // The first a for which s * a + r - p is not negative, and how many there are up to the end.
+      // The first a for which s * a + r - p is not negative, and the number of values of a up to the end.
       const Index ay = conv.pad_y > ry ? (conv.pad_y - ry + sy - 1) / sy : 0;
       const Index ax = conv.pad_x > rx ? (conv.pad_x - rx + sx - 1) / sx : 0;
       p.top = sy * ay + ry - conv.pad_y, p.left = sx * ax + rx - conv.pad_x, p.down = sy, p.across = sx;
@@ -139,7 +139,7 @@ inline void kernel_gradient(ffi::ThreadPool pool, const Convolution& conv, const
         copy_padded(x + n * in.image(), in, first * conv.stride_y - conv.pad_y, rows, width, conv.pad_x, padded);
         std::fill_n(padded + rows * row_size, lines, 0.0f);
         const float* gradient = g + n * out.image() + first * out.row();
-        if (lanes != co) {  // channels that fill no vector get zeros beside them
+        if (lanes != co) {  // add zeros to channels that do not fill a vector
           float* filled = padded + padded_size;
           for (Index pixel = 0; pixel < pixels; ++pixel) {
             std::memcpy(filled + pixel * lanes, gradient + pixel * co, co * sizeof(float));

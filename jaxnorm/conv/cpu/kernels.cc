@@ -1,12 +1,12 @@
 // Convolutions of float32 images (N, H, W, C) and their gradients, for XLA on CPU.
 //
-// All are sums of products that stay in registers until they are complete: a tile of P neighbouring pixels by V vectors
-// of channels. In NHWC a row of the kernel meets kernel_width * C numbers that lie side by side, so one loop serves every
-// width. A band of an image is copied between zeros first: that leaves no case for borders, and the copy lies in the
-// cache. Loops over pixels have fixed lengths, and what a tile computes beyond the edge is not stored.
+// All results are sums of products that remain in registers until they are complete: a tile of P neighbouring pixels by
+// V vectors of channels. In NHWC a row of the kernel meets kernel_width * C contiguous numbers, so that one loop is
+// enough for every width. First, a band of an image is copied between zeros. Borders then need no special case, and the
+// copy is in the cache. Loops over pixels have fixed lengths; results of a tile beyond the edge are not stored.
 //
-// Work is cut by images, and by rows where images are few or large, never by the number of threads, and partial sums are
-// added in a fixed order: the result depends neither on how many threads there are nor on which is first.
+// Work is divided by images, and by rows if images are few or large, never by the number of threads. Partial sums are
+// added in a fixed order. The result therefore depends neither on the number of threads nor on their order.
 
 #include <exception>
 #include <string>
@@ -33,7 +33,7 @@ Convolution convolution(const X& x, const K& kernel, const Y& y, int64_t stride_
   return {images(x), images(y), k[0], k[1], stride_y, stride_x, pad_y, pad_x};
 }
 
-// What XLA hears where memory runs out: an exception would end the process.
+// Reports lack of memory to XLA as an error. An exception would end the process.
 template <typename Run>
 ffi::Error guarded(const Run& run) {
   try {

@@ -1,4 +1,4 @@
-// What all kernels are made of: vectors, pieces of work for threads, padded copies, and the two products in registers.
+// Common to all kernels: vectors, tasks for threads, padded copies, and the two products in registers.
 
 #pragma once
 
@@ -22,8 +22,8 @@ namespace jaxnorm {
 namespace ffi = xla::ffi;
 using Index = std::ptrdiff_t;
 
-// Tiles are kPixels by two vectors, or kLong by one: as many sums as hide the latency of an addition and leave registers
-// for what they are made of.
+// Tiles are kPixels by two vectors, or kLong by one: enough sums to hide the latency of an addition, and few enough to
+// leave registers for the factors.
 #if defined(__AVX512F__)
 constexpr int kLanes = 16, kPixels = 8, kLong = 16;
 #elif defined(__AVX__)
@@ -31,9 +31,9 @@ constexpr int kLanes = 8, kPixels = 4, kLong = 8;
 #else
 constexpr int kLanes = 4, kPixels = 4, kLong = 8;
 #endif
-constexpr Index kSlices = 16;  // parts of the batch, at most, with a sum of their own in the weight's gradient
-constexpr Index kTasks = 8;    // at least so many pieces of work, where there are as many rows
-constexpr Index kSums = 4 << 20;  // numbers in those sums, at most, if one for all takes no more: 16 MiB
+constexpr Index kSlices = 16;  // the most parts of a batch that have separate sums in the gradient by the weights
+constexpr Index kTasks = 8;    // the fewest tasks, if there are as many rows
+constexpr Index kSums = 4 << 20;  // the most numbers in those sums, unless one sum is larger: 16 MiB
 constexpr Index kCache = 256 << 10;  // bytes: a part of the second-level cache
 
 typedef float Vector __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
@@ -42,8 +42,8 @@ inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(
 inline void store(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
 inline Index round_up(Index value, Index to) { return (value + to - 1) / to * to; }
 
-// Calls work(0) ... work(count - 1), in any order, on XLA's own threads and this one. What one of them throws is thrown
-// here, once all have ended.
+// Calls work(0) ... work(count - 1), in any order, on XLA's threads and this one. An exception of one call is thrown
+// again here after all have ended.
 inline void in_parallel(ffi::ThreadPool pool, Index count, const std::function<void(Index)>& work) {
   struct Shared {
     std::atomic<Index> next{0}, done{0};
@@ -51,7 +51,7 @@ inline void in_parallel(ffi::ThreadPool pool, Index count, const std::function<v
     std::condition_variable finished;
     std::exception_ptr thrown;
   };
-  auto shared = std::make_shared<Shared>();  // a thread may wake up when all is done and the caller gone
+  auto shared = std::make_shared<Shared>();  // a thread may start after the caller has returned
   auto run = [shared, count, &work] {
     for (Index index; (index = shared->next.fetch_add(1)) < count;) {
       try {
@@ -69,7 +69,7 @@ inline void in_parallel(ffi::ThreadPool pool, Index count, const std::function<v
   const Index helpers = std::min<Index>(pool.num_threads(), count) - 1;
   try {
     for (Index i = 0; i < helpers; ++i) pool.Schedule(decltype(run)(run));
-  } catch (const std::bad_alloc&) {  // those that have been asked, and this one, do it all
+  } catch (const std::bad_alloc&) {  // the threads that have been scheduled, and this one, do all
   }
   run();
   if (shared->done.load() < count) {
@@ -79,22 +79,22 @@ inline void in_parallel(ffi::ThreadPool pool, Index count, const std::function<v
   if (shared->thrown) std::rethrow_exception(shared->thrown);
 }
 
-// Memory of this thread's own, until it asks again.
+// Memory of this thread, valid until its next call.
 inline float* scratch(Index size) {
   thread_local std::vector<float> buffer;
   if (static_cast<Index>(buffer.size()) < size) {
-    buffer.clear();  // or its numbers would be copied
+    buffer.clear();  // so that its numbers are not copied
     buffer.resize(size);
   }
   return buffer.data();
 }
 
-// Parts into which `count` images are divided whose sums take `size` numbers each. Shapes alone decide, not threads.
+// The number of parts of `count` images whose sums have `size` numbers each. It depends on shapes only, not on threads.
 inline Index slices_of(Index count, Index size) {
   return std::min({count, kSlices, std::max<Index>(1, kSums / size)});
 }
 
-// Memory of this thread's own, apart from that and filled with zeros; what is large goes back when it is let go.
+// Other memory of this thread, filled with zeros. The destructor frees it if it is large.
 class Zeros {
  public:
   explicit Zeros(Index size) { buffer_.assign(size, 0.0f); }
@@ -125,11 +125,11 @@ struct Convolution {
   Index stride_y, stride_x, pad_y, pad_x;
 };
 
-// Rows [first, first + rows) of an image between zeros, of which `before` stand at the left of each row.
+// Copies rows [first, first + rows) of an image between zeros, `before` of them at the left of each row.
 inline void copy_padded(const float* image, const Images& shape, Index first, Index rows, Index width, Index before,
                         float* to) {
   const Index c = shape.channels;
-  // A window may begin within the image: the input's gradient meets no more of its columns than the output has.
+  // A window may begin within the image, because the input's gradient needs no more columns than the output has.
   const Index skipped = std::min(std::max<Index>(0, -before), shape.width);
   const Index left = std::min(std::max<Index>(0, before), width);
   const Index length = std::min(shape.width - skipped, width - left);
@@ -145,7 +145,7 @@ inline void copy_padded(const float* image, const Images& shape, Index first, In
 }
 
 // y[pixel, o] = the sum over `rows` rows of `length` numbers of x[pixel, row, at] w[row, at, o], for P pixels, `step`
-// numbers apart in x, and V vectors of o. kStep is `step` where it is known ahead, else 0.
+// numbers apart in x, and V vectors of o. kStep is `step` if it is known at compile time, else 0.
 template <int P, int V, int kStep>
 inline void tile(const float* x, Index x_row, Index step, Index rows, Index length, const float* w, float* y,
                  Index y_step, Index pixels, Index channels) {

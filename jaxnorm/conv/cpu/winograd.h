@@ -3,11 +3,11 @@
 //
 //   y = A' [(G w G') * (B' d B)] A,  for each tile of 2x2 outputs y and the 4x4 inputs d under it
 //
-// The products at each of the 16 places are matrix products over channels. The gradients are those of this formula: by
-// x it is the same with the kernel turned round, by w it is G' [sum over tiles of (B' d B) * (A g A')] G. All transforms
-// are additions and halves, so that little is lost: on random numbers errors are 0.6 to 1.7 times those of the direct sum,
-// which is longer. But they are relative to the largest input times the largest weight under an output, where the direct
-// sum's are to its own terms.
+// The products at each of the 16 places are matrix products over channels. The gradients are those of this formula. By
+// x it is the same with the kernel rotated by 180 degrees; by w it is G' [sum over tiles of (B' d B) * (A g A')] G. All
+// transforms are additions and halvings, which lose little: on random numbers the errors are 0.6 to 1.7 times those of
+// the direct sum, which is longer. But they are relative to the largest input times the largest weight of an output.
+// The errors of the direct sum are relative to its own terms.
 
 #pragma once
 
@@ -16,17 +16,17 @@
 namespace jaxnorm::winograd {
 
 constexpr Index kPlaces = 16;
-constexpr Index kTiles = 64;  // so many at a time, about: their transforms lie in the cache
+constexpr Index kTiles = 64;  // about this many at a time, so that their transforms are in the cache
 
 inline bool fits(const Convolution& conv) {
   return conv.height == 3 && conv.width == 3 && conv.stride_y == 1 && conv.stride_x == 1 &&
          conv.x.channels % kLanes == 0 && conv.y.channels % kLanes == 0;
 }
 
-// Numbers from one place to the next: not a power of two, or all places would meet in a few lines of the cache.
+// Numbers from one place to the next. With a power of two, all places would share a few lines of the cache.
 inline Index plane_size(Index tiles, Index channels) { return tiles * channels + kLanes; }
 
-// B' d B of all tiles in `down` rows of `across`, from the padded image: to[place][tile][channel].
+// Writes B' d B of all tiles in `down` rows of `across`, from the padded image, to[place][tile][channel].
 inline void transform_inputs(const float* padded, Index channels, Index down, Index across, float* to) {
   const Index row = (2 * across + 2) * channels, plane = plane_size(down * across, channels);
   for (Index a = 0; a < down; ++a)
@@ -49,7 +49,7 @@ inline void transform_inputs(const float* padded, Index channels, Index down, In
       }
 }
 
-// A g A' of all tiles in `down` rows of `across`, from the rows of g on: to[place][tile][channel].
+// Writes A g A' of all tiles in `down` rows of `across`, from the rows of g, to[place][tile][channel].
 inline void transform_gradients(const float* g, const Images& shape, Index rows, Index down, Index across, float* to) {
   const Index channels = shape.channels, plane = plane_size(down * across, channels);
   for (Index a = 0; a < down; ++a)
@@ -71,7 +71,7 @@ inline void transform_gradients(const float* g, const Images& shape, Index rows,
       }
 }
 
-// y = A' m A of all tiles in `down` rows of `across`, from m[place][tile][channel], as far as `rows` and the width go.
+// Writes y = A' m A of all tiles in `down` rows of `across`, from m[place][tile][channel]: `rows` rows, all columns.
 inline void transform_outputs(const float* m, const Images& shape, Index rows, Index down, Index across, float* y) {
   const Index channels = shape.channels, plane = plane_size(down * across, channels);
   for (Index a = 0; a < down; ++a)
@@ -92,7 +92,7 @@ inline void transform_outputs(const float* m, const Images& shape, Index rows, I
       }
 }
 
-// G w G' in blocks of output channels, [block][place][c][o in block], where w(i, j, c, o) is a vector of weights from o on.
+// G w G' in blocks of output channels, [block][place][c][o in block]. w(i, j, c, o) is a vector of weights from o.
 template <typename Weight>
 std::vector<float> transform_weights(ffi::ThreadPool pool, Index inputs, Index outputs, Index block, const Weight& w) {
   std::vector<float> weights(kPlaces * inputs * round_up(outputs, block));
@@ -133,7 +133,7 @@ inline void convolve(ffi::ThreadPool pool, const Images& in, const Images& out, 
       const Index down = std::min(most, end - first), tiles = down * across, rows = 2 * down + 2;
       const Index padded_size = rows * width * in.channels;
       const Index plane = plane_size(tiles, in.channels), result = plane_size(tiles, out.channels);
-      // A product reads up to its length beyond the last tile, and forgets what comes of it.
+      // A product reads up to its length beyond the last tile. It does not store these results.
       float* padded = scratch(padded_size + kPlaces * (plane + result) + pixels * in.channels);
       float* transformed = padded + padded_size;
       float* products = transformed + kPlaces * plane + pixels * in.channels;

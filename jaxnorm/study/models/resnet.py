@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxnorm.conv.convolution import Conv
+from jaxnorm.interop import TorchLayer
+from jaxnorm.study.models import torch_layers
 
 Weights = Literal["torch", "he"]
 
@@ -206,6 +208,11 @@ class ResNet(nn.Module):
         return nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=kernel_init, bias_init=bias_init, name="head")(
             x
         )
+
+    @nn.nowrap  # or Flax would take the norm that it builds for a submodule
+    def torch_layers(self) -> list[TorchLayer]:
+        """All layers and their names in PyTorch, for `jaxnorm.interop`."""
+        return torch_layers.of_resnet(self)
 
 
 class ResNet14(ResNet):

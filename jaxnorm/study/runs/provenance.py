@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from jaxnorm import files
-from jaxnorm.conv import kernels
+from jaxnorm.conv import kernels, library
 from jaxnorm.study import home
 from jaxnorm.study.data.dataset import Dataset
 from jaxnorm.study.registry import NORMS
@@ -119,7 +119,7 @@ def device() -> dict[str, Any]:
     """Platform, kind and number of the devices, and the processor cores that this process may use."""
     platform_of, kind = devices.platform(), devices.device_kind()
     if platform_of == "cpu":
-        kind = kernels.processor().get("model name") or platform.machine()
+        kind = library.processor().get("model name") or platform.machine()
     found = {"platform": platform_of, "kind": kind, "count": devices.device_count(), "cores": cores()}
     return found if devices.num_processes() == 1 else {**found, "processes": devices.num_processes()}
 

@@ -1,0 +1,161 @@
+"""The compiled kernels: made by the machine's C++ compiler, kept in a cache folder, loaded.
+
+The name of a kept library contains a digest of everything that its content depends on. Another processor, compiler or
+jaxlib therefore gets a library of its own.
+"""
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import jax
+import jaxlib.version
+
+from jaxnorm import files
+from jaxnorm.errors import one_line
+
+SOURCES = Path(__file__).with_name("cpu")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
+TIMEOUT = 300  # seconds; compiling takes about 4
+ROOT_USER = 0
+
+
+class Unavailable(Exception):
+    """The kernels cannot be compiled or loaded. The message says why, on one line."""
+
+
+def find_compiler() -> str | None:
+    """Path of the C++ compiler: `$CXX`, or the first on the PATH; None without one."""
+    names = (os.environ.get("CXX"), "c++", "g++", "clang++")
+    return next((found for name in names if name and (found := shutil.which(name))), None)
+
+
+def load(
+    names: Collection[str],
+    compiler: str,
+    cache: Path,
+    *,
+    timeout: float = TIMEOUT,
+    trusted_users: Collection[int] | None = None,
+) -> list[Any]:
+    """Functions of the library in the cache folder. If it is not there, it is compiled and kept.
+
+    Args:
+        names: Of the functions.
+        compiler: Path of the C++ compiler.
+        cache: The folder. If it accepts no files, the library is compiled in a temporary folder.
+        timeout: Seconds for the compiler.
+        trusted_users: Ids of the users whose libraries may be loaded; by default this user and root.
+
+    Returns:
+        The functions, as `ctypes` has them.
+
+    Raises:
+        Unavailable: If the compiler fails or the library cannot be loaded.
+    """
+    try:
+        library = _library(compiler, cache, timeout, trusted_users)
+        return [getattr(library, name) for name in names]
+    except (OSError, subprocess.SubprocessError, AttributeError) as error:
+        raise Unavailable(f"{compiler} does not compile them: {_reason(error)}") from error
+
+
+def fingerprint(
+    compiler: str, *, sources: Path = SOURCES, flags: Collection[str] = FLAGS, timeout: float = TIMEOUT
+) -> str:
+    """Digest of sources, flags, compiler, headers and processor, 32 hexadecimal digits.
+
+    Args:
+        compiler: Path of the C++ compiler.
+        sources: Folder of the sources.
+        flags: Of the compiler.
+        timeout: Seconds for the compiler to print its version.
+
+    Returns:
+        The digest.
+    """
+    version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=timeout).stdout
+    names = "\n".join([*flags, jaxlib.version.__version__, *processor().values()])
+    content = b"".join(path.read_bytes() for path in sorted(sources.glob("*.[ch]*")))
+    return hashlib.sha256(content + version + names.encode()).hexdigest()[:32]
+
+
+def processor() -> dict[str, str]:
+    """Name and instruction sets of the processor, as the operating system calls them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return {"model name": platform.processor(), "machine": platform.machine()}
+    found: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in ("model name", "flags", "Features", "CPU part"):  # what ``-march=native`` depends on
+            found.setdefault(name.strip(), value.strip())
+    return found
+
+
+def _library(compiler: str, cache: Path, timeout: float, trusted_users: Collection[int] | None) -> ctypes.CDLL:
+    if trusted_users is None and hasattr(os, "getuid"):
+        trusted_users = (ROOT_USER, os.getuid())
+    name = fingerprint(compiler, timeout=timeout)
+    for kept in cache.glob(f"{name}-*.so"):
+        with contextlib.suppress(OSError):
+            # Loading a damaged library would end the process, and the library of another user may do anything.
+            trusted = trusted_users is None or kept.stat().st_uid in trusted_users
+            if trusted and kept.stem == f"{name}-{_digest(kept)}":
+                return _loaded(kept)
+    return _compiled(compiler, cache, name, timeout)
+
+
+def _compiled(compiler: str, cache: Path, name: str, timeout: float) -> ctypes.CDLL:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        temporary, is_writable = tempfile.TemporaryDirectory(dir=cache), True
+    except OSError:
+        temporary, is_writable = tempfile.TemporaryDirectory(), False
+    with temporary as folder:
+        part = Path(folder) / "kernels.so"
+        command = [compiler, *FLAGS, "-isystem", jax.ffi.include_dir(), str(SOURCES / "kernels.cc"), "-o", str(part)]
+        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=timeout)
+        library = _loaded(part)
+        if is_writable:
+            with contextlib.suppress(OSError):  # if something else has this name
+                part.replace(cache / f"{name}-{_digest(part)}.so")
+    return library
+
+
+def _loaded(file: Path) -> ctypes.CDLL:
+    """The library in a file, or in a copy of it if the file's disk does not allow programs."""
+    try:
+        return ctypes.CDLL(str(file))
+    except OSError as refused:
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                return ctypes.CDLL(shutil.copy(file, folder))
+        except OSError:
+            raise refused from None
+
+
+def _digest(path: Path) -> str:
+    return files.sha256(path)[:32]
+
+
+def _reason(error: Exception) -> str:
+    """What a compiler or the loader reports, on one line."""
+    output = getattr(error, "stderr", None) or ""
+    output = output.decode(errors="replace") if isinstance(output, bytes) else output  # bytes after a timeout
+    lines = [line for line in output.splitlines() if line.strip()]
+    if not lines and isinstance(error, subprocess.CalledProcessError):
+        lines = [f"it ends with code {error.returncode}"]
+    elif not lines and isinstance(error, subprocess.TimeoutExpired):
+        lines = [f"it takes more than {error.timeout:g} seconds"]
+    line = next((line for line in lines if "error" in line), lines[0] if lines else str(error))
+    return one_line(line, 200)
