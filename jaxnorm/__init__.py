@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jaxnorm.study.registry import NORMS as NORMS
     from jaxnorm.study.registry import make_norm as make_norm
     from jaxnorm.study.registry import register_norm as register_norm
+    from jaxnorm.study.report.frames import read_study as read_study
     from jaxnorm.study.training.loop import train as train
 
 __version__ = "0.1.0"
@@ -47,6 +48,7 @@ _HOMES = {
     "LayerNorm": "jaxnorm.norms.layers",
     "NORMS": "jaxnorm.study.registry",
     "make_norm": "jaxnorm.study.registry",
+    "read_study": "jaxnorm.study.report.frames",
     "register_norm": "jaxnorm.study.registry",
     "train": "jaxnorm.study.training.loop",
 }
