@@ -13,22 +13,19 @@ import pandas as pd
 
 from jaxnorm.errors import UserError
 from jaxnorm.files import reading
+from jaxnorm.study.config import REFERENCE_BATCH_SIZE
+from jaxnorm.study.report import records
 from jaxnorm.study.report.arrays import RunArrays
-from jaxnorm.study.report.folders import RunFiles, read_predictions, read_runs
+from jaxnorm.study.report.folders import read_predictions, read_runs
+from jaxnorm.study.report.records import METRICS, OF_AN_EPOCH, OUTCOME, PERCENTAGES, quantile_columns
 
-SPLITS = ("train", "validation", "test")
 STATISTICS = ("running", "precise", "precise_128", "evaluation_batch")
 """What the final weights are evaluated with: the running averages, and others where that was asked for."""
-METRICS = ("accuracy", "micro_f1", "macro_f1", "loss")
 SETTINGS = (
     *("norm", "variant", "label", "norm_label", "seed", "batch_size", "learning_rate", "lr_rule"),
     *("ghost_batch_size", "num_replicas", "tags", "status"),
 )
 """The columns that describe a run; every row of every table has them."""
-OUTCOME = ("epoch", "step", "num_params", "seconds", "diverged_at_step", "error", "best_val_accuracy", "best_val_epoch")
-OF_AN_EPOCH = ("epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_macro_f1", "seconds")
-PERCENTAGES = (1.0, 20.0, 80.0, 99.0)
-"""The quantiles that a run records by default, in per cent."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +134,11 @@ class Study:
         return recipe
 
     @property
+    def norms(self) -> list[str]:
+        """The norms, in the order of the plan."""
+        return list(dict.fromkeys([*self.plan["norms"], *self.runs.norm]))
+
+    @property
     def num_epochs(self) -> int | None:
         """Length of the schedule."""
         return self.recipe.get("num_epochs")
@@ -203,7 +205,7 @@ def read_study(folder: str | Path) -> Study:
         )
     with reading(path):
         plan = json.loads(path.read_text(encoding="utf-8"))
-        planned = [_planned(plan, entry) for entry in plan["runs"]]
+        planned = [records.planned(plan, entry) for entry in plan["runs"]]
         left_out = dict(plan.get("left_out") or {})  # of a publication: what was being trained then, and how far
     begun = read_runs(folder, [run["name"] for run in planned])
     runs, epochs, evaluations = [], [], []
@@ -211,10 +213,10 @@ def read_study(folder: str | Path) -> Study:
         if run["name"] in left_out:
             run |= {"status": "unfinished", "epoch": left_out[run["name"]]}
         if found := begun.get(run["name"]):
-            rows = _epochs(found, run)
-            run |= _outcome(found, rows)
+            rows = records.epochs(found, run)
+            run |= records.outcome(found, rows)
             epochs += [{"run": run["name"], **row} for row in rows]
-            evaluations += [{"run": run["name"], **row} for row in _evaluations(found)]
+            evaluations += [{"run": run["name"], **row} for row in records.evaluations(found)]
         runs.append(run)
     frame = _runs(runs)
     quantiles = quantile_columns(tuple(float(value) for value in plan["recipe"].get("quantiles") or PERCENTAGES))
@@ -229,11 +231,6 @@ def read_study(folder: str | Path) -> Study:
     )
 
 
-def quantile_columns(percentages: Iterable[float]) -> list[str]:
-    """The columns of quantiles: q1, q20, q80, q99 for 1, 20, 80 and 99 per cent."""
-    return [f"q{value:g}" for value in percentages]
-
-
 def finished_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """Of each variant the rows of its finished runs; of all its runs where none is finished.
 
@@ -245,6 +242,20 @@ def finished_rows(rows: pd.DataFrame) -> pd.DataFrame:
         return kept
     runs = kept.groupby("variant", observed=True).run.transform("nunique")
     return kept[kept.groupby(["variant", "epoch"], observed=True).run.transform("nunique") == runs]
+
+
+def under_both_rules(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with those of batch size 128 under both rules for the learning rate, where only one was trained there.
+
+    At 128 the linear rule gives the fixed rate, so that one run is a point of both curves. Rows with ghosts are kept
+    as they are.
+    """
+    real = rows[rows.ghost_batch_size.isna()]
+    copies = []
+    for _, mine in real.groupby("norm", sort=False):
+        at = mine[mine.batch_size == REFERENCE_BATCH_SIZE]
+        copies += [at.assign(lr_rule=rule) for rule in set(mine.lr_rule) - set(at.lr_rule)]
+    return pd.concat([rows, *copies]) if copies else rows
 
 
 def setting_words(tags: Iterable[str]) -> str:
@@ -263,82 +274,6 @@ _TAGS = (
     (r"linear", "linear rate"),
     (r"fixed", "fixed rate"),
 )
-
-
-def _planned(plan: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A run as the plan lists it."""
-    name, norm, tags = entry["name"], entry["norm"], list(entry.get("tags") or ())
-    if not all(isinstance(text, str) and Path(text).name == text for text in (name, norm, *tags)):
-        raise ValueError("a run's name, norm or tag is no name")
-    if not isinstance(entry["seed"], int):
-        raise ValueError("a run's seed is no whole number")
-    label = str((plan.get("labels") or {}).get(norm) or norm)
-    return {
-        **plan["recipe"],
-        **entry,
-        "tags": " ".join(tags),
-        "norm_label": label,
-        "status": "missing",
-        "provenance": {},
-    }
-
-
-def _epochs(found: RunFiles, run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a run's epochs."""
-    percentages = found.config.get("quantiles") or run.get("quantiles") or PERCENTAGES
-    rows = {}
-    with reading(found.sources["epochs"]):
-        for line in found.epochs:
-            values = [_number(value) for value in line["feature_quantiles"]]
-            if len(values) != len(percentages):
-                raise ValueError(f"an epoch has {len(values)} feature quantiles, not {len(percentages)}")
-            row = {name: _number(line[name]) for name in OF_AN_EPOCH} | {"rate": _number(line["learning_rate"])}
-            row |= {"epoch": int(line["epoch"]), "step": int(line["step"])}
-            # A run resumed from an older checkpoint may record an epoch twice; the later line belongs to the weights.
-            rows[row["epoch"]] = row | dict(zip(quantile_columns(percentages), values, strict=True))
-    return list(rows.values())
-
-
-def _outcome(found: RunFiles, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a run's files say beyond the plan."""
-    with reading(found.sources["provenance"]):
-        for key in ("git", "versions", "device", "data"):
-            if not isinstance(found.provenance.get(key, {}), dict):
-                raise ValueError(f"its {key} is not an object")
-    about = {name: value for name, value in found.config.items() if name not in ("norm", "seed", "tags")}
-    about["provenance"] = found.provenance
-    if label := found.provenance.get("label") or found.result.get("label"):
-        about["norm_label"] = str(label)
-    if not found.result:
-        last = rows[-1] if rows else {}
-        return about | {"status": "unfinished", "epoch": last.get("epoch"), "step": last.get("step")}
-    with reading(found.sources["result"]):
-        status = found.result["status"]
-        if status not in ("complete", "diverged", "crashed"):
-            raise ValueError(f"its status is {status!r}")
-        about |= {name: found.result.get(name) for name in ("status", "num_epochs", *OUTCOME)}
-    return about
-
-
-def _evaluations(found: RunFiles) -> list[dict[str, Any]]:
-    """The rows of a run's final evaluations."""
-    with reading(found.sources["result"]):
-        by_split = {split: found.result[split] for split in SPLITS if found.result.get(split)}
-        if found.result.get("status") == "complete" and len(by_split) < len(SPLITS):
-            raise ValueError("it is complete, but a split's evaluation is absent")
-        rows = []
-        for split, values in by_split.items():
-            matrix = np.array(values["confusion_matrix"], dtype=np.int64)
-            if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-                raise ValueError(f"its confusion matrix has shape {matrix.shape}")
-            row = {name: float(values[name]) for name in METRICS} | {"num_images": int(values["num_images"])}
-            rows.append({"split": split, "statistics": "running", **row, "confusion_matrix": matrix})
-        for kind, others in (found.result.get("statistics") or {}).items():
-            if kind != "running":  # the same weights and statistics as above
-                for split, one in others.items():
-                    row = {"accuracy": float(one["accuracy"]), "loss": _number(one["loss"])}
-                    rows.append({"split": split, "statistics": kind, **row, "num_images": int(one["num_images"])})
-        return rows
 
 
 def _runs(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -376,7 +311,3 @@ def _described(runs: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
     """A table that has all `columns`, even without rows."""
     return pd.DataFrame(rows, columns=list(dict.fromkeys([*columns, *(name for row in rows for name in row)])))
-
-
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
