@@ -1,0 +1,60 @@
+"""The page of a comparison of norms, from the question to the last section."""
+
+from jaxnorm.study.report import sections, sentences, tables
+from jaxnorm.study.report.comparisons import chosen, paired
+from jaxnorm.study.report.frames import Study
+from jaxnorm.study.report.page import Page, Section
+from jaxnorm.study.report.published import SOURCE, published_for
+from jaxnorm.study.words import counted
+
+QUESTION = "What does normalization do to a small residual network?"
+
+
+def page(everything: Study) -> Page:
+    """The answer, results, paired differences, curves, features, gates, and details.
+
+    Args:
+        everything: the study with all learning rates; each norm is shown at its best one.
+    """
+    study = chosen(everything)
+    found = paired(study)
+    source = [f"The original paper is {SOURCE}."] if published_for(study.recipe) else []
+    return Page(
+        title=QUESTION if study.name == "compare_norms" else study.name,
+        kicker=f"{study.name.replace('_', ' ')} · {study.data_description}",
+        introduction=_introduction(study),
+        lead=[*answer(study, found), *sections.chosen_rates(everything)],
+        cautions=sentences.cautions(study),
+        sections=[
+            Section("Results", tables=[tables.results(study)], figures=sections.test_accuracy(study)),
+            sections.comparison(study, found),
+            sections.learning_rates(everything),
+            sections.curves(study),
+            sections.features(study),
+            sections.gates(study),
+            Section("Original paper", source, [tables.beside_published(study)], folded=True),
+            *sections.details(study, everything),
+        ],
+    )
+
+
+def answer(study, found) -> list[str]:
+    """The result in three sentences: the range, what differs from batch norm, and the sanity check."""
+    if not len(study.finished):
+        return [sentences.NO_RESULT, *sentences.failed(study)]
+    return [
+        sentences.accuracy_range(study),
+        *sentences.against_baseline(study, found),
+        *sentences.equality(study, found),
+        *sentences.failed(study),
+    ]
+
+
+def _introduction(study: Study) -> str:
+    schedule = f" for {counted(study.num_epochs, 'epoch')}" if study.num_epochs else ""
+    return (
+        f"A 14-layer residual network is trained on {study.data_description}{schedule} in "
+        f"{counted(study.runs.variant.nunique(), 'variant')} that differ in nothing but their normalization, from "
+        f"{counted(study.runs.seed.nunique(), 'seed')} each. Within a seed, all share their initial weights, the order of the "
+        "data and the augmentation."
+    )
