@@ -70,7 +70,8 @@ def answer(study: Study, grown: pd.DataFrame) -> list[str]:
     mine, others = known[known.variant == "none"], known[known.variant != "none"]
     if len(mine):
         most, pooled = mine.loc[mine.ratio.idxmax()], mine[mine.layer == sections.POOLED]
-        faster = (mine.set_index("layer").ratio > others.groupby("layer", observed=True).ratio.max()).sum()
+        fastest = others.groupby("layer", observed=True).ratio.max()
+        faster = (mine.ratio > mine.layer.map(fastest).astype(float)).sum()
         at_pooled = f"of the pooled features grows {times(pooled.ratio.iloc[0])}; it " if len(pooled) else ""
         words.append(
             f"Without normalization, the {study.percentages[-1]:g} % quantile {at_pooled}grows most at {most.layer}, "

@@ -179,7 +179,135 @@ class Study:
         found = RunArrays(self.folder, run).read(kind, None if layers is None else set(layers))
         return {layer: {e: by_epoch[e] for e in sorted(by_epoch) if e in known} for layer, by_epoch in found.items()}
 
-    def _described(runs: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    def _described(self, rows: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+        # Large tables: a category takes a byte a row, and is compared a hundred times faster than text.
+        runs = self.runs.astype({"norm": "category", "variant": "category", "status": "category"})
+        found = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
+        return _described(runs, found[columns].astype({"run": "category", "layer": "category"}))
+
+
+def read_study(folder: str | Path) -> Study:
+    """Reads a workdir or a publication: `study.json`, and every run that it plans. An unfinished run is no error.
+
+    Args:
+        folder: what a driver wrote (its ``--workdir``), or what ``python -m jaxnorm publish`` made of it.
+
+    Returns:
+        The tables, see `Study`.
+
+    Raises:
+        UserError: if `folder` holds no study, or a damaged file (the message names the file).
+
+    Examples:
+        >>> import jaxnorm
+        >>> study = jaxnorm.read_study("results/digits_seeds")
+        >>> test = study.evaluations.query("split == 'test'")
+        >>> round(float(test[test.norm == "bn"].accuracy.mean()), 4)
+        0.9772
+    """
+    folder = Path(folder)
+    path = folder / "study.json"
+    if not path.is_file():
+        raise UserError(
+            f"a workdir holds a study.json, but {folder} does not; give the folder that a driver wrote (its --workdir)"
+        )
+    with reading(path):
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        planned = [records.planned(plan, entry) for entry in plan["runs"]]
+        left_out = dict(plan.get("left_out") or {})  # of a publication: what was being trained then, and how far
+    begun = read_runs(folder, [run["name"] for run in planned])
+    runs, epochs, evaluations = [], [], []
+    for run in planned:
+        if run["name"] in left_out:
+            run |= {"status": "unfinished", "epoch": left_out[run["name"]]}
+        if found := begun.get(run["name"]):
+            rows = records.epochs(found, run)
+            run |= records.outcome(found, rows)
+            epochs += [{"run": run["name"], **row} for row in rows]
+            evaluations += [{"run": run["name"], **row} for row in records.evaluations(found)]
+        runs.append(run)
+    frame = _runs(runs)
+    quantiles = quantile_columns(tuple(float(value) for value in plan["recipe"].get("quantiles") or PERCENTAGES))
+    return Study(
+        folder,
+        plan,
+        frame,
+        _described(frame, _frame(epochs, ["run", *OF_AN_EPOCH, "rate", *quantiles])),
+        _described(
+            frame, _frame(evaluations, ["run", "split", "statistics", *METRICS, "num_images", "confusion_matrix"])
+        ),
+    )
+
+
+def finished_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of each variant the rows of its finished runs; of all its runs where none is finished.
+
+    Rows of epochs are kept where all those runs have that epoch, so that a mean is over the same runs everywhere.
+    """
+    complete = rows.status == "complete"
+    kept = rows[complete | ~rows.variant.isin(rows.variant[complete])]
+    if "epoch" not in kept or "run" not in kept:
+        return kept
+    runs = kept.groupby("variant", observed=True).run.transform("nunique")
+    return kept[kept.groupby(["variant", "epoch"], observed=True).run.transform("nunique") == runs]
+
+
+def under_rule(rows: pd.DataFrame, rule: str) -> pd.DataFrame:
+    """The rows of real batches (without ghosts) under a rule for the learning rate: fixed or linear.
+
+    At batch size 128 both rules give the same rate: a norm that was trained there under one only is under both.
+    """
+    real = rows[rows.ghost_batch_size.isna()]
+    mine, at_reference = real[real.lr_rule == rule], real[real.batch_size == REFERENCE_BATCH_SIZE]
+    known = mine.norm[mine.batch_size == REFERENCE_BATCH_SIZE]
+    return pd.concat([mine, at_reference[at_reference.norm.isin(mine.norm) & ~at_reference.norm.isin(known)]])
+
+
+def setting_words(tags: Iterable[str]) -> str:
+    """Tags in words: bs8 is batch size 8."""
+    words = []
+    for tag in tags:
+        found = ((re.fullmatch(pattern, tag), text) for pattern, text in _TAGS)
+        words.append(next((text.format(*match.groups()) for match, text in found if match), tag))
+    return ", ".join(words)
+
+
+_TAGS = (
+    (r"bs(\d+)", "batch size {}"),
+    (r"ghost(\d+)", "ghosts of {}"),
+    (r"lr([\d.e-]+)", "rate {}"),
+    (r"linear", "linear rate"),
+    (r"fixed", "fixed rate"),
+)
+
+
+def _runs(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The table of runs, with the columns that describe a variant."""
+    frame = _frame(rows, ["name", *SETTINGS, "num_epochs", *OUTCOME, "provenance"])
+    said = {row["norm"]: row["norm_label"] for row in reversed(rows) if row["norm_label"] != row["norm"]}
+    frame["norm_label"] = frame.norm.map(said).fillna(frame.norm)
+    for name in ("batch_size", "ghost_batch_size", "num_replicas", "epoch", "step", "num_epochs", "num_params",
+                 "diverged_at_step", "best_val_epoch"):  # fmt: skip
+        frame[name] = pd.to_numeric(frame[name]).astype("Int64")
+    frame["num_replicas"] = frame.num_replicas.fillna(1)
+    frame["lr_rule"] = frame.lr_rule.fillna("fixed")
+    for name in ("learning_rate", "seconds", "best_val_accuracy"):
+        frame[name] = frame[name].astype(float)
+    return named(frame)
+
+
+def named(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with `variant` and `label` made from `norm`, `norm_label` and `tags`."""
+    tags = runs.tags.str.split()
+    variant = ["-".join([norm, *each]) for norm, each in zip(runs.norm, tags, strict=True)]
+    label = [
+        ", ".join(filter(None, [norm, setting_words(each)])) for norm, each in zip(runs.norm_label, tags, strict=True)
+    ]
+    ordered = pd.Categorical(label, list(dict.fromkeys(label)), ordered=True)
+    return runs.assign(variant=variant, label=ordered)
+
+
+def _described(runs: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Rows with the settings of their run."""
     about = runs[list(SETTINGS)].iloc[pd.Index(runs.name).get_indexer(rows.run)]
     return pd.concat([rows.reset_index(drop=True), about.reset_index(drop=True)], axis=1)
