@@ -1,5 +1,7 @@
 """Figures of the batch-size study: errors by batch size, ghost batches, and curves at each batch size."""
 
+from dataclasses import replace
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -47,18 +49,16 @@ def batch_sizes(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str) ->
     entries = run_legend(runs[runs.ghost_batch_size.isna()], "norm_label")
     entries += [style.marked(name, style.Style(style.INK, marker, outline=True)) for name, marker in kinds.values()]
     rules = rules_of(shown)
-    figure, axes = style.sheet(
-        "Validation error by batch size", subtitle, entries, panels=len(rules), columns=2, height=3.1, sharey=True
-    )
+    title = "Validation error by batch size"
+    figure, axes = style.sheet(title, subtitle, entries, len(rules), 2, 3.1, sharey=True)
     for axis, rule in zip(axes, rules, strict=True):
         for norm, rows in under_rule(shown, rule).groupby("norm", sort=False):
             draw_points(axis, rows[rows.statistics == "running"], "batch_size", "error", style.of(str(norm)))
             for place, (kind, (_, marker)) in enumerate(kinds.items(), start=1):
                 means = rows[rows.statistics == kind].groupby("batch_size").error.mean()
-                hollow = style.markers(
-                    style.Style(style.of(str(norm)).colour, marker, outline=True), 4, linestyle="none", zorder=4
-                )
-                axis.plot(means.index / 2 ** (0.14 * place), means, **hollow)
+                hollow = replace(style.of(str(norm)), marker=marker, outline=True)
+                beside = means.index / 2 ** (0.14 * place)
+                axis.plot(beside, means, linestyle="none", **style.markers(hollow, 4, zorder=4))
         style.panel(axis, f"{RULES[rule]}: validation error (%)", "Batch size (log scale)")
         _batch_axis(axis, shown.batch_size)
     error_axis(axes)
@@ -75,14 +75,13 @@ def ghosts(evaluations: pd.DataFrame, subtitle: str) -> Figure:
     parts = shown[shown.ghost_batch_size.notna()]
     labels = dict(zip(parts.norm, parts.norm_label, strict=True))
     large = " or ".join(f"{size:g}" for size in sorted(parts.batch_size.unique()))
-    entries = [style.named(f"{style.plain(label, 30)}, real batches", style.of(norm)) for norm, label in labels.items()]
-    entries += [
-        style.named(f"{style.plain(label, 30)}, ghosts in {large}", _ghost(norm)) for norm, label in labels.items()
-    ]
+    entries = []
+    for norm, label in labels.items():
+        entries.append(style.named(f"{style.plain(label, 30)}, real batches", style.of(norm)))
+        entries.append(style.named(f"{style.plain(label, 30)}, ghosts in {large}", _ghost(norm)))
     rules = rules_of(shown)
-    figure, axes = style.sheet(
-        "Ghost batches beside real small ones", subtitle, entries, panels=len(rules), columns=2, height=2.9, sharey=True
-    )
+    title = "Ghost batches beside real small ones"
+    figure, axes = style.sheet(title, subtitle, entries, len(rules), 2, 2.9, sharey=True)
     images = pd.concat([shown.batch_size[shown.ghost_batch_size.isna()], parts.ghost_batch_size])
     for axis, rule in zip(axes, rules, strict=True):
         for norm in labels:
@@ -102,31 +101,17 @@ def batch_curves(runs: pd.DataFrame, epochs: pd.DataFrame, rule: str, subtitle: 
     shown = shown.assign(val_accuracy=100 * shown.val_accuracy, train_accuracy=100 * shown.train_accuracy)
     sizes = sorted(shown.batch_size.unique(), reverse=True)
     planned = under_rule(runs, rule)
-    entries = [
-        *run_legend(planned, "norm_label"),
-        style.named("thin: training accuracy", style.Style(style.MUTED, "", style.DASHES[3]), marker=None),
-    ]
-    figure, axes = style.sheet(
-        f"Accuracy (%): {RULES[rule].lower()}",
-        subtitle,
-        entries,
-        panels=len(sizes),
-        columns=3,
-        height=2.2,
-        sharex=True,
-        sharey=True,
-    )
+    thin = style.named("thin: training accuracy", style.Style(style.MUTED, "", style.DASHES[3]), marker=None)
+    title, entries = f"Accuracy (%): {RULES[rule].lower()}", [*run_legend(planned, "norm_label"), thin]
+    figure, axes = style.sheet(title, subtitle, entries, len(sizes), 3, 2.2, sharex=True, sharey=True)
     for index, (axis, size) in enumerate(zip(axes, sizes, strict=True)):
         here = shown[shown.batch_size == size]
         for offset, (norm, rows) in enumerate(here.groupby("norm", sort=False)):
             draw_curve(axis, rows, "val_accuracy", style.of(str(norm)), offset)
             for _, run in rows.groupby("run"):
-                one = style.Style(style.of(str(norm)).colour, style.of(str(norm)).marker, style.DASHES[3])
-                axis.plot(
-                    run.epoch,
-                    run.train_accuracy,
-                    **style.line(one, 3 if len(run) == 1 else None, linewidth=0.9, zorder=2.5),
-                )
+                dotted = replace(style.of(str(norm)), dash=style.DASHES[3])
+                marker = 3 if len(run) == 1 else None
+                axis.plot(run.epoch, run.train_accuracy, **style.line(dotted, marker, linewidth=0.9, zorder=2.5))
         draw_crosses(axis, planned[planned.batch_size == size], here, "val_accuracy", 0.02)
         style.panel(axis, f"Batch size {size:g}", "Epoch" if index + 3 >= len(sizes) else "")
     style.epoch_axis(axes)
@@ -138,7 +123,7 @@ def _errors(evaluations: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ghost(norm: str) -> style.Style:
-    return style.Style(style.of(norm).colour, "h", style.DASHES[1], outline=True)
+    return replace(style.of(norm), marker="h", dash=style.DASHES[1], outline=True)
 
 
 def _batch_axis(axis: Axes, sizes: pd.Series) -> None:

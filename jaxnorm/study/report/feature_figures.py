@@ -1,10 +1,12 @@
 """Figures of what the layers compute: quantiles over training, histograms, and the gates of batch-instance norm."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
@@ -16,8 +18,9 @@ from jaxnorm.study.report.frames import finished_rows
 
 COMPRESSED = " · axis compressed beyond ±1 (asinh)"
 NUM_BINS = 80
+DOTS = style.DASHES[3]
 MOMENTS = (
-    ("first epoch", 0.0, 1.0, style.DASHES[3]),
+    ("first epoch", 0.0, 1.0, DOTS),
     ("middle epoch", 0.0, 1.2, style.DASHES[1]),
     ("last epoch", 0.28, 1.6, ()),
 )
@@ -26,7 +29,8 @@ MOMENTS = (
 
 def quantiles_of(rows: pd.DataFrame) -> list[str]:
     """The columns of quantiles, as q1, q20, q80, q99, in ascending order."""
-    return sorted((name for name in rows if re.fullmatch(r"q\d+(\.\d+)?", str(name))), key=lambda name: float(name[1:]))
+    found = [name for name in map(str, rows) if re.fullmatch(r"q\d+(\.\d+)?", name)]
+    return sorted(found, key=lambda name: float(name[1:]))
 
 
 @style.styled
@@ -48,16 +52,8 @@ def feature_quantiles(
     columns = min(4, len(paths))
     known = [value for values in (published or {}).values() for value in values]
     low, high, compressed = _limits(paths.values(), known)
-    figure, axes = style.sheet(
-        title,
-        subtitle + COMPRESSED * compressed,
-        _quantile_legend(rows),
-        panels=len(paths),
-        columns=columns,
-        height=1.9,
-        sharex=True,
-        sharey=True,
-    )
+    about, entries = subtitle + COMPRESSED * compressed, _quantile_legend(rows)
+    figure, axes = style.sheet(title, about, entries, len(paths), columns, 1.9, sharex=True, sharey=True)
     for index, (axis, (label, path)) in enumerate(zip(axes, paths.items(), strict=True)):
         norm = rows.norm[rows.label == label].iloc[0]
         draw_fan(axis, path, style.of(norm))
@@ -77,29 +73,26 @@ def layers(rows: pd.DataFrame, subtitle: str) -> Figure:
     paths = {name: _paths(rows[rows.layer == name]) for name in names}
     labels = list(dict.fromkeys(label for found in paths.values() for label in found))
     limits = {name: _limits(found.values()) for name, found in paths.items()}
-    figure, axes = style.sheet(
-        "Distribution of every layer over training",
-        subtitle + " · asinh: axis compressed beyond ±1" * any(compressed for _, _, compressed in limits.values()),
-        _quantile_legend(rows),
-        panels=len(names) * len(labels),
-        columns=len(labels),
-        height=0.74,
-        sharex=True,
-        sharey="row",
-    )
-    for axis, (name, label) in zip(axes, ((name, label) for name in names for label in labels), strict=True):
+    about = subtitle + " · asinh: axis compressed beyond ±1" * any(compressed for _, _, compressed in limits.values())
+    title, size = "Distribution of every layer over training", len(names) * len(labels)
+    # Not shared axes: matplotlib's time grows with the square of their number.
+    figure, axes = style.sheet(title, about, _quantile_legend(rows), size, len(labels), 0.74)
+    for index, axis in enumerate(axes):
+        name, label = names[index // len(labels)], labels[index % len(labels)]
+        low, high, compressed = limits[name]
         if label in paths[name]:
             draw_fan(axis, paths[name][label], style.of(rows.norm[rows.label == label].iloc[0]), width=0.6)
-        if name == names[0]:
-            style.panel(axis, label, letters=int(76 / len(labels)))
-            axis.title.set_fontsize(8)
-        axis.tick_params(labelsize=7.5)
-        axis.set_xlabel("Epoch" if name == names[-1] else "", size=8)
-    for axis, name in zip(axes[:: len(labels)], names, strict=True):
-        low, high, compressed = limits[name]
         style.value_axis(axis, low, high, compressed=compressed, ticks=3)
-        text = name.replace("/", "\n") + "\nasinh" * compressed
-        axis.set_ylabel(text, rotation=0, ha="right", va="center", size=7.5, color=style.INK, parse_math=False)
+        axis.set_xlim(1 - 0.04 * rows.epoch.max(), 1.04 * rows.epoch.max())
+        axis.tick_params(labelsize=7.5, labelleft=label == labels[0], labelbottom=name == names[-1])
+        if name == names[0]:
+            style.panel(axis, label, letters=84 // len(labels))
+            axis.title.set_fontsize(7)
+        if name == names[-1]:
+            axis.set_xlabel("Epoch", size=8)
+        if label == labels[0]:
+            text = name.replace("/", "\n") + "\nasinh" * compressed
+            axis.set_ylabel(text, rotation=0, ha="right", va="center", size=7.5, color=style.INK, parse_math=False)
     style.epoch_axis(axes, ticks=2)
     return figure
 
@@ -107,16 +100,12 @@ def layers(rows: pd.DataFrame, subtitle: str) -> Figure:
 def draw_fan(axis: Axes, path: pd.DataFrame, one: style.Style, width: float = 1.0) -> None:
     """A line for each quantile; a pale band between the outermost two and a darker one between the next."""
     for outer, alpha in zip(range(path.shape[1] // 2), (0.14, 0.3), strict=False):
-        axis.fill_between(
-            path.index, path.iloc[:, outer], path.iloc[:, -1 - outer], color=one.colour, alpha=alpha, lw=0
-        )
+        low, high = path.iloc[:, outer], path.iloc[:, -1 - outer]
+        axis.fill_between(path.index, low, high, color=one.colour, alpha=alpha, linewidth=0)
     for index, name in enumerate(path):
-        wide = width * (1.7 if 0 < index < path.shape[1] - 1 else 1.0)
-        axis.plot(
-            path.index,
-            path[name],
-            **style.line(style.Style(one.colour, one.marker), 4 if len(path) == 1 else None, linewidth=wide),
-        )
+        linewidth = width * (1.7 if 0 < index < path.shape[1] - 1 else 1.0)
+        marker = 4 if len(path) == 1 else None
+        axis.plot(path.index, path[name], **style.line(replace(one, dash=()), marker, linewidth=linewidth))
 
 
 def _paths(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -124,12 +113,11 @@ def _paths(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     means = {}
     for label, mine in finished_rows(rows).groupby("label", observed=True):
         table = mine[quantiles_of(rows)]
-        table = table.where(np.isfinite(table)).groupby(mine.epoch).agg(lambda values: values.mean(skipna=False))
-        means[str(label)] = table
+        means[str(label)] = table.where(np.isfinite(table)).groupby(mine.epoch).mean(skipna=False)
     return means
 
 
-def _limits(paths, known: Sequence[float] = ()) -> tuple[float, float, bool]:
+def _limits(paths: Iterable[pd.DataFrame], known: Sequence[float] = ()) -> tuple[float, float, bool]:
     """Lowest and highest value with zero, and whether a compressed axis is needed."""
     tables = [table.to_numpy()[np.isfinite(table.to_numpy())] for table in paths]
     tables = [table for table in tables if table.size]
@@ -137,13 +125,10 @@ def _limits(paths, known: Sequence[float] = ()) -> tuple[float, float, bool]:
     return min(ends), max(ends) or 1.0, style.far_apart(float(np.abs(table).max()) for table in tables)
 
 
-def _quantile_legend(rows: pd.DataFrame) -> list:
-    names = [float(name[1:]) for name in quantiles_of(rows)]
-    bands = [(names[i], names[-1 - i]) for i in range(len(names) // 2)][:2]
-    shades = (0.14, 0.4)
-    return [style.shaded(f"{a:g} to {b:g} % quantile", shade) for (a, b), shade in zip(bands, shades, strict=False)][
-        ::-1
-    ]
+def _quantile_legend(rows: pd.DataFrame) -> Sequence[Artist]:
+    names = [name[1:] for name in quantiles_of(rows)]
+    bands = zip(names[: len(names) // 2], reversed(names), (0.14, 0.4), strict=False)
+    return [style.shaded(f"{low} to {high} % quantile", shade) for low, high, shade in bands][::-1]
 
 
 @style.styled
@@ -166,19 +151,9 @@ def histograms(
     spreads = [spread(by_epoch[epoch]) for by_epoch in counts.values() for epoch in by_epoch]
     low, high = min(low for low, _ in spreads), max(high for _, high in spreads)
     compressed = style.far_apart(max(abs(low), abs(high)) for low, high in spreads)
-    figure, axes = style.sheet(
-        title,
-        f"{subtitle} · {layer}" + COMPRESSED * compressed,
-        [
-            style.named(f"{name} ({epoch})", style.Style(style.INK, "", dash), marker=None)
-            for epoch, (name, _, _, dash) in moments.items()
-        ],
-        panels=len(counts),
-        columns=4,
-        height=1.8,
-        sharex=True,
-        sharey=True,
-    )
+    entries = [_dashed(f"{name} ({epoch})", dash) for epoch, (name, _, _, dash) in moments.items()]
+    below = f"{subtitle} · {layer}" + COMPRESSED * compressed
+    figure, axes = style.sheet(title, below, entries, len(counts), 4, 1.8, sharex=True, sharey=True)
     tallest = 0.0
     for axis, (variant, by_epoch) in zip(axes, counts.items(), strict=True):
         one = style.of(about.norm[variant])
@@ -188,7 +163,7 @@ def histograms(
                 tallest = max(tallest, float(np.nanmax(density)))
                 if alpha:
                     axis.fill_between(middles, density, 1e-30, color=one.colour, alpha=alpha, linewidth=0)
-                axis.plot(middles, density, **style.line(style.Style(one.colour, "", dash), None, linewidth=width))
+                axis.plot(middles, density, **style.line(replace(one, dash=dash), None, linewidth=width))
         style.panel(axis, str(about.label[variant]), letters=22)
     style.value_axis(axes[0], low, high, compressed=compressed, ticks=5, along="x")
     axes[0].set_yscale("log")
@@ -239,16 +214,8 @@ def gate_histograms(runs: pd.DataFrame, gates: pd.DataFrame, subtitle: str) -> F
     last = last[last.epoch == last.groupby("variant").epoch.transform("max")]
     names = _in_order(last)
     entries = run_legend(runs[runs.variant.isin(last.variant)])
-    figure, axes = style.sheet(
-        "Gates of every layer at the end",
-        subtitle,
-        entries,
-        panels=len(names),
-        columns=5,
-        height=1.25,
-        sharex=True,
-        sharey=True,
-    )
+    title = "Gates of every layer at the end"
+    figure, axes = style.sheet(title, subtitle, entries, len(names), 5, 1.25, sharex=True, sharey=True)
     for index, (axis, name) in enumerate(zip(axes, names, strict=True)):
         for _, rows in last[last.layer == name].groupby("label", observed=True):
             one = style.of(rows.norm.iloc[0])
@@ -271,41 +238,37 @@ def gate_histograms(runs: pd.DataFrame, gates: pd.DataFrame, subtitle: str) -> F
 def gate_paths(runs: pd.DataFrame, gates: pd.DataFrame, subtitle: str) -> Figure:
     """Gates over training by part of the network: median and 10 to 90 % band above, share at 1 and at 0 below."""
     rows = finished_rows(gates)
-    rows = rows.assign(
-        part=rows.layer.str.split("[_/]", regex=True).str[0], at_one=rows.gate == 1, at_zero=rows.gate == 0
-    )
-    parts = list(dict.fromkeys(name.split("/")[0].split("_")[0] for name in _in_order(rows)))
-    entries = run_legend(runs[runs.variant.isin(rows.variant)])
-    entries += [
-        style.named(f"share at {end}", style.Style(style.INK, "", dash), marker=None)
-        for end, dash in ((1, ()), (0, style.DASHES[3]))
-    ]
-    columns = min(5, len(parts))
-    figure, axes = style.sheet(
-        "Gates over training", subtitle, entries, panels=2 * len(parts), columns=columns, height=1.65, sharex=True
-    )
+    part_of = rows.layer.str.extract(r"^([^_/]*)")[0].str.replace(r"(\d+)", r" \1", regex=True).str.capitalize()
+    rows = rows.assign(part=part_of, at_one=rows.gate == 1, at_zero=rows.gate == 0)
+    parts = sorted(rows.part.unique(), key=lambda part: part != "Stem")
+    shares = [_dashed("share at 1", ()), _dashed("share at 0", DOTS)]
+    entries, columns = [*run_legend(runs[runs.variant.isin(rows.variant)]), *shares], min(5, len(parts))
+    figure, axes = style.sheet("Gates over training", subtitle, entries, 2 * len(parts), columns, 1.65, sharex=True)
     for axis, part in zip(axes, parts, strict=False):
         for _, mine in rows[rows.part == part].groupby("label", observed=True):
             one, by_epoch = style.of(mine.norm.iloc[0]), mine.groupby("epoch").gate
             middle = by_epoch.median()
-            axis.fill_between(
-                middle.index, by_epoch.quantile(0.1), by_epoch.quantile(0.9), color=one.colour, alpha=0.2, lw=0
-            )
+            low, high = by_epoch.quantile(0.1), by_epoch.quantile(0.9)
+            axis.fill_between(middle.index, low, high, color=one.colour, alpha=0.2, linewidth=0)
             axis.plot(middle.index, middle, markevery=max(1, len(middle) // 8), **style.line(one, 4))
         style.panel(axis, f"{part}: median")
         axis.set_ylim(-0.04, 1.04)
         axis.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
     for axis, part in zip(axes[len(parts) :], parts, strict=True):
         for _, mine in rows[rows.part == part].groupby("label", observed=True):
-            shares = 100 * mine.groupby("epoch")[["at_one", "at_zero"]].mean()
-            for name, dash in (("at_one", ()), ("at_zero", style.DASHES[3])):
-                one = style.Style(style.of(mine.norm.iloc[0]).colour, "o", dash)
-                axis.plot(shares.index, shares[name], **style.line(one, 4 if len(shares) == 1 else None))
+            percent = 100 * mine.groupby("epoch")[["at_one", "at_zero"]].mean()
+            for name, dash in (("at_one", ()), ("at_zero", DOTS)):
+                one = replace(style.of(mine.norm.iloc[0]), dash=dash)
+                axis.plot(percent.index, percent[name], **style.line(one, 4 if len(percent) == 1 else None))
         style.panel(axis, f"{part}: share (%)", "Epoch")
         axis.set_ylim(-4, 104)
         axis.set_yticks([0, 50, 100])
     style.epoch_axis(axes, ticks=3)
     return figure
+
+
+def _dashed(text: str, dash: tuple[float, ...]) -> Artist:
+    return style.named(text, style.Style(style.INK, "", dash), marker=None)
 
 
 def _in_order(gates: pd.DataFrame) -> list[str]:

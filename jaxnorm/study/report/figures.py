@@ -6,6 +6,7 @@ drawn in per cent.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def loss(runs: pd.DataFrame, epochs: pd.DataFrame, subtitle: str) -> Figure:
 def _curves(
     title: str, runs: pd.DataFrame, epochs: pd.DataFrame, titles: Mapping[str, str], subtitle: str, worst: float
 ) -> tuple[Figure, list[Axes]]:
-    figure, axes = style.sheet(title, subtitle, run_legend(runs), panels=2, columns=2, height=3.0, sharey=True)
+    figure, axes = style.sheet(title, subtitle, run_legend(runs), 2, 2, 3.0, sharey=True)
     for axis, (column, name) in zip(axes, titles.items(), strict=True):
         for offset, (_, rows) in enumerate(epochs.groupby("label", observed=True)):
             draw_curve(axis, rows, column, style.of(rows.norm.iloc[0]), offset)
@@ -69,11 +70,9 @@ def _curves(
 
 def _percent(epochs: pd.DataFrame) -> pd.DataFrame:
     """Accuracies in per cent; losses as a logarithmic axis can show them, with a gap where one is not finite."""
-    shown = {name: 100 * epochs[name] for name in ("train_accuracy", "val_accuracy")}
-    shown |= {
-        name: epochs[name].where(np.isfinite(epochs[name])).clip(lower=1e-8) for name in ("train_loss", "val_loss")
-    }
-    return epochs.assign(**shown)
+    losses = epochs[["train_loss", "val_loss"]]
+    shown = losses.where(np.isfinite(losses)).clip(lower=1e-8)
+    return epochs.assign(**shown, **100 * epochs[["train_accuracy", "val_accuracy"]])
 
 
 def run_legend(runs: pd.DataFrame, by: str = "label") -> list[Artist]:
@@ -87,10 +86,9 @@ def run_legend(runs: pd.DataFrame, by: str = "label") -> list[Artist]:
         elif len(open_runs):
             text += f" ({len(open_runs)} of {len(rows)} not finished)"
         entries.append(style.named(text, style.of(rows.norm.iloc[0])))
-    return [
-        *entries,
-        *([style.marked("diverged at this step", style.DIVERGED)] if (runs.status == "diverged").any() else []),
-    ]
+    if (runs.status == "diverged").any():
+        entries.append(style.marked("diverged at this step", style.DIVERGED))
+    return entries
 
 
 def draw_curve(axis: Axes, rows: pd.DataFrame, column: str, one: style.Style, offset: int = 0) -> None:
@@ -98,33 +96,41 @@ def draw_curve(axis: Axes, rows: pd.DataFrame, column: str, one: style.Style, of
 
     Every other run is a thin line of its own: a run that ended early must not make the mean jump.
     """
-    table = rows[rows.status == "complete"].pivot(index="epoch", columns="run", values=["epoch", column])
-    table = table[table["epoch"].notna().all(axis=1)][column] if len(table) else table
+    done = rows[rows.status == "complete"]
+    everywhere = done.groupby("epoch").run.transform("size") == done.run.nunique()
+    table = done[everywhere].pivot(index="epoch", columns="run", values=column)
     if len(table):
-        above = 3.5 if one.outline else 3
-        every = max(1, math.ceil(len(table) / 12))
         mean = table.mean(axis=1, skipna=False)
-        axis.plot(mean.index, mean, markevery=(offset % every, every), zorder=above, **style.line(one, 4.5))
+        above = 3.5 if one.outline else 3
+        axis.plot(mean.index, mean, **style.line(one, 4.5, markevery=spaced(len(mean), offset), zorder=above))
         if table.shape[1] > 1:
             axis.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=one.colour, alpha=0.16, lw=0)
     for _, run in rows[~rows.run.isin(table.columns)].groupby("run", sort=False):
-        axis.plot(
-            run.epoch, run[column], markevery=max(1, math.ceil(len(run) / 12)), **style.line(one, 3.5, linewidth=1.1)
-        )
+        axis.plot(run.epoch, run[column], **style.line(one, 3.5, linewidth=1.1, markevery=spaced(len(run))))
+
+
+def spaced(count: int, offset: int = 0) -> tuple[int, int]:
+    """First of about 12 markers along a line of `count` points, and the step between them."""
+    every = max(1, math.ceil(count / 12))
+    return offset % every, every
 
 
 def draw_crosses(axis: Axes, runs: pd.DataFrame, epochs: pd.DataFrame, column: str, worst: float) -> None:
     """A cross where a run diverged: at its last value, or at the height `worst` (0 to 1) if it finished no epoch."""
     steps = (epochs.step / epochs.epoch).groupby(epochs.batch_size).median()
-    for run in runs[(runs.status == "diverged") & runs.batch_size.isin(steps.index)].itertuples():
-        cross = style.markers(style.Style(style.of(run.norm).colour, style.DIVERGED.marker), 8, clip_on=False, zorder=5)
-        x, mine = run.diverged_at_step / steps[run.batch_size], epochs[epochs.run == run.name]
+    for _, run in runs[(runs.status == "diverged") & runs.batch_size.isin(steps.index)].iterrows():
+        x, mine = run.diverged_at_step / steps[run.batch_size], epochs[epochs.run == run["name"]]
         if len(mine):
             y = mine[column].iloc[-1]
             axis.plot([mine.epoch.iloc[-1], x], [y, y], **style.line(style.of(run.norm), None, linewidth=1.1))
-            axis.plot([x], [y], **cross)
+            axis.plot([x], [y], **_cross(run.norm))
         else:
-            axis.plot([x], [worst], transform=axis.get_xaxis_transform(), **cross)
+            axis.plot([x], [worst], transform=axis.get_xaxis_transform(), **_cross(run.norm))
+
+
+def _cross(norm: str) -> dict[str, Any]:
+    one = replace(style.of(norm), marker=style.DIVERGED.marker, outline=False)
+    return style.markers(one, 8, clip_on=False, zorder=5)
 
 
 @style.styled
@@ -175,7 +181,7 @@ def sanity_check(
     labels = {norm: str(rows.label.iloc[0]) for norm, rows in zip(pair, (other, baseline), strict=True)}
     entries = [style.named(labels[norm], style.of(norm)) for norm in reversed(pair)]
     title = f"Sanity check: {labels[pair[0]]}, {labels[pair[1]]}"
-    figure, axes = style.sheet(title, subtitle, entries, panels=3, columns=3, height=2.6)
+    figure, axes = style.sheet(title, subtitle, entries, 3, 3, 2.6)
     for axis, column in zip(axes, ("train_loss", "val_accuracy"), strict=False):
         for rows in (baseline, other):  # the outline last: both remain visible
             draw_curve(axis, rows, column, style.of(rows.norm.iloc[0]))
@@ -184,19 +190,12 @@ def sanity_check(
     table = (both.val_accuracy - both.val_accuracy_of_baseline).groupby([both.epoch, both.seed]).mean().unstack()
     axes[2].axhspan(-100 * margin, 100 * margin, color=EQUAL, alpha=0.2, linewidth=0)
     axes[2].axhline(0, color=style.MUTED, linewidth=0.8)
-    single = table.shape[1] == 1
-    every = max(1, math.ceil(len(table) / 12))
-    for seed in table:
-        thin = (
-            style.line(style.of(pair[0]), 4, markevery=every)
-            if single
-            else {"color": style.INK, "linewidth": 0.8, "alpha": 0.45}
-        )
-        axes[2].plot(table.index, table[seed], **thin)
-    if not single:
-        mean = table.mean(axis=1, skipna=False)
-        axes[2].plot(mean.index, mean, **style.line(style.Style(style.INK, ""), None, linewidth=2.2))
-    bound = 1.1 * max(200 * margin, float(table.abs().max(axis=None)))
+    if table.shape[1] == 1:
+        axes[2].plot(table.index, table, **style.line(style.of(pair[0]), 4, markevery=spaced(len(table))))
+    else:
+        axes[2].plot(table.index, table, color=style.INK, linewidth=0.8, alpha=0.45)
+        axes[2].plot(table.index, table.mean(axis=1, skipna=False), color=style.INK, linewidth=2.2)
+    bound = 1.1 * max(200 * margin, float(np.nanmax(np.abs(table.to_numpy()))))
     style.value_axis(axes[2], -bound, bound, compressed=bound > 10)
     for axis, name in zip(axes, ("Training loss (log)", "Validation acc. (%)", "Difference (points)"), strict=True):
         style.panel(axis, name, "Epoch")
@@ -216,15 +215,13 @@ def learning_rates(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str)
         subtitle: what the figure says of itself.
     """
     shown = evaluations.assign(error=100 * (1 - evaluations.accuracy))
-    figure, (axis,) = style.sheet(
-        "Validation error by learning rate", subtitle, run_legend(runs, "norm_label"), height=3.0
-    )
+    title, legend = "Validation error by learning rate", run_legend(runs, "norm_label")
+    figure, (axis,) = style.sheet(title, subtitle, legend, height=3.0)
     for norm, rows in shown.groupby("norm", sort=False):
         draw_points(axis, rows, "learning_rate", "error", style.of(str(norm)))
     error_axis([axis])
-    for run in runs[runs.status == "diverged"].itertuples():
-        cross = style.markers(style.Style(style.of(run.norm).colour, style.DIVERGED.marker), 8, clip_on=False)
-        axis.plot([run.learning_rate], [0.99], transform=axis.get_xaxis_transform(), **cross)
+    for _, run in runs[runs.status == "diverged"].iterrows():
+        axis.plot([run.learning_rate], [0.99], transform=axis.get_xaxis_transform(), **_cross(run.norm))
     style.panel(axis, "Validation error after the last epoch (%)", "Learning rate (log scale)")
     axis.set_xscale("log")
     rates = sorted(runs.learning_rate.unique())
@@ -243,7 +240,7 @@ def draw_points(axis: Axes, rows: pd.DataFrame, x: str, y: str, one: style.Style
 
 def error_axis(axes: Sequence[Axes]) -> None:
     """A logarithmic scale where the errors (per cent) span more than a factor of four and none is zero."""
-    shown = np.concatenate([np.asarray(one.get_ydata(), float) for axis in axes for one in axis.lines] or [[]])
+    shown = np.concatenate([np.asarray(one.get_ydata(), float) for axis in axes for one in axis.lines])
     shown = shown[np.isfinite(shown)]
     if len(shown) and shown.min() > 0 and shown.max() > 4 * shown.min():
         for axis in axes:
@@ -261,28 +258,18 @@ def confusion(evaluations: pd.DataFrame, class_names: Sequence[str], subtitle: s
         subtitle: what the figure says of itself.
     """
     groups = list(evaluations.groupby("label", observed=True))
-    figure, axes = style.sheet(
-        "Confusions on the test images",
-        subtitle,
-        [],
-        panels=len(groups),
-        columns=4,
-        height=1.95,
-        sharex=True,
-        sharey=True,
-    )
-    places = range(len(class_names))
-    size = 6 if len(places) <= 10 else 4
+    title = "Confusions on the test images"
+    figure, axes = style.sheet(title, subtitle, [], len(groups), 4, 1.95, sharex=True, sharey=True)
+    places, names = range(len(class_names)), [style.plain(name, 12) for name in class_names]
+    size = 6.5 if len(names) <= 10 else 4
     for axis, (label, rows) in zip(axes, groups, strict=True):
         counts = np.sum([np.asarray(matrix, float) for matrix in rows.confusion_matrix], axis=0)
         share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         image = axis.imshow(share, cmap="Blues", norm=PowerNorm(0.4, 0, 100))
-        style.panel(axis, str(label), letters=20)
+        style.panel(axis, str(label), letters=16)
         axis.grid(False)
-        axis.set_xticks(
-            places, [style.plain(name, 12) for name in class_names], rotation=90, size=size, parse_math=False
-        )
-        axis.set_yticks(places, [style.plain(name, 12) for name in class_names], size=size, parse_math=False)
+        axis.set_xticks(places, names, rotation=90, size=size, parse_math=False)
+        axis.set_yticks(places, names, size=size, parse_math=False)
         axis.tick_params(length=0, pad=1)
     figure.supxlabel("Predicted class", size=9, color=style.MUTED)
     figure.supylabel("True class", size=9, color=style.MUTED)

@@ -23,7 +23,7 @@ from PIL import Image
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#5b636d", "#dfe2e6", "#ffffff"
 WIDTH = 7.2  # inches; a page 390 pixels wide still shows letters of seven pixels
-LETTERS = 96  # of the subtitle's size in one line
+LETTERS = 115  # of the subtitle's size in one line
 
 
 @dataclass(frozen=True)
@@ -167,10 +167,9 @@ def sheet(
     title: str,
     subtitle: str,
     legend: Sequence[Artist],
-    *,
     panels: int = 1,
     columns: int = 1,
-    height: float = 2.8,
+    height: float = 3,
     **axes: Any,
 ) -> tuple[Figure, list[Axes]]:
     """A figure and its panels, between title and subtitle above and a legend below.
@@ -182,7 +181,7 @@ def sheet(
         panels: number of panels.
         columns: most panels side by side.
         height: of a row of panels, in inches.
-        **axes: passed to `Figure.subplots`, as sharey=True.
+        **axes: passed to `Figure.subplots`, such as sharey=True.
     """
     columns = min(columns, panels)
     rows = math.ceil(panels / columns)
@@ -191,10 +190,10 @@ def sheet(
     ncols = max(1, min(4, LETTERS // (longest + 8)))
     head = 0.35 + 0.18 * len(lines) + 0.22 * math.ceil(len(legend) / ncols)
     figure = Figure(figsize=(WIDTH, rows * height + head), layout="constrained")
-    heading = figure.suptitle(
-        plain(title) + "\n" * len(lines), x=0.01, ha="left", size=11.5, weight="bold", parse_math=False
-    )
+    # The title reserves lines for the subtitle, which is attached to it: constrained layout then knows of both.
+    heading = figure.suptitle(plain(title) + "\n" * len(lines), x=0.01, ha="left", size=11.5, weight="bold")
     below = Annotation("\n".join(lines), (0, 0), xycoords=heading, va="bottom", size=9, color=MUTED, parse_math=False)
+    heading.set_parse_math(False)
     figure.add_artist(below)
     grid = figure.subplots(rows, columns, squeeze=False, **axes).ravel()
     for spare in grid[panels:]:
@@ -202,15 +201,14 @@ def sheet(
     for lowest in grid[max(0, panels - columns) : panels]:
         lowest.tick_params(labelbottom=True)
     if legend:
-        texts = figure.legend(handles=list(legend), loc="outside lower left", ncols=ncols).get_texts()
-        for text in texts:
+        for text in figure.legend(handles=list(legend), loc="outside lower left", ncols=ncols).get_texts():
             text.set_parse_math(False)
     return figure, list(grid[:panels])
 
 
 def panel(axis: Axes, title: str, xlabel: str = "", letters: int = 60) -> None:
     """Titles a panel, in lines of at most `letters` letters, and names its horizontal axis."""
-    axis.set_title("\n".join(textwrap.wrap(plain(title), letters)[:3]), parse_math=False)
+    axis.set_title("\n".join(textwrap.wrap(plain(title), letters, break_long_words=False)[:3]), parse_math=False)
     axis.set_xlabel(xlabel)
 
 
