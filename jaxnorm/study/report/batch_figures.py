@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxnorm.study.config import REFERENCE_BATCH_SIZE
 from jaxnorm.study.report import style
-from jaxnorm.study.report.figures import draw_crosses, draw_curve, draw_points, error_axis, run_legend
+from jaxnorm.study.report.figures import draw_crosses, draw_curve, draw_points, error_axis, errors, run_legend
+from jaxnorm.study.report.frames import under_rule
 
 RULES = {"fixed": "Fixed rate", "linear": "Linear rate"}
 OTHER_STATISTICS = {
@@ -16,18 +16,6 @@ OTHER_STATISTICS = {
     "precise_128": ("precise statistics, batches of 128", "s"),
     "evaluation_batch": ("statistics of the evaluation batch", "^"),
 }
-
-
-def under_rule(rows: pd.DataFrame, rule: str) -> pd.DataFrame:
-    """The rows of real batches (without ghosts) under a rule for the learning rate.
-
-    At the reference batch size both rules give the same rate: a norm trained there under one only is shown for both.
-    """
-    real = rows[rows.ghost_batch_size.isna()]
-    mine = real[real.lr_rule == rule]
-    at_reference = real[real.batch_size == REFERENCE_BATCH_SIZE]
-    known = mine.norm[mine.batch_size == REFERENCE_BATCH_SIZE]
-    return pd.concat([mine, at_reference[at_reference.norm.isin(mine.norm) & ~at_reference.norm.isin(known)]])
 
 
 def rules_of(rows: pd.DataFrame) -> list[str]:
@@ -44,7 +32,7 @@ def batch_sizes(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str) ->
         evaluations: their rows on the validation images, with every kind of statistics.
         subtitle: what the figure says of itself.
     """
-    shown = _errors(evaluations[evaluations.ghost_batch_size.isna()])
+    shown = errors(evaluations[evaluations.ghost_batch_size.isna()])
     kinds = {kind: of for kind, of in OTHER_STATISTICS.items() if (shown.statistics == kind).any()}
     entries = run_legend(runs[runs.ghost_batch_size.isna()], "norm_label")
     entries += [style.marked(name, style.Style(style.INK, marker, outline=True)) for name, marker in kinds.values()]
@@ -71,7 +59,7 @@ def ghosts(evaluations: pd.DataFrame, subtitle: str) -> Figure:
 
     Ghosts are trained with the rate of their large batch, and are drawn in the panel of every rule.
     """
-    shown = _errors(evaluations[evaluations.statistics == "running"])
+    shown = errors(evaluations[evaluations.statistics == "running"])
     parts = shown[shown.ghost_batch_size.notna()]
     labels = dict(zip(parts.norm, parts.norm_label, strict=True))
     large = " or ".join(f"{size:g}" for size in sorted(parts.batch_size.unique()))
@@ -116,10 +104,6 @@ def batch_curves(runs: pd.DataFrame, epochs: pd.DataFrame, rule: str, subtitle: 
         style.panel(axis, f"Batch size {size:g}", "Epoch" if index + 3 >= len(sizes) else "")
     style.epoch_axis(axes)
     return figure
-
-
-def _errors(evaluations: pd.DataFrame) -> pd.DataFrame:
-    return evaluations.assign(error=100 * (1 - evaluations.accuracy))
 
 
 def _ghost(norm: str) -> style.Style:

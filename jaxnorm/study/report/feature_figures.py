@@ -86,8 +86,7 @@ def layers(rows: pd.DataFrame, subtitle: str) -> Figure:
         axis.set_xlim(1 - 0.04 * rows.epoch.max(), 1.04 * rows.epoch.max())
         axis.tick_params(labelsize=7.5, labelleft=label == labels[0], labelbottom=name == names[-1])
         if name == names[0]:
-            style.panel(axis, label, letters=84 // len(labels))
-            axis.title.set_fontsize(7)
+            style.panel(axis, label, letters=84 // len(labels), size=7)
         if name == names[-1]:
             axis.set_xlabel("Epoch", size=8)
         if label == labels[0]:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxnorm.study.report import style
+from jaxnorm.study.report.comparisons import EQUALITY_MARGIN, SANITY_PAIR
 
 EQUAL = "#009e73"  # the band in which two variants count as equal
 
@@ -171,7 +172,7 @@ def test_accuracy(
 
 @style.styled
 def sanity_check(
-    epochs: pd.DataFrame, subtitle: str, pair: Sequence[str] = ("flax_bn", "bn"), margin: float = 0.005
+    epochs: pd.DataFrame, subtitle: str, pair: Sequence[str] = SANITY_PAIR, margin: float = EQUALITY_MARGIN
 ) -> Figure:
     """A norm and the baseline it must equal (`pair`): loss, validation accuracy, and their difference by seed.
 
@@ -214,7 +215,7 @@ def learning_rates(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str)
         evaluations: their rows on the validation images with the running averages.
         subtitle: what the figure says of itself.
     """
-    shown = evaluations.assign(error=100 * (1 - evaluations.accuracy))
+    shown = errors(evaluations)
     title, legend = "Validation error by learning rate", run_legend(runs, "norm_label")
     figure, (axis,) = style.sheet(title, subtitle, legend, height=3.0)
     for norm, rows in shown.groupby("norm", sort=False):
@@ -228,6 +229,11 @@ def learning_rates(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str)
     axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
     axis.set_xticks([], minor=True)
     return figure
+
+
+def errors(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """The same rows with a column `error`, in per cent."""
+    return evaluations.assign(error=100 * (1 - evaluations.accuracy))
 
 
 def draw_points(axis: Axes, rows: pd.DataFrame, x: str, y: str, one: style.Style, **changes: Any) -> None:

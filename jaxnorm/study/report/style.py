@@ -206,9 +206,10 @@ def sheet(
     return figure, list(grid[:panels])
 
 
-def panel(axis: Axes, title: str, xlabel: str = "", letters: int = 60) -> None:
-    """Titles a panel, in lines of at most `letters` letters, and names its horizontal axis."""
-    axis.set_title("\n".join(textwrap.wrap(plain(title), letters, break_long_words=False)[:3]), parse_math=False)
+def panel(axis: Axes, title: str, xlabel: str = "", letters: int = 60, size: float | None = None) -> None:
+    """Titles a panel, in lines of about `letters` letters, and names its horizontal axis."""
+    lines = textwrap.wrap(plain(title), letters, break_long_words=False)[:3]
+    axis.set_title("\n".join(lines), size=size, parse_math=False)
     axis.set_xlabel(xlabel)
 
 
