@@ -14,7 +14,7 @@ def report(workdir: Annotated[Path, tyro.conf.Positional]) -> int:
     Args:
         workdir: the folder that a driver of experiments/ has filled.
     """
-    from jaxnorm.study.analysis.report import print_table, write_report
+    from jaxnorm.study.report.write import print_table, write_report
     from jaxnorm.study.runs.progress import StudyConsole, say
 
     page = write_report(workdir)
@@ -33,8 +33,8 @@ def publish(workdir: Annotated[Path, tyro.conf.Positional], folder: Annotated[Pa
         workdir: the folder that a driver of experiments/ has filled.
         folder: where to, such as results/NAME: a new folder, or an earlier publication of the same study.
     """
-    from jaxnorm.study.analysis.publication import publish
-    from jaxnorm.study.analysis.report import print_table
+    from jaxnorm.study.report.publish import publish
+    from jaxnorm.study.report.write import print_table
     from jaxnorm.study.runs.progress import StudyConsole, say
 
     made = publish(workdir, folder)

@@ -199,7 +199,7 @@ def carry_out(options: Options, *, study: str) -> int:
 
     # Late, so that --help and mistakes in flags load neither jax nor matplotlib.
     from jaxnorm.files import cache_folder
-    from jaxnorm.study.analysis.report import print_table, write_report
+    from jaxnorm.study.report.write import print_table, write_report
     from jaxnorm.study.data import load_dataset
     from jaxnorm.study.runs import processes
     from jaxnorm.study.runs import study as runs

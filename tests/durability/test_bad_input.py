@@ -12,14 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxnorm import UserError
-from jaxnorm.study.analysis.report import write_report
-from jaxnorm.study.analysis.runs import read_study
+from jaxnorm import UserError, read_study
 from jaxnorm.study.config import Config
 from jaxnorm.study.runs.checkpoints import CheckpointError, Checkpoints
+from jaxnorm.study.report.write import write_report
 from jaxnorm.study.runs.workdir import Workdir
 from tests.drivers import driver_here
-from tests.study.analysis.workdirs import write_workdir
+from tests.study.report.workdirs import write_workdir
 
 pytestmark = pytest.mark.durability
 
@@ -61,8 +60,8 @@ def test_command_lines(tmp_path, monkeypatch, capsys, report):
 
     monkeypatch.setattr("jaxnorm.study.runs.study.run_study", pretend)
     monkeypatch.setattr("jaxnorm.study.runs.study.announce", lambda *_, **__: None)
-    monkeypatch.setattr("jaxnorm.study.analysis.report.write_report", lambda path: path)
-    monkeypatch.setattr("jaxnorm.study.analysis.report.print_table", lambda *_: None)
+    monkeypatch.setattr("jaxnorm.study.report.write.write_report", lambda path: path)
+    monkeypatch.setattr("jaxnorm.study.report.write.print_table", lambda *_: None)
     monkeypatch.setattr(
         "jaxnorm.study.data.download.download", lambda *_, **__: pytest.fail("nothing may be downloaded")
     )

@@ -1,13 +1,12 @@
 """The page of a comparison of norms, from the question to the last section."""
 
-from jaxnorm.study.report import sections, sentences, tables
+import pandas as pd
+
+from jaxnorm.study.report import sections, sentences
 from jaxnorm.study.report.comparisons import chosen, paired
 from jaxnorm.study.report.frames import Study
-from jaxnorm.study.report.page import Page, Section
-from jaxnorm.study.report.published import SOURCE, published_for
+from jaxnorm.study.report.page import Page
 from jaxnorm.study.words import counted
-
-QUESTION = "What does normalization do to a small residual network?"
 
 
 def page(everything: Study) -> Page:
@@ -18,27 +17,32 @@ def page(everything: Study) -> Page:
     """
     study = chosen(everything)
     found = paired(study)
-    source = [f"The original paper is {SOURCE}."] if published_for(study.recipe) else []
+    question = "What does normalization do to a small residual network?"
+    schedule = f" for {counted(study.num_epochs, 'epoch')}" if study.num_epochs else ""
     return Page(
-        title=QUESTION if study.name == "compare_norms" else study.name,
+        title=question if study.name == "compare_norms" else study.name,
         kicker=f"{study.name.replace('_', ' ')} · {study.data_description}",
-        introduction=_introduction(study),
-        lead=[*answer(study, found), *sections.chosen_rates(everything)],
+        introduction=(
+            f"A 14-layer residual network is trained on {study.data_description}{schedule} in "
+            f"{counted(study.runs.variant.nunique(), 'variant')} that differ in nothing but their normalization, from "
+            f"{counted(study.runs.seed.nunique(), 'seed')} each. Within a seed, all share their initial weights, the "
+            "order of the data and the augmentation."
+        ),
+        lead=answer(study, found),
         cautions=sentences.cautions(study),
         sections=[
-            Section("Results", tables=[tables.results(study)], figures=sections.test_accuracy(study)),
+            sections.results(study),
             sections.comparison(study, found),
             sections.learning_rates(everything),
             sections.curves(study),
             sections.features(study),
             sections.gates(study),
-            Section("Original paper", source, [tables.beside_published(study)], folded=True),
             *sections.details(study, everything),
         ],
     )
 
 
-def answer(study, found) -> list[str]:
+def answer(study: Study, found: pd.DataFrame) -> list[str]:
     """The result in three sentences: the range, what differs from batch norm, and the sanity check."""
     if not len(study.finished):
         return [sentences.NO_RESULT, *sentences.failed(study)]
@@ -48,13 +52,3 @@ def answer(study, found) -> list[str]:
         *sentences.equality(study, found),
         *sentences.failed(study),
     ]
-
-
-def _introduction(study: Study) -> str:
-    schedule = f" for {counted(study.num_epochs, 'epoch')}" if study.num_epochs else ""
-    return (
-        f"A 14-layer residual network is trained on {study.data_description}{schedule} in "
-        f"{counted(study.runs.variant.nunique(), 'variant')} that differ in nothing but their normalization, from "
-        f"{counted(study.runs.seed.nunique(), 'seed')} each. Within a seed, all share their initial weights, the order of the "
-        "data and the augmentation."
-    )

@@ -83,7 +83,7 @@ def _over_images(study: Study, pairs: Sequence[tuple[str, str]]) -> object:
 
 
 def validation_gaps(study: Study) -> pd.DataFrame:
-    """The library's batch norm minus ours: validation accuracy in points by epoch (rows), and by tags and seed (columns)."""
+    """The library's batch norm minus ours: validation accuracy in points by epoch and seed."""
     tables = [
         study.epochs[study.epochs.norm == norm].pivot(index="epoch", columns=["tags", "seed"], values="val_accuracy")
         for norm in SANITY_PAIR

@@ -4,10 +4,10 @@ import pandas as pd
 
 from jaxnorm.study.report import sections, sentences, tables
 from jaxnorm.study.report.comparisons import BASELINE, chosen, paired
+from jaxnorm.study.report.folders import quantile_columns
 from jaxnorm.study.report.formats import listed, times, within
 from jaxnorm.study.report.frames import Study, finished_rows
 from jaxnorm.study.report.page import Page, Section, Table
-from jaxnorm.study.report.records import quantile_columns
 from jaxnorm.study.words import counted
 
 QUESTION = "How do the features evolve, and do they diverge without normalization?"
@@ -26,9 +26,9 @@ def page(everything: Study) -> Page:
         kicker=f"{study.name.replace('_', ' ')} · {study.data_description}",
         introduction=(
             f"A 14-layer residual network is trained on {study.data_description} in "
-            f"{counted(study.runs.variant.nunique(), 'variant')} that differ in nothing but their normalization. After every "
-            f"epoch the {listed([f'{value:g}' for value in study.percentages])} % quantiles of {where} are taken over all "
-            "validation images, exactly."
+            f"{counted(study.runs.variant.nunique(), 'variant')} that differ in nothing but their normalization. After "
+            f"every epoch the {listed([f'{value:g}' for value in study.percentages])} % quantiles of {where} are taken "
+            "over all validation images, exactly."
         ),
         lead=[
             *(answer(study, grown) or ["No run has recorded more than one epoch of its layers yet."]),
@@ -38,7 +38,7 @@ def page(everything: Study) -> Page:
         sections=[
             sections.features(study),
             Section("Growth", tables=[growth_table(study, grown), level_table(study, grown)]),
-            Section("Results", tables=[tables.results(study)], figures=sections.test_accuracy(study)),
+            sections.results(study),
             sections.learning_rates(everything),
             sections.curves(study),
             sections.gates(study),

@@ -14,11 +14,12 @@ import pandas as pd
 from jaxnorm.errors import UserError
 from jaxnorm.files import reading
 from jaxnorm.study.config import REFERENCE_BATCH_SIZE
-from jaxnorm.study.report import records
-from jaxnorm.study.report.arrays import RunArrays
-from jaxnorm.study.report.folders import read_predictions, read_runs
-from jaxnorm.study.report.records import METRICS, OF_AN_EPOCH, OUTCOME, PERCENTAGES, quantile_columns
+from jaxnorm.study.report import folders
+from jaxnorm.study.report.arrays import read_arrays
+from jaxnorm.study.report.folders import quantile_columns
 
+SPLITS = ("train", "validation", "test")
+METRICS = ("accuracy", "micro_f1", "macro_f1", "loss")
 STATISTICS = ("running", "precise", "precise_128", "evaluation_batch")
 """What the final weights are evaluated with: the running averages, and others where that was asked for."""
 SETTINGS = (
@@ -26,6 +27,14 @@ SETTINGS = (
     *("ghost_batch_size", "num_replicas", "tags", "status"),
 )
 """The columns that describe a run; every row of every table has them."""
+OUTCOME = {
+    **dict.fromkeys(("num_epochs", "epoch", "step", "num_params", "diverged_at_step", "best_val_epoch"), "Int64"),
+    **dict.fromkeys(("seconds", "best_val_accuracy"), float),
+    "error": object,
+}
+"""What a result says of a run, and the types of these columns."""
+PERCENTAGES = (1.0, 20.0, 80.0, 99.0)
+"""The quantiles that a run records by default, in per cent."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +113,7 @@ class Study:
         Raises:
             UserError: if the file is damaged.
         """
-        return read_predictions(self.folder, run)
+        return folders.read_predictions(self.folder, run)
 
     def where(self, keep: pd.Series) -> "Study":
         """The study with some of its runs, in the order of the plan; `keep` has a bool for each row of `runs`."""
@@ -176,7 +185,7 @@ class Study:
     def _read(self, run: str, kind: str, layers: Iterable[str] | None = None) -> dict[str, dict[int, np.ndarray]]:
         """Arrays by layer and epoch, of the epochs in the run's metrics: a resumed run trains later ones again."""
         known = set(self.epochs.epoch[self.epochs.run == run])
-        found = RunArrays(self.folder, run).read(kind, None if layers is None else set(layers))
+        found = read_arrays(self.folder, run, kind, None if layers is None else set(layers))
         return {layer: {e: by_epoch[e] for e in sorted(by_epoch) if e in known} for layer, by_epoch in found.items()}
 
     def _described(self, rows: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
@@ -213,29 +222,24 @@ def read_study(folder: str | Path) -> Study:
         )
     with reading(path):
         plan = json.loads(path.read_text(encoding="utf-8"))
-        planned = [records.planned(plan, entry) for entry in plan["runs"]]
+        rows = [_planned(plan, entry) for entry in plan["runs"]]
+        percentages = [float(value) for value in plan["recipe"].get("quantiles") or PERCENTAGES]
         left_out = dict(plan.get("left_out") or {})  # of a publication: what was being trained then, and how far
-    begun = read_runs(folder, [run["name"] for run in planned])
-    runs, epochs, evaluations = [], [], []
-    for run in planned:
-        if run["name"] in left_out:
-            run |= {"status": "unfinished", "epoch": left_out[run["name"]]}
-        if found := begun.get(run["name"]):
-            rows = records.epochs(found, run)
-            run |= records.outcome(found, rows)
-            epochs += [{"run": run["name"], **row} for row in rows]
-            evaluations += [{"run": run["name"], **row} for row in records.evaluations(found)]
-        runs.append(run)
-    frame = _runs(runs)
-    quantiles = quantile_columns(tuple(float(value) for value in plan["recipe"].get("quantiles") or PERCENTAGES))
+    names = [row["name"] for row in rows]
+    objects, evaluations = folders.read_objects(folder, names), []
+    epochs = folders.read_epochs(folder, names, percentages).rename(columns={"learning_rate": "rate"})
+    for row in rows:
+        name = row["name"]
+        if name in left_out:
+            row |= {"status": "unfinished", "epoch": left_out[name]}
+        if name in objects:
+            last = epochs[epochs.run == name].tail(1).to_dict("records")
+            row |= _outcome(folder, name, objects[name], last[0] if last else {})
+            evaluations += _evaluations(folder, name, objects[name]["result"])
+    runs = _runs(rows)
+    columns = ["run", "split", "statistics", *METRICS, "num_images", "confusion_matrix"]
     return Study(
-        folder,
-        plan,
-        frame,
-        _described(frame, _frame(epochs, ["run", *OF_AN_EPOCH, "rate", *quantiles])),
-        _described(
-            frame, _frame(evaluations, ["run", "split", "statistics", *METRICS, "num_images", "confusion_matrix"])
-        ),
+        folder, plan, runs, _described(runs, epochs), _described(runs, pd.DataFrame(evaluations, columns=columns))
     )
 
 
@@ -281,19 +285,68 @@ _TAGS = (
 )
 
 
+def _planned(plan: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A run as the plan lists it."""
+    name, norm, tags = entry["name"], entry["norm"], list(entry.get("tags") or ())
+    if not all(isinstance(text, str) and Path(text).name == text for text in (name, norm, *tags)):
+        raise ValueError("a run's name, norm or tag is no name")
+    if not isinstance(entry["seed"], int):
+        raise ValueError("a run's seed is no whole number")
+    about = {"norm_label": str((plan.get("labels") or {}).get(norm) or norm), "tags": " ".join(tags)}
+    return {**plan["recipe"], **entry, **about, "status": "missing", "provenance": {}}
+
+
+def _outcome(folder: Path, run: str, found: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's files say beyond the plan; `last` is its last epoch."""
+    config, provenance, result = (found[name] for name in folders.OBJECTS)
+    with reading(folders.object_path(folder, run, "provenance")):
+        for key in ("git", "versions", "device", "data"):
+            if not isinstance(provenance.get(key, {}), dict):
+                raise ValueError(f"its {key} is not an object")
+    about = {name: value for name, value in config.items() if name not in ("norm", "seed", "tags")}
+    about["provenance"] = provenance
+    if label := provenance.get("label") or result.get("label"):
+        about["norm_label"] = str(label)
+    if not result:
+        return about | {"status": "unfinished", "epoch": last.get("epoch"), "step": last.get("step")}
+    with reading(folders.object_path(folder, run, "result")):
+        if result["status"] not in ("complete", "diverged", "crashed"):
+            raise ValueError(f"its status is {result['status']!r}")
+        if result["status"] == "complete" and not all(result.get(split) for split in SPLITS):
+            raise ValueError("it is complete, but a split's evaluation is absent")
+    return about | {name: result.get(name) for name in ("status", *OUTCOME)}
+
+
+def _evaluations(folder: Path, run: str, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a run's final evaluations."""
+    rows = []
+    with reading(folders.object_path(folder, run, "result")):
+        for split in SPLITS:
+            if values := result.get(split):
+                matrix = np.array(values["confusion_matrix"], dtype=np.int64)
+                if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+                    raise ValueError(f"its confusion matrix has shape {matrix.shape}")
+                row = {name: float(values[name]) for name in METRICS} | {"num_images": int(values["num_images"])}
+                rows.append({"run": run, "split": split, "statistics": "running", **row, "confusion_matrix": matrix})
+        for kind, others in (result.get("statistics") or {}).items():
+            for split, one in others.items() if kind != "running" else ():  # that is the same as above
+                loss = float("nan" if one["loss"] is None else one["loss"])
+                row = {"accuracy": float(one["accuracy"]), "loss": loss, "num_images": int(one["num_images"])}
+                rows.append({"run": run, "split": split, "statistics": kind, **row})
+    return rows
+
+
 def _runs(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """The table of runs, with the columns that describe a variant."""
-    frame = _frame(rows, ["name", *SETTINGS, "num_epochs", *OUTCOME, "provenance"])
+    own = [name for name in SETTINGS if name not in ("variant", "label")]
+    columns = dict.fromkeys(["name", *own, *OUTCOME, "provenance", *(name for row in rows for name in row)])
+    frame = pd.DataFrame(rows, columns=list(columns))
     said = {row["norm"]: row["norm_label"] for row in reversed(rows) if row["norm_label"] != row["norm"]}
     frame["norm_label"] = frame.norm.map(said).fillna(frame.norm)
-    for name in ("batch_size", "ghost_batch_size", "num_replicas", "epoch", "step", "num_epochs", "num_params",
-                 "diverged_at_step", "best_val_epoch"):  # fmt: skip
-        frame[name] = pd.to_numeric(frame[name]).astype("Int64")
-    frame["num_replicas"] = frame.num_replicas.fillna(1)
-    frame["lr_rule"] = frame.lr_rule.fillna("fixed")
-    for name in ("learning_rate", "seconds", "best_val_accuracy"):
-        frame[name] = frame[name].astype(float)
-    return named(frame)
+    whole = dict.fromkeys(("batch_size", "ghost_batch_size", "num_replicas"), "Int64")
+    for name, kind in {**whole, **OUTCOME, "learning_rate": float}.items():
+        frame[name] = (pd.to_numeric(frame[name]) if kind == "Int64" else frame[name]).astype(kind)
+    return named(frame.fillna({"num_replicas": 1, "lr_rule": "fixed"}))
 
 
 def named(runs: pd.DataFrame) -> pd.DataFrame:
@@ -311,8 +364,3 @@ def _described(runs: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Rows with the settings of their run."""
     about = runs[list(SETTINGS)].iloc[pd.Index(runs.name).get_indexer(rows.run)]
     return pd.concat([rows.reset_index(drop=True), about.reset_index(drop=True)], axis=1)
-
-
-def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
-    """A table that has all `columns`, even without rows."""
-    return pd.DataFrame(rows, columns=list(dict.fromkeys([*columns, *(name for row in rows for name in row)])))

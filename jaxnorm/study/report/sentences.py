@@ -149,7 +149,7 @@ def about_statistics(found: pd.DataFrame) -> str:
         f" Holm's correction is over the {counted(planned, 'comparison')} planned before any run." if planned else ""
     )
     return (
-        f"Differences are paired by seed; intervals: {methods}. p: two-sided sign-flip test, never below {2 / 2**n:.3g} "
-        f"with {n} seeds.{corrected} Two variants are equal if the interval is within {100 * EQUALITY_MARGIN:g} points of "
-        f"zero; a large p alone does not show that. {images}"
+        f"Differences are paired by seed; intervals: {methods}. p: two-sided sign-flip test, for {n} seeds at least "
+        f"{2 / 2**n:.3g}.{corrected} Two variants are equal if the interval is within {100 * EQUALITY_MARGIN:g} points "
+        f"of zero; a large p does not show that. {images}"
     )

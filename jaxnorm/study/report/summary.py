@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 
 from jaxnorm.study.report.comparisons import chosen, paired
-from jaxnorm.study.report.frames import Study
+from jaxnorm.study.report.frames import METRICS, SPLITS, Study
 from jaxnorm.study.report.published import comparable, published_for
-from jaxnorm.study.report.records import METRICS, SPLITS
 from jaxnorm.study.report.statistics import (
     Interval,
     class_f1,

@@ -1,6 +1,7 @@
 """The tables that every study has: results, comparisons, metrics, calibration, time, runs, rates and gates."""
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,16 @@ import pandas as pd
 from jaxnorm.study.report import formats
 from jaxnorm.study.report.comparisons import chosen, varies_rates
 from jaxnorm.study.report.formats import DASH, number, percent, points, spread
-from jaxnorm.study.report.frames import Study, finished_rows, setting_words
+from jaxnorm.study.report.frames import SPLITS, Study, finished_rows, setting_words
 from jaxnorm.study.report.page import Table
 from jaxnorm.study.report.published import comparable, published_for
-from jaxnorm.study.report.records import SPLITS
 from jaxnorm.study.report.statistics import correct, expected_calibration_error, negative_log_likelihood
 from jaxnorm.study.words import counted
 
 Row = Mapping[Any, str]
 
 
-def table(title: str, rows: Mapping[Any, Row] | list[tuple[str, Row]], note: str = "") -> Table | None:
+def table(title: str, rows: Sequence[tuple[str, Row]], note: str = "") -> Table | None:
     """A table of (norm, cells by column) pairs; None without rows."""
     if not rows:
         return None
@@ -43,8 +43,7 @@ def status(run: Any) -> str:
     if run.status == "diverged":
         return f"diverged at step {number(run.diverged_at_step)}, after epoch {epoch}{of}"
     if run.status == "crashed":
-        reason = " ".join(str(run.error or "no reason recorded").split())
-        return f"crashed after epoch {epoch}{of}: {reason if len(reason) <= 200 else reason[:199] + '…'}"
+        return f"crashed after epoch {epoch}{of}: {textwrap.shorten(str(run.error or 'no reason recorded'), 200)}"
     return "not started" if run.status == "missing" else f"unfinished, epoch {epoch}{of} reached"
 
 
@@ -52,15 +51,11 @@ def state(runs: pd.DataFrame) -> str:
     """One cell for all seeds of a variant."""
     if len(runs) == 1:
         run = next(runs.itertuples())
-        if run.status == "complete" and run.epoch < run.num_epochs:
-            return f"epoch {run.epoch} of {run.num_epochs}"
-        if run.status == "diverged":
-            return f"diverged, step {number(run.diverged_at_step)}"
-        return "not started" if run.status == "missing" else str(run.status)
+        stopped = run.status == "complete" and run.epoch < run.num_epochs
+        return f"epoch {run.epoch} of {run.num_epochs}" if stopped else run.status.replace("missing", "not started")
     counts = runs.status.replace("missing", "not started").value_counts(sort=False)
-    if list(counts.index) == ["complete"]:
-        return f"{len(runs)} seeds"
-    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return f"{len(runs)} seeds" if list(counts.index) == ["complete"] else kinds
 
 
 def whose_statistics(study: Study) -> str:
@@ -105,25 +100,6 @@ def results(study: Study) -> Table | None:
     return table("Results", rows, note + whose_statistics(study))
 
 
-def beside_published(study: Study) -> Table | None:
-    """Ours and the original paper's values side by side; None on other data than the paper's."""
-    known, rows = published_for(study.recipe), []
-    parts = (("Train accuracy", "train", "accuracy", "train"), ("Validation accuracy", "validation", "accuracy", "validation"),
-             ("Test accuracy", "test", "accuracy", "test"), ("Test macro F1", "test", "macro_f1", "test_macro_f1"))  # fmt: skip
-    for label, runs in study.runs.groupby("label", observed=True):
-        norm = runs.norm.iloc[0]
-        if norm in known:
-            cells: dict[Any, str] = {"Variant": str(label), "Original name": known[norm].name}
-            for title, split, metric, theirs in parts:
-                final, value = study.final(split), getattr(known[norm], theirs)
-                ours = final[metric][final.label == label].mean()
-                cells |= {(title, "Ours"): percent(ours), (title, "Paper"): percent(value)}
-                if is_comparable(study):
-                    cells[title, "Diff."] = points(ours - value, 1)
-            rows.append((norm, cells))
-    return table("Beside the original paper", rows, "In per cent; differences in points.")
-
-
 def comparison(study: Study, found: pd.DataFrame) -> Table | None:
     """Paired differences in test accuracy, given what `comparisons.paired` found."""
     names = dict(zip(study.runs.norm, study.runs.norm_label, strict=True))
@@ -143,19 +119,17 @@ def comparison(study: Study, found: pd.DataFrame) -> Table | None:
 
 
 def metrics(study: Study) -> list[Table | None]:
-    """Accuracy, macro F1 and loss, a table for each split."""
-    places, found = digits(study), []
+    """Accuracy, macro F1 and loss, a table for each split; the original paper's accuracy beside ours on its data."""
+    places, known, found = digits(study), published_for(study.recipe), []
     for split in SPLITS:
-        rows = [
-            (mine.norm.iloc[0], {
-                "Variant": str(label),
-                "Accuracy, %": spread(mine.accuracy, places, 100),
-                "Macro F1, %": spread(mine.macro_f1, places, 100),
-                "Loss": spread(mine.loss, 3),
-            })
-            for label, mine in study.final(split).groupby("label", observed=True)
-        ]  # fmt: skip
-        found.append(table(f"{split.capitalize()} images", rows))
+        rows = []
+        for label, mine in study.final(split).groupby("label", observed=True):
+            cells = {"Variant": str(label), "Accuracy, %": spread(mine.accuracy, places, 100)}
+            if known:
+                cells["Original paper, %"] = percent(getattr(known.get(mine.norm.iloc[0]), split, None))
+            cells |= {"Macro F1, %": spread(mine.macro_f1, places, 100), "Loss": spread(mine.loss, 3)}
+            rows.append((mine.norm.iloc[0], cells))
+        found.append(table(f"{'Training' if split == 'train' else split.capitalize()} images", rows))
     return found
 
 
@@ -242,7 +216,5 @@ def gates(study: Study) -> Table | None:
             for end in (0, 1):
                 cells["Share of channels, %", f"at {end}"] = percent(float((values == end).mean()), 0)
             rows.append((mine.norm.iloc[0], cells))
-    note = (
-        "After the last recorded epoch, all channels of all finished seeds. A gate of 1 is batch norm, 0 instance norm."
-    )
+    note = "After the last recorded epoch, all channels of all finished seeds. 1 is batch norm, 0 instance norm."
     return table("Gates by layer", rows, note)

@@ -11,6 +11,7 @@ from jaxnorm import files
 from jaxnorm.errors import UserError
 from jaxnorm.study.report import batch_sizes, compare_norms, features, style, tables
 from jaxnorm.study.report.comparisons import chosen
+from jaxnorm.study.report.folders import compact
 from jaxnorm.study.report.frames import Study, read_study
 from jaxnorm.study.report.page import Page, html, markdown
 from jaxnorm.study.report.summary import summary_csv, summary_json
@@ -24,8 +25,12 @@ NARROW = {
     ("On test", "Macro F1, %"): "F1 %",
     ("On test", "Loss"): "Loss",
     ("Original paper", "Test, %"): "Paper %",
+    ("Validation accuracy, %", "last epoch"): "Val. %",
+    ("Validation accuracy, %", "best epoch"): "Best %",
+    "Test accuracy, %": "Test %",
+    "Batch size": "Batch",
 }
-"""Titles of the results' columns in a terminal."""
+"""Titles in a terminal of the columns that are shown there."""
 
 
 def page_of(study: Study) -> Page:
@@ -53,7 +58,7 @@ def write_parts(study: Study, folder: Path, *, web_page: bool = True) -> None:
     drawn = {figure.name: figure.png for section in page.sections for figure in section.figures}
     try:
         files.write_text(folder / "summary.csv", summary_csv(study))
-        files.write_json(folder / "summary.json", summary_json(study))
+        files.write_text(folder / "summary.json", compact(summary_json(study)))
         for name, png in drawn.items():
             files.write_bytes(folder / "figures" / f"{name}.png", png)
         for stale in set((folder / "figures").glob("*.png")) - {folder / "figures" / f"{name}.png" for name in drawn}:
@@ -63,8 +68,8 @@ def write_parts(study: Study, folder: Path, *, web_page: bool = True) -> None:
         files.write_text(folder / "report.md", markdown(page))
     except OSError as error:
         raise UserError(
-            f"the report is written into the study's folder, but {folder} cannot be written ({error.strerror or error}); "
-            "make it writable, or copy it to where it is"
+            f"the report is written into the study's folder, but {folder} cannot be written "
+            f"({error.strerror or error}); make it writable, or copy it to where it is"
         ) from error
 
 
@@ -75,13 +80,12 @@ def print_table(folder: Path, console: Console) -> None:
         UserError: if `folder` holds no study, or a damaged file.
     """
     study = chosen(read_study(folder))
-    if study.name == "batch_size_study":
-        table = batch_sizes.terminal(batch_sizes.in_order(study))
-    else:
-        table = tables.results(study)
+    batches = study.name == "batch_size_study"
+    table = batch_sizes.by_batch_size(batch_sizes.in_order(study)) if batches else tables.results(study)
     if table is None:
         return
     frame = table.frame.set_axis([NARROW.get(name, name) for name in table.frame], axis=1)
+    frame = frame[[name for name in frame if isinstance(name, str) and name != "Learning rate"]]
     shown = Lines(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
