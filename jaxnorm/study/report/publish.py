@@ -1,0 +1,165 @@
+"""A study's folder as it is published: all runs in a few compact files, and the report; no checkpoints."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxnorm import files
+from jaxnorm.errors import UserError
+from jaxnorm.study import home
+from jaxnorm.study.report import folders
+from jaxnorm.study.report.arrays import PACKED
+from jaxnorm.study.report.frames import Study, read_study
+from jaxnorm.study.report.sections import POOLED, last_convolution
+from jaxnorm.study.report.write import write_parts
+
+MADE = ("summary.csv", "summary.json", "report.md", "report.html", "figures")
+PARTS = ("study.json", folders.RUNS, folders.EPOCHS, folders.PREDICTIONS, PACKED, *MADE)
+"""All that a publication holds; the page is made by ``python -m jaxnorm report``."""
+OUTCOMES = ("complete", "diverged", "crashed")
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What `publish` made.
+
+    Attributes:
+        published: names of the runs that the folder holds.
+        left_out: names of those that are not finished.
+        num_bytes: of all files in the folder.
+    """
+
+    published: tuple[str, ...]
+    left_out: tuple[str, ...]
+    num_bytes: int
+
+
+def publish(workdir: Path, folder: Path) -> Publication:
+    """Writes the finished runs of a study's folder to `folder` in compact form, with the report made from there.
+
+    As small as the same tables and figures allow: of test logits only what the tables read, of histograms those that
+    are drawn. Reads only in `workdir`, so that another process may train there. `folder` appears, or replaces an
+    earlier publication of the same study, by one rename: it is never half-written.
+
+    Args:
+        workdir: the folder that a driver of experiments/ has filled.
+        folder: a new or empty one, or an earlier publication of the same study.
+
+    Raises:
+        UserError: if `workdir` is no workdir or has no finished run, or if `folder` holds anything else, or runs that
+            would be lost.
+    """
+    _check_places(workdir, folder)
+    study = read_study(workdir)
+    earlier = _earlier(folder, study)
+    names = study.runs.name[study.runs.status.isin(OUTCOMES)].tolist()
+    found = folders.read_objects(workdir, names)
+    if not found:
+        raise UserError(f"a publication needs a finished run, but {workdir} has none; let the study go on first")
+    if lost := [name for name in earlier if name not in found]:
+        raise UserError(
+            f"{folder} must be published again from a workdir with all that it holds, but {workdir} lacks finished "
+            f"runs of {', '.join(lost)}; choose another folder or delete that one"
+        )
+    begun = study.runs[~study.runs.name.isin(found)]
+    left_out = {
+        run.name: int(run.epoch or 0) for run in begun[begun.status != "missing"].fillna({"epoch": 0}).itertuples()
+    }
+    own = [{name: run[name] for name in run if run[name] != study.recipe.get(name, ...)} for run in study.plan["runs"]]
+    plan = study.plan | {"runs": own, "published": True} | ({"left_out": left_out} if left_out else {})
+    with _beside(folder) as part:
+        epochs = folders.read_epochs(workdir, names, study.percentages)
+        drawn = [POOLED, last_convolution(study) or POOLED]
+        folders.write_runs(part, workdir, found, epochs, histograms=drawn)
+        files.write_text(part / "study.json", folders.compact(home.hidden(plan)))
+        if folders.read_objects(workdir, names) != found:
+            raise UserError(f"a run of {workdir} was taken up again while it was published; publish it again later")
+        write_parts(read_study(part), part, web_page=False)
+        _put(part, folder)
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return Publication(tuple(found), tuple(begun.name), sum(sizes))
+
+
+def _check_places(workdir: Path, folder: Path) -> None:
+    places = workdir.resolve(), folder.resolve()
+    if places[0].is_relative_to(places[1]) or places[1].is_relative_to(places[0]):
+        raise UserError(
+            f"a publication must be beside its workdir, but one of {folder} and {workdir} is within the other; choose "
+            "another folder"
+        )
+    for place in (folder, *folder.absolute().parents):
+        try:
+            blocked = not place.is_dir() and (place.exists() or place.is_symlink())
+        except OSError as error:  # such as a name that is too long
+            raise UserError(
+                f"the folder of a publication must have a usable name, but {str(folder)[:80]!r} has not "
+                f"({error.strerror}); choose another folder"
+            ) from None
+        if blocked:
+            kind = "a file" if place.exists() else "a link to nothing"
+            raise UserError(f"a publication must be a folder in a folder, but {place} is {kind}; choose another folder")
+
+
+def _earlier(folder: Path, study: Study) -> list[str]:
+    """The finished runs of an earlier publication of the study in `folder`; none where it is new or empty."""
+    found = sorted(path.name for path in folder.glob("*") if not path.name.startswith("."))
+    if not found:
+        return []
+    if others := [name for name in found if name not in PARTS]:
+        raise UserError(
+            f"the folder of a publication must be new, empty or an earlier publication of the study, but {folder} "
+            f"holds other files ({others[0]!r}); choose another folder"
+        )
+    before = read_study(folder)
+    differences = [] if before.name == study.name else [f"study: {before.name} -> {study.name}"]
+    differences += [
+        f"{name}: {value} -> {study.recipe[name]}"
+        for name, value in before.recipe.items()
+        if name in study.recipe and study.recipe[name] != value
+    ]
+    if differences:
+        raise UserError(
+            f"{folder} holds the publication of another study ({'; '.join(differences)}); choose another folder"
+        )
+    return before.runs.name[before.runs.status.isin(OUTCOMES)].tolist()
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A temporary folder on the same disk; new parent folders are removed again on an error."""
+    new = [parent for parent in folder.absolute().parents if not parent.exists()]
+    try:
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        place = tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=".publish.")
+    except OSError as error:
+        raise UserError(
+            f"a publication must be where one can write, but {folder} cannot be written ({error.strerror or error}); "
+            "choose another folder"
+        ) from None
+    try:
+        with place as made:
+            yield Path(made)
+    except BaseException:
+        for parent in new:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+def _put(part: Path, folder: Path) -> None:
+    """Puts the finished folder in the place of the old one."""
+    made, old = part / "made", part / "old"
+    made.mkdir()
+    for path in [path for path in part.iterdir() if path != made]:
+        path.rename(made / path.name)
+    made.chmod(0o755)
+    if folder.exists():
+        folder.rename(old)
+    try:
+        made.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
