@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from jaxnorm import UserError, read_study
 from jaxnorm.study.config import Config
-from jaxnorm.study.runs.checkpoints import CheckpointError, Checkpoints
 from jaxnorm.study.report.write import write_report
+from jaxnorm.study.runs.checkpoints import CheckpointError, Checkpoints
 from jaxnorm.study.runs.workdir import Workdir
 from tests.drivers import driver_here
 from tests.study.report.workdirs import write_workdir

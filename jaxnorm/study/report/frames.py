@@ -27,6 +27,7 @@ SETTINGS = (
     *("ghost_batch_size", "num_replicas", "tags", "status"),
 )
 """The columns that describe a run; every row of every table has them."""
+WHOLE = dict.fromkeys(("batch_size", "ghost_batch_size", "num_replicas"), "Int64")
 OUTCOME = {
     **dict.fromkeys(("num_epochs", "epoch", "step", "num_params", "diverged_at_step", "best_val_epoch"), "Int64"),
     **dict.fromkeys(("seconds", "best_val_accuracy"), float),
@@ -222,6 +223,8 @@ def read_study(folder: str | Path) -> Study:
         )
     with reading(path):
         plan = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(norm, str) for norm in plan["norms"]) or not isinstance(plan.get("grid") or {}, dict):
+            raise ValueError("its norms are no names, or its grid is no object")
         rows = [_planned(plan, entry) for entry in plan["runs"]]
         percentages = [float(value) for value in plan["recipe"].get("quantiles") or PERCENTAGES]
         left_out = dict(plan.get("left_out") or {})  # of a publication: what was being trained then, and how far
@@ -234,7 +237,7 @@ def read_study(folder: str | Path) -> Study:
             row |= {"status": "unfinished", "epoch": left_out[name]}
         if name in objects:
             last = epochs[epochs.run == name].tail(1).to_dict("records")
-            row |= _outcome(folder, name, objects[name], last[0] if last else {})
+            row |= _outcome(folder, row, objects[name], last[0] if last else {})
             evaluations += _evaluations(folder, name, objects[name]["result"])
     runs = _runs(rows)
     columns = ["run", "split", "statistics", *METRICS, "num_images", "confusion_matrix"]
@@ -293,17 +296,31 @@ def _planned(plan: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any
     if not isinstance(entry["seed"], int):
         raise ValueError("a run's seed is no whole number")
     about = {"norm_label": str((plan.get("labels") or {}).get(norm) or norm), "tags": " ".join(tags)}
-    return {**plan["recipe"], **entry, **about, "status": "missing", "provenance": {}}
+    return _checked({**plan["recipe"], **entry, **about, "status": "missing", "provenance": {}})
 
 
-def _outcome(folder: Path, run: str, found: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run's files say beyond the plan; `last` is its last epoch."""
+def _checked(row: dict[str, Any]) -> dict[str, Any]:
+    """The row, if its numbers are numbers."""
+    for name, kind in {**WHOLE, **OUTCOME, "learning_rate": float}.items():
+        value, kinds = row.get(name), {"Int64": (int,), float: (int, float)}.get(kind, (str,))
+        if value is not None and (not isinstance(value, kinds) or (kind == "Int64" and abs(value) > 2**53)):
+            raise ValueError(f"its {name} is {value!r}")
+    if not isinstance(row.get("lr_rule") or "", str):
+        raise ValueError(f"its lr_rule is {row['lr_rule']!r}")
+    return row
+
+
+def _outcome(folder: Path, row: dict[str, Any], found: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's files say of it beyond the plan's row; `last` is its last epoch."""
+    run = row["name"]
     config, provenance, result = (found[name] for name in folders.OBJECTS)
     with reading(folders.object_path(folder, run, "provenance")):
         for key in ("git", "versions", "device", "data"):
             if not isinstance(provenance.get(key, {}), dict):
                 raise ValueError(f"its {key} is not an object")
-    about = {name: value for name, value in config.items() if name not in ("norm", "seed", "tags")}
+    fixed = ("name", "norm", "seed", "tags", "norm_label", "status")
+    with reading(folders.object_path(folder, run, "config")):
+        about = _checked(row | {name: config[name] for name in row if name in config and name not in fixed})
     about["provenance"] = provenance
     if label := provenance.get("label") or result.get("label"):
         about["norm_label"] = str(label)
@@ -314,7 +331,7 @@ def _outcome(folder: Path, run: str, found: Mapping[str, Any], last: Mapping[str
             raise ValueError(f"its status is {result['status']!r}")
         if result["status"] == "complete" and not all(result.get(split) for split in SPLITS):
             raise ValueError("it is complete, but a split's evaluation is absent")
-    return about | {name: result.get(name) for name in ("status", *OUTCOME)}
+        return _checked(about | {name: result.get(name) for name in ("status", *OUTCOME)})
 
 
 def _evaluations(folder: Path, run: str, result: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -343,8 +360,7 @@ def _runs(rows: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list(columns))
     said = {row["norm"]: row["norm_label"] for row in reversed(rows) if row["norm_label"] != row["norm"]}
     frame["norm_label"] = frame.norm.map(said).fillna(frame.norm)
-    whole = dict.fromkeys(("batch_size", "ghost_batch_size", "num_replicas"), "Int64")
-    for name, kind in {**whole, **OUTCOME, "learning_rate": float}.items():
+    for name, kind in {**WHOLE, **OUTCOME, "learning_rate": float}.items():
         frame[name] = (pd.to_numeric(frame[name]) if kind == "Int64" else frame[name]).astype(kind)
     return named(frame.fillna({"num_replicas": 1, "lr_rule": "fixed"}))
 

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from jaxnorm.study.analysis.report import write_report
+from jaxnorm.study.report.write import write_report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
@@ -24,11 +24,13 @@ FLAGS = (
     "--virtual-time-budget=10000", "--enable-logging=stderr", "--log-level=0", "--hide-scrollbars", "--dump-dom",
 )  # fmt: skip
 WIDTHS = (1280, 390)
+DOT = "R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 FRAMES = """<!doctype html><meta charset="utf-8"><body>%s<script>
 addEventListener("load", () => {
   const found = [...document.querySelectorAll("iframe")].map(frame => {
     const page = frame.contentDocument, root = page.scrollingElement;
-    const shown = [...page.querySelectorAll("svg.figure")].map(one => one.getBoundingClientRect());
+    page.querySelectorAll("details").forEach(one => one.open = true);
+    const shown = [...page.querySelectorAll("figure img")].map(one => one.getBoundingClientRect());
     return {
       width: root.clientWidth,
       scroll: root.scrollWidth,
@@ -76,7 +78,8 @@ def test_a_bad_page_is_seen(tmp_path):
     page = tmp_path / "bad.html"
     page.write_text(
         '<!doctype html><title>x</title><img src="http://127.0.0.1:9/absent.png"><div style="width: 3000px">wide</div>'
-        '<svg class="figure" width="500" height="2"></svg><script>console.error("oh no")</script>'
+        f'<figure><img width="500" height="2" src="data:image/gif;base64,{DOT}"></figure>'
+        '<script>console.error("oh no")</script>'
     )
     seen, console = look_at(page, tmp_path)
     for one in seen:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.study.analysis.workdirs import write_batch_workdir, write_rates_workdir, write_workdir
+from tests.study.report.workdirs import write_batch_workdir, write_rates_workdir, write_workdir
 
 
 @pytest.fixture
