@@ -205,8 +205,6 @@ def _provenance(study: Study) -> dict[str, str]:
         found[str(name)] = "; ".join(f"{value} ({n} runs)" if len(counts) > 1 else value for value, n in counts.items())
     changes = [f"{run.name}: {text}" for run in study.runs.itertuples() for text in run.provenance.get("changes", ())]
     for name in set(REVISABLE) & set(study.recipe):
-        runs = study.runs[study.runs[name] != study.recipe[name]]
-        changes += [
-            f"{run}: {name} {value} instead of {study.recipe[name]}" for run, value in zip(runs.name, runs[name])
-        ]
+        for run in study.runs[study.runs[name] != study.recipe[name]].to_dict("records"):
+            changes.append(f"{run['name']}: {name} {run[name]} instead of {study.recipe[name]}")
     return found | ({"changed on the way": "; ".join(changes)} if changes else {})

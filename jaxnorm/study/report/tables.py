@@ -10,9 +10,10 @@ import pandas as pd
 from jaxnorm.study.report import formats
 from jaxnorm.study.report.comparisons import chosen, varies_rates
 from jaxnorm.study.report.formats import DASH, number, percent, points, spread
-from jaxnorm.study.report.frames import SPLITS, Study, finished_rows, setting_words
+from jaxnorm.study.report.frames import Study, finished_rows, setting_words
 from jaxnorm.study.report.page import Table
 from jaxnorm.study.report.published import comparable, published_for
+from jaxnorm.study.report.records import SPLITS
 from jaxnorm.study.report.statistics import correct, expected_calibration_error, negative_log_likelihood
 from jaxnorm.study.words import counted
 
