@@ -119,9 +119,10 @@ def losses(study: Study) -> Table | None:
     for rule in rules(study):
         for one in lost(study, rule).itertuples():
             cells: dict[Any, str] = {"Variant": one.label, "Batch size": str(one.small), "against": str(one.large)}
-            parts = {"in all": one.whole, "training": one.training, "averages": one.averages}
-            parts = {(group, name): points(-value, 1) for name, value in parts.items()}
-            rows.append((one.norm, cells | {"Rule": rule} | parts))
+            cells["Rule"] = rule
+            for name, value in {"in all": one.whole, "training": one.training, "averages": one.averages}.items():
+                cells[group, name] = points(-value, 1)
+            rows.append((one.norm, cells))
     note = "In all: with running averages. Training: with precise statistics, batches of 128. Averages: the rest."
     return tables.table("Against the largest batch", rows, note)
 

@@ -68,8 +68,8 @@ def read_epochs(folder: Path, runs: Iterable[str], percentages: Collection[float
     columns = [*MEASURED, *quantile_columns(percentages)]
     if (folder / EPOCHS).is_file():
         with reading(folder / EPOCHS):
-            table = pd.read_csv(folder / EPOCHS, float_precision="round_trip", dtype={"run": str} | MEASURED)
-            return table[["run", *columns]]
+            table = pd.read_csv(folder / EPOCHS, dtype=str)[["run", *columns]]  # text, so that no digit is lost
+            return table.astype({name: MEASURED.get(name, float) for name in columns})
     tables = [pd.DataFrame(columns=["run", *columns]).astype(MEASURED)]
     for run in runs:
         path = folder / run / "metrics.jsonl"

@@ -34,8 +34,9 @@ def planned(plan: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]
 def _checked(row: dict[str, Any]) -> dict[str, Any]:
     """The row, if its numbers are numbers."""
     for name, kind in {**WHOLE, **OUTCOME, "learning_rate": float}.items():
-        value, kinds = row.get(name), {"Int64": (int,), float: (int, float)}.get(kind, (str,))
-        if value is not None and (not isinstance(value, kinds) or (kind == "Int64" and abs(value) > 2**53)):
+        value: Any = row.get(name)
+        kinds: Any = {"Int64": int, float: int | float}.get(kind, str)
+        if value is not None and not (isinstance(value, kinds) and (kind != "Int64" or abs(value) < 2**53)):
             raise ValueError(f"its {name} is {value!r}")
     if not isinstance(row.get("lr_rule") or "", str):
         raise ValueError(f"its lr_rule is {row['lr_rule']!r}")

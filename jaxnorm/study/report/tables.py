@@ -212,7 +212,7 @@ def gates(study: Study) -> Table | None:
         for layer in sorted(dict.fromkeys(mine.layer), key=lambda layer: not layer.startswith("stem")):
             values = mine.gate[mine.layer == layer].to_numpy()
             low, middle, high = (number(float(value), 2) for value in np.quantile(values, (0.1, 0.5, 0.9)))
-            cells = {"Variant": str(label), "Layer": layer}
+            cells: dict[Any, str] = {"Variant": str(label), "Layer": layer}
             cells |= {("Gate", "10 %"): low, ("Gate", "Median"): middle, ("Gate", "90 %"): high}
             for end in (0, 1):
                 cells["Share of channels, %", f"at {end}"] = percent(float((values == end).mean()), 0)

@@ -102,7 +102,9 @@ def test_batches_in_order_and_one_run_for_both_rules_at_128(batches_workdir):
 
 
 @pytest.mark.parametrize(("running", "precise", "parts"), [
-    (0.7, 0.86, ["−20.0", "−5.0", "−15.0"]), (0.7, 0.95, ["−20.0", "+4.0", "−24.0"]), (0.89, 0.9, ["−1.0", "−1.0", "0.0"]),
+    (0.7, 0.86, ["−20.0", "−5.0", "−15.0"]),
+    (0.7, 0.95, ["−20.0", "+4.0", "−24.0"]),
+    (0.89, 0.9, ["−1.0", "−1.0", "0.0"]),
 ])  # fmt: skip
 def test_what_is_lost_in_training_and_what_only_in_the_averages(tmp_path, running, precise, parts):
     workdir = write_batch_workdir(tmp_path / "w", norms=("bn",), rules=("fixed",))
