@@ -32,7 +32,7 @@ def read_arrays(
     found: dict[str, dict[int, np.ndarray]] = {}
     for path in paths:
         start = f"{run}/" if path.name == PACKED else ""
-        with reading(path), np.load(path, allow_pickle=False) as arrays:
+        with reading(path), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             names = [
                 name.removeprefix(f"{start}{kind}/") for name in arrays.files if name.startswith(f"{start}{kind}/")
             ]

@@ -51,12 +51,15 @@ def page(everything: Study) -> Page:
 
 def in_order(study: Study) -> Study:
     """The study with its runs by norm, rule, real batches before ghosts, and falling batch size."""
-    ghost = study.runs.ghost_batch_size.fillna(0).astype(int)
-    keys = pd.DataFrame({"norm": study.runs.norm.map(study.norms.index), "rule": study.runs.lr_rule, "real": ghost > 0})
-    order = keys.assign(size=-study.runs.batch_size.astype(int), ghost=-ghost).sort_values(
-        list(keys) + ["size", "ghost"]
-    )
-    return study.with_runs(study.runs.loc[order.index])
+    ghost, norm = study.runs.ghost_batch_size.fillna(0).astype(int), study.runs.norm.map(study.norms.index)
+    keys = {
+        "norm": norm,
+        "rule": study.runs.lr_rule,
+        "ghosts": ghost > 0,
+        "size": -study.runs.batch_size,
+        "ghost": -ghost,
+    }
+    return study.with_runs(study.runs.loc[pd.DataFrame(keys).sort_values(list(keys)).index])
 
 
 def rules(study: Study) -> list[str]:
@@ -85,7 +88,7 @@ def averages(study: Study, rule: str) -> str:
     found = lost(study, rule)
     words = [
         f"of the {number(100 * one.whole, 1)} points that {within(one.label)} loses at batch size {one.small} against "
-        f"{one.large}, {number(100 * max(one.averages, 0), 1) if one.averages > 0 else 'none'} were lost in the averages "
+        f"{one.large}, {number(100 * one.averages, 1) if one.averages > 0 else 'none'} were lost in the averages "
         "(precise statistics bring them back), the rest in training"
         for one in found[found.whole > 0].drop_duplicates("norm", keep="last").itertuples()
     ]
@@ -116,9 +119,10 @@ def losses(study: Study) -> Table | None:
     for rule in rules(study):
         for one in lost(study, rule).itertuples():
             cells: dict[Any, str] = {"Variant": one.label, "Batch size": str(one.small), "against": str(one.large)}
-            parts = {"in all": one.whole, "training": one.training, "averages": one.averages}
-            parts = {(group, name): points(-value, 1) for name, value in parts.items()}
-            rows.append((one.norm, cells | {"Rule": rule} | parts))
+            cells["Rule"] = rule
+            for name, value in {"in all": one.whole, "training": one.training, "averages": one.averages}.items():
+                cells[group, name] = points(-value, 1)
+            rows.append((one.norm, cells))
     note = "In all: with running averages. Training: with precise statistics, batches of 128. Averages: the rest."
     return tables.table("Against the largest batch", rows, note)
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from jaxnorm.study.report import sections, sentences, tables
+from jaxnorm.study.report import sections, sentences
 from jaxnorm.study.report.comparisons import BASELINE, chosen, paired
 from jaxnorm.study.report.folders import quantile_columns
 from jaxnorm.study.report.formats import listed, times, within
@@ -94,10 +94,9 @@ def growth_table(study: Study, grown: pd.DataFrame) -> Table | None:
 
 def level_table(study: Study, grown: pd.DataFrame) -> Table | None:
     """The highest quantile of the last epoch over that of the baseline, by layer."""
-    theirs = grown[grown.variant == BASELINE].set_index("layer")["last"]
-    theirs = theirs[theirs > 0]
+    theirs = grown[(grown.variant == BASELINE) & (grown["last"] > 0)].set_index("layer")["last"]
     mine = grown[(grown.variant != BASELINE) & grown.layer.isin(theirs.index)]
-    mine = mine.assign(level=mine["last"] / mine.layer.astype(str).map(theirs))
+    mine = mine.assign(level=mine["last"] / mine.layer.map(theirs).astype(float))
     note = (
         f"The {study.percentages[-1]:g} % quantile after the last epoch, as a multiple of batch norm's in that layer."
     )
@@ -105,9 +104,6 @@ def level_table(study: Study, grown: pd.DataFrame) -> Table | None:
 
 
 def _by_layer(title: str, grown: pd.DataFrame, column: str, note: str) -> Table | None:
-    rows = []
-    for layer in dict.fromkeys(grown.layer):
-        here = grown[grown.layer == layer].set_index("label")[column]
-        labels = grown.label.cat.remove_unused_categories().cat.categories
-        rows.append(("", {"Layer": layer} | {str(label): times(here.get(label, float("nan"))) for label in labels}))
-    return tables.table(title, rows, note)
+    table = grown.pivot(index="layer", columns="label", values=column).loc[list(dict.fromkeys(grown.layer))].map(times)
+    frame = table.rename(columns=str).rename_axis(None, axis=1).rename_axis("Layer").reset_index()
+    return Table(title, frame.set_axis([""] * len(frame)), note) if len(frame) else None

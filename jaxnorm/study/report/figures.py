@@ -88,7 +88,7 @@ def run_legend(runs: pd.DataFrame, by: str = "label") -> list[Artist]:
             text += f" ({len(open_runs)} of {len(rows)} not finished)"
         entries.append(style.named(text, style.of(rows.norm.iloc[0])))
     if (runs.status == "diverged").any():
-        entries.append(style.marked("diverged at this step", style.DIVERGED))
+        entries.append(style.marked("diverged", style.DIVERGED))
     return entries
 
 
@@ -265,21 +265,24 @@ def confusion(evaluations: pd.DataFrame, class_names: Sequence[str], subtitle: s
     """
     groups = list(evaluations.groupby("label", observed=True))
     title = "Confusions on the test images"
-    figure, axes = style.sheet(title, subtitle, [], len(groups), 4, 1.95, sharex=True, sharey=True)
+    height = 1.7 + 0.9 / math.ceil(len(groups) / 4)  # the lowest row has the names
+    figure, axes = style.sheet(title, subtitle, [], len(groups), 4, height, sharex=True, sharey=True)
     places, names = range(len(class_names)), [style.plain(name, 12) for name in class_names]
     size = 6.5 if len(names) <= 10 else 4
     for axis, (label, rows) in zip(axes, groups, strict=True):
         counts = np.sum([np.asarray(matrix, float) for matrix in rows.confusion_matrix], axis=0)
         share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        image = axis.imshow(share, cmap="Blues", norm=PowerNorm(0.4, 0, 100))
+        image = axis.imshow(share, cmap="Blues", norm=PowerNorm(0.4, 0, 100), aspect="auto")
         style.panel(axis, str(label), letters=16)
         axis.grid(False)
         axis.set_xticks(places, names, rotation=90, size=size, parse_math=False)
         axis.set_yticks(places, names, size=size, parse_math=False)
         axis.tick_params(length=0, pad=1)
-    figure.supxlabel("Predicted class", size=9, color=style.MUTED)
-    figure.supylabel("True class", size=9, color=style.MUTED)
-    bar = figure.colorbar(image, ax=axes, ticks=[0, 1, 5, 20, 50, 100], shrink=0.8, pad=0.01, aspect=40)
+    for axis in axes[::4]:
+        axis.set_ylabel("True class", size=8)
+    for axis in axes[-4:]:
+        axis.set_xlabel("Predicted class", size=8)
+    bar = figure.colorbar(image, ax=axes, ticks=[0, 1, 5, 20, 50, 100], shrink=0.8, pad=0.01, aspect=30)
     bar.set_label("images of the class (%)", size=9)
     bar.outline.set_visible(False)
     return figure

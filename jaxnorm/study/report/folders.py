@@ -68,8 +68,8 @@ def read_epochs(folder: Path, runs: Iterable[str], percentages: Collection[float
     columns = [*MEASURED, *quantile_columns(percentages)]
     if (folder / EPOCHS).is_file():
         with reading(folder / EPOCHS):
-            table = pd.read_csv(folder / EPOCHS, float_precision="round_trip", dtype={"run": str} | MEASURED)
-            return table[["run", *columns]]
+            table = pd.read_csv(folder / EPOCHS, dtype=str)[["run", *columns]]  # text, so that no digit is lost
+            return table.astype({name: MEASURED.get(name, float) for name in columns})
     tables = [pd.DataFrame(columns=["run", *columns]).astype(MEASURED)]
     for run in runs:
         path = folder / run / "metrics.jsonl"
@@ -90,13 +90,13 @@ def read_predictions(folder: Path, run: str) -> pd.DataFrame | None:
     """A run's answers to the test images, see `Study.predictions`, in either form of folder. Loads no pickles."""
     path = folder / PREDICTIONS
     if path.is_file():
-        with reading(path), np.load(path, allow_pickle=False) as arrays:
+        with reading(path), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             names = arrays["run"].tolist()
             return pd.DataFrame({n: arrays[n][names.index(run)] for n in PREDICTED}) if run in names else None
     path = folder / run / PREDICTIONS
     if not path.is_file():
         return None
-    with reading(path), np.load(path, allow_pickle=False) as arrays:
+    with reading(path), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         logits, label = arrays["logits"].astype(np.float64), arrays["label"]
         if logits.ndim != 2 or label.shape != logits.shape[:1] or len(label) == 0:
             raise ValueError(f"logits {logits.shape} and labels {label.shape} do not belong together")

@@ -14,12 +14,11 @@ import pandas as pd
 from jaxnorm.errors import UserError
 from jaxnorm.files import reading
 from jaxnorm.study.config import REFERENCE_BATCH_SIZE
-from jaxnorm.study.report import folders
+from jaxnorm.study.report import folders, records
 from jaxnorm.study.report.arrays import read_arrays
 from jaxnorm.study.report.folders import quantile_columns
+from jaxnorm.study.report.records import METRICS, OUTCOME, WHOLE
 
-SPLITS = ("train", "validation", "test")
-METRICS = ("accuracy", "micro_f1", "macro_f1", "loss")
 STATISTICS = ("running", "precise", "precise_128", "evaluation_batch")
 """What the final weights are evaluated with: the running averages, and others where that was asked for."""
 SETTINGS = (
@@ -27,12 +26,6 @@ SETTINGS = (
     *("ghost_batch_size", "num_replicas", "tags", "status"),
 )
 """The columns that describe a run; every row of every table has them."""
-OUTCOME = {
-    **dict.fromkeys(("num_epochs", "epoch", "step", "num_params", "diverged_at_step", "best_val_epoch"), "Int64"),
-    **dict.fromkeys(("seconds", "best_val_accuracy"), float),
-    "error": object,
-}
-"""What a result says of a run, and the types of these columns."""
 PERCENTAGES = (1.0, 20.0, 80.0, 99.0)
 """The quantiles that a run records by default, in per cent."""
 
@@ -222,7 +215,9 @@ def read_study(folder: str | Path) -> Study:
         )
     with reading(path):
         plan = json.loads(path.read_text(encoding="utf-8"))
-        rows = [_planned(plan, entry) for entry in plan["runs"]]
+        if not all(isinstance(norm, str) for norm in plan["norms"]) or not isinstance(plan.get("grid") or {}, dict):
+            raise ValueError("its norms are no names, or its grid is no object")
+        rows = [records.planned(plan, entry) for entry in plan["runs"]]
         percentages = [float(value) for value in plan["recipe"].get("quantiles") or PERCENTAGES]
         left_out = dict(plan.get("left_out") or {})  # of a publication: what was being trained then, and how far
     names = [row["name"] for row in rows]
@@ -234,8 +229,8 @@ def read_study(folder: str | Path) -> Study:
             row |= {"status": "unfinished", "epoch": left_out[name]}
         if name in objects:
             last = epochs[epochs.run == name].tail(1).to_dict("records")
-            row |= _outcome(folder, name, objects[name], last[0] if last else {})
-            evaluations += _evaluations(folder, name, objects[name]["result"])
+            row |= records.outcome(folder, row, objects[name], last[0] if last else {})
+            evaluations += records.evaluations(folder, name, objects[name]["result"])
     runs = _runs(rows)
     columns = ["run", "split", "statistics", *METRICS, "num_images", "confusion_matrix"]
     return Study(
@@ -285,57 +280,6 @@ _TAGS = (
 )
 
 
-def _planned(plan: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A run as the plan lists it."""
-    name, norm, tags = entry["name"], entry["norm"], list(entry.get("tags") or ())
-    if not all(isinstance(text, str) and Path(text).name == text for text in (name, norm, *tags)):
-        raise ValueError("a run's name, norm or tag is no name")
-    if not isinstance(entry["seed"], int):
-        raise ValueError("a run's seed is no whole number")
-    about = {"norm_label": str((plan.get("labels") or {}).get(norm) or norm), "tags": " ".join(tags)}
-    return {**plan["recipe"], **entry, **about, "status": "missing", "provenance": {}}
-
-
-def _outcome(folder: Path, run: str, found: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run's files say beyond the plan; `last` is its last epoch."""
-    config, provenance, result = (found[name] for name in folders.OBJECTS)
-    with reading(folders.object_path(folder, run, "provenance")):
-        for key in ("git", "versions", "device", "data"):
-            if not isinstance(provenance.get(key, {}), dict):
-                raise ValueError(f"its {key} is not an object")
-    about = {name: value for name, value in config.items() if name not in ("norm", "seed", "tags")}
-    about["provenance"] = provenance
-    if label := provenance.get("label") or result.get("label"):
-        about["norm_label"] = str(label)
-    if not result:
-        return about | {"status": "unfinished", "epoch": last.get("epoch"), "step": last.get("step")}
-    with reading(folders.object_path(folder, run, "result")):
-        if result["status"] not in ("complete", "diverged", "crashed"):
-            raise ValueError(f"its status is {result['status']!r}")
-        if result["status"] == "complete" and not all(result.get(split) for split in SPLITS):
-            raise ValueError("it is complete, but a split's evaluation is absent")
-    return about | {name: result.get(name) for name in ("status", *OUTCOME)}
-
-
-def _evaluations(folder: Path, run: str, result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a run's final evaluations."""
-    rows = []
-    with reading(folders.object_path(folder, run, "result")):
-        for split in SPLITS:
-            if values := result.get(split):
-                matrix = np.array(values["confusion_matrix"], dtype=np.int64)
-                if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-                    raise ValueError(f"its confusion matrix has shape {matrix.shape}")
-                row = {name: float(values[name]) for name in METRICS} | {"num_images": int(values["num_images"])}
-                rows.append({"run": run, "split": split, "statistics": "running", **row, "confusion_matrix": matrix})
-        for kind, others in (result.get("statistics") or {}).items():
-            for split, one in others.items() if kind != "running" else ():  # that is the same as above
-                loss = float("nan" if one["loss"] is None else one["loss"])
-                row = {"accuracy": float(one["accuracy"]), "loss": loss, "num_images": int(one["num_images"])}
-                rows.append({"run": run, "split": split, "statistics": kind, **row})
-    return rows
-
-
 def _runs(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """The table of runs, with the columns that describe a variant."""
     own = [name for name in SETTINGS if name not in ("variant", "label")]
@@ -343,8 +287,7 @@ def _runs(rows: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list(columns))
     said = {row["norm"]: row["norm_label"] for row in reversed(rows) if row["norm_label"] != row["norm"]}
     frame["norm_label"] = frame.norm.map(said).fillna(frame.norm)
-    whole = dict.fromkeys(("batch_size", "ghost_batch_size", "num_replicas"), "Int64")
-    for name, kind in {**whole, **OUTCOME, "learning_rate": float}.items():
+    for name, kind in {**WHOLE, **OUTCOME, "learning_rate": float}.items():
         frame[name] = (pd.to_numeric(frame[name]) if kind == "Int64" else frame[name]).astype(kind)
     return named(frame.fillna({"num_replicas": 1, "lr_rule": "fixed"}))
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,32 +53,40 @@ def publish(workdir: Path, folder: Path) -> Publication:
     _check_places(workdir, folder)
     study = read_study(workdir)
     earlier = _earlier(folder, study)
-    names = study.runs.name[study.runs.status.isin(OUTCOMES)].tolist()
-    found = folders.read_objects(workdir, names)
-    if not found:
+    finished = study.runs.status.isin(OUTCOMES)
+    names, others = study.runs.name[finished].tolist(), study.runs[~finished]
+    if not names:
         raise UserError(f"a publication needs a finished run, but {workdir} has none; let the study go on first")
-    if lost := [name for name in earlier if name not in found]:
+    if lost := [name for name in earlier if name not in names]:
         raise UserError(
             f"{folder} must be published again from a workdir with all that it holds, but {workdir} lacks finished "
             f"runs of {', '.join(lost)}; choose another folder or delete that one"
         )
-    begun = study.runs[~study.runs.name.isin(found)]
-    left_out = {
-        run.name: int(run.epoch or 0) for run in begun[begun.status != "missing"].fillna({"epoch": 0}).itertuples()
-    }
+    left_out = {one.name: int(one.epoch) for one in others.fillna({"epoch": 0}).itertuples() if one.status != "missing"}
     own = [{name: run[name] for name in run if run[name] != study.recipe.get(name, ...)} for run in study.plan["runs"]]
     plan = study.plan | {"runs": own, "published": True} | ({"left_out": left_out} if left_out else {})
-    with _beside(folder) as part:
+    try:
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        place = tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=".publish.")
+    except OSError as error:
+        raise UserError(
+            f"a publication must be where one can write, but {folder} cannot be written ({error.strerror or error}); "
+            "choose another folder"
+        ) from None
+    with place as made:
+        part, objects = Path(made) / "new", folders.read_objects(workdir, names)
+        part.mkdir()
         epochs = folders.read_epochs(workdir, names, study.percentages)
-        drawn = [POOLED, last_convolution(study) or POOLED]
-        folders.write_runs(part, workdir, found, epochs, histograms=drawn)
+        folders.write_runs(part, workdir, objects, epochs, histograms=[POOLED, last_convolution(study) or POOLED])
         files.write_text(part / "study.json", folders.compact(home.hidden(plan)))
-        if folders.read_objects(workdir, names) != found:
-            raise UserError(f"a run of {workdir} was taken up again while it was published; publish it again later")
+        if folders.read_objects(workdir, names) != objects:
+            raise UserError(f"a run of {workdir} began again while it was published; publish it again later")
         write_parts(read_study(part), part, web_page=False)
-        _put(part, folder)
-    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-    return Publication(tuple(found), tuple(begun.name), sum(sizes))
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(Path(made) / "old")
+        part.rename(folder)
+    num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return Publication(tuple(names), tuple(others.name), num_bytes)
 
 
 def _check_places(workdir: Path, folder: Path) -> None:
@@ -104,14 +111,14 @@ def _check_places(workdir: Path, folder: Path) -> None:
 
 def _earlier(folder: Path, study: Study) -> list[str]:
     """The finished runs of an earlier publication of the study in `folder`; none where it is new or empty."""
-    found = sorted(path.name for path in folder.glob("*") if not path.name.startswith("."))
-    if not found:
-        return []
+    found = sorted(path.name for path in folder.glob("*"))
     if others := [name for name in found if name not in PARTS]:
         raise UserError(
             f"the folder of a publication must be new, empty or an earlier publication of the study, but {folder} "
             f"holds other files ({others[0]!r}); choose another folder"
         )
+    if not found:
+        return []
     before = read_study(folder)
     differences = [] if before.name == study.name else [f"study: {before.name} -> {study.name}"]
     differences += [
@@ -124,42 +131,3 @@ def _earlier(folder: Path, study: Study) -> list[str]:
             f"{folder} holds the publication of another study ({'; '.join(differences)}); choose another folder"
         )
     return before.runs.name[before.runs.status.isin(OUTCOMES)].tolist()
-
-
-@contextlib.contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """A temporary folder on the same disk; new parent folders are removed again on an error."""
-    new = [parent for parent in folder.absolute().parents if not parent.exists()]
-    try:
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        place = tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=".publish.")
-    except OSError as error:
-        raise UserError(
-            f"a publication must be where one can write, but {folder} cannot be written ({error.strerror or error}); "
-            "choose another folder"
-        ) from None
-    try:
-        with place as made:
-            yield Path(made)
-    except BaseException:
-        for parent in new:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
-        raise
-
-
-def _put(part: Path, folder: Path) -> None:
-    """Puts the finished folder in the place of the old one."""
-    made, old = part / "made", part / "old"
-    made.mkdir()
-    for path in [path for path in part.iterdir() if path != made]:
-        path.rename(made / path.name)
-    made.chmod(0o755)
-    if folder.exists():
-        folder.rename(old)
-    try:
-        made.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise

@@ -88,8 +88,8 @@ def features(study: Study) -> Section:
         names = listed([f"{value:g}" for value in study.percentages])
         caption = f"{names} % quantiles of the last layer's input over all validation images, in evaluation mode."
         caption += " Hollow diamonds: the original paper, read off its plots." * bool(known)
-        title, figure = "Distribution of the pooled features", feature_figures.feature_quantiles
-        drawn.append(picture(study, "feature_quantiles", title, caption, figure(study.epochs, about, published=known)))
+        figure = feature_figures.feature_quantiles(study.epochs, about, published=known)
+        drawn.append(picture(study, "feature_quantiles", "Distribution of the pooled features", caption, figure))
     drawn += _histograms(study, POOLED, "pooled_histograms", "Histograms of the pooled features")
     if layer:
         rows, title = study.layers[study.layers.layer == layer], "Distribution of the last convolution"
@@ -97,9 +97,8 @@ def features(study: Study) -> Section:
         caption = f"The same at {layer}, before norm and ReLU, as the Group Normalization paper does (its conv5_3)."
         drawn.append(picture(study, "last_convolution", title, caption, figure))
         drawn += _histograms(study, layer, "convolution_histograms", "Histograms of the last convolution")
-        caption, figure = "Every convolution before norm and ReLU. A row shares its axis.", feature_figures.layers
-        title = "Distribution of every layer over training"
-        drawn.append(picture(study, "layers", title, caption, figure(study.layers, about)))
+        caption, title = "Every convolution before norm and ReLU.", "Distribution of every layer over training"
+        drawn.append(picture(study, "layers", title, caption, feature_figures.layers(study.layers, about)))
     return Section("Features", figures=drawn)
 
 
@@ -205,8 +204,6 @@ def _provenance(study: Study) -> dict[str, str]:
         found[str(name)] = "; ".join(f"{value} ({n} runs)" if len(counts) > 1 else value for value, n in counts.items())
     changes = [f"{run.name}: {text}" for run in study.runs.itertuples() for text in run.provenance.get("changes", ())]
     for name in set(REVISABLE) & set(study.recipe):
-        runs = study.runs[study.runs[name] != study.recipe[name]]
-        changes += [
-            f"{run}: {name} {value} instead of {study.recipe[name]}" for run, value in zip(runs.name, runs[name])
-        ]
+        for run in study.runs[study.runs[name] != study.recipe[name]].to_dict("records"):
+            changes.append(f"{run['name']}: {name} {run[name]} instead of {study.recipe[name]}")
     return found | ({"changed on the way": "; ".join(changes)} if changes else {})

@@ -10,9 +10,10 @@ import pandas as pd
 from jaxnorm.study.report import formats
 from jaxnorm.study.report.comparisons import chosen, varies_rates
 from jaxnorm.study.report.formats import DASH, number, percent, points, spread
-from jaxnorm.study.report.frames import SPLITS, Study, finished_rows, setting_words
+from jaxnorm.study.report.frames import Study, finished_rows, setting_words
 from jaxnorm.study.report.page import Table
 from jaxnorm.study.report.published import comparable, published_for
+from jaxnorm.study.report.records import SPLITS
 from jaxnorm.study.report.statistics import correct, expected_calibration_error, negative_log_likelihood
 from jaxnorm.study.words import counted
 
@@ -211,7 +212,7 @@ def gates(study: Study) -> Table | None:
         for layer in sorted(dict.fromkeys(mine.layer), key=lambda layer: not layer.startswith("stem")):
             values = mine.gate[mine.layer == layer].to_numpy()
             low, middle, high = (number(float(value), 2) for value in np.quantile(values, (0.1, 0.5, 0.9)))
-            cells = {"Variant": str(label), "Layer": layer}
+            cells: dict[Any, str] = {"Variant": str(label), "Layer": layer}
             cells |= {("Gate", "10 %"): low, ("Gate", "Median"): middle, ("Gate", "90 %"): high}
             for end in (0, 1):
                 cells["Share of channels, %", f"at {end}"] = percent(float((values == end).mean()), 0)
