@@ -15,12 +15,12 @@ from jaxnorm.errors import ProcessLost, UserError
 from jaxnorm.study.config import Config
 from jaxnorm.study.data.dataset import Dataset
 from jaxnorm.study.runs.plan import Machine
-from jaxnorm.study.runs.progress import Display
+from jaxnorm.study.runs.progress import Display, Progress
 from jaxnorm.study.runs.shares import Share, shares
 from jaxnorm.study.runs.signals import SIGNALS, StopRequest
 from jaxnorm.study.runs.study import Execution, outcome, steps_left, unfinished
-from jaxnorm.study.runs.worker import SetUp, examine_machine, train_given_runs
 from jaxnorm.study.runs.workdir import Workdir
+from jaxnorm.study.runs.worker import SetUp, examine_machine, train_given_runs
 
 LOOK_SECONDS = 0.2
 """Time between two looks at whether a signal has arrived."""

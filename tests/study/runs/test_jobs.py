@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jaxnorm.errors import UserError
-from jaxnorm.study.runs.shares import shares
 from jaxnorm.study.runs.plan import Machine
+from jaxnorm.study.runs.shares import shares
 from tests.drivers import content, drive, start, wait_for_line
 
 GRID = ["--norms", "none", "--seeds", 0, 1, 2, 3, "--batch-size", 256, "--num-epochs", 3, "--workdir", "w"]
