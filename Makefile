@@ -42,10 +42,10 @@ clean:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.venv/notebook: pyproject.toml | .venv/test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[notebook]'
+.venv/notebook: | .venv/test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'nbclient>=0.10' 'ipykernel>=6.29'
 	@touch $@
 
-.venv/test: pyproject.toml | .venv/python
+.venv/test: pyproject.toml requirements.txt requirements-test.txt | .venv/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@

@@ -6,19 +6,17 @@ gain. Beside it the bytes that the compiled step exchanges, read off its program
 """
 
 import argparse
-import json
+import dataclasses
+import math
 import os
 import re
-import statistics
-import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rich.console import Console
-from rich.table import Table
+from benchmarks import timing
 
 BYTES = {"f32": 4, "s32": 4, "bf16": 2, "pred": 1, "u8": 1, "f64": 8, "s64": 8, "u32": 4}
 COLLECTIVES = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
@@ -30,96 +28,75 @@ def exchanged(program: str) -> dict[str, int]:
     program = re.sub(r"/\*.*?\*/", "", program)
     for shapes, kind in re.findall(rf"= (\(?[^=]*?\)?) ({COLLECTIVES})(?:-start)?\(", program):
         for dtype, sides in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
-            count = 1
-            for side in filter(None, sides.split(",")):
-                count *= int(side)
+            count = math.prod(int(side) for side in sides.split(",") if side)
             found[kind] = found.get(kind, 0) + count * BYTES.get(dtype, 4)
     return found
 
 
-def worker(norm: str, batch_size: int, count: int, rounds: int, replicas: int | None) -> None:
-    """Measures rounds of steps on `count` devices, each when asked by a line, and prints JSON lines."""
-    import dataclasses
-
-    import jax
-    from epoch import random_images
-
+def prepared(args: argparse.Namespace) -> tuple[timing.Clock, dict[str, int]]:
+    """The clock of a step on so many devices as this worker has, and the bytes it exchanges."""
+    from benchmarks.workload import random_images
     from jaxnorm.study.config import Config
-    from jaxnorm.study.training.loop import initial_state, on_device
-    from jaxnorm.study.training.parallel import devices_for
+    from jaxnorm.study.training.devices import devices_for
+    from jaxnorm.study.training.images import on_device
+    from jaxnorm.study.training.state import initial_state
     from jaxnorm.study.training.step import epoch_order, train_steps
 
-    config = Config(norm=norm, dataset="cifar10", batch_size=batch_size, num_epochs=100)
-    if replicas:
-        config = dataclasses.replace(config, bn_statistics="replica", num_replicas=replicas)
-    dataset = random_images(8 * batch_size, 8)
-    devices = devices_for(config, count)
+    config = Config(norm=args.norm, dataset="cifar10", batch_size=args.batch_size, num_epochs=100)
+    if args.replicas:
+        config = dataclasses.replace(config, bn_statistics="replica", num_replicas=args.replicas)
+    dataset = random_images(8 * args.batch_size, 8)
+    devices = devices_for(config, args.worker)
     images = on_device(dataset.train, dataset, devices)
     state, order = devices.replicate((initial_state(config, dataset), epoch_order(0, 1, len(dataset.train))))
-    step = train_steps.lower(state, images, order, batch_size=batch_size).compile()
-    for _ in range(2):
+    step = train_steps.lower(state, images, order, batch_size=args.batch_size).compile()
+
+    def call() -> Any:
+        nonlocal state
         state, done = step(state, images, order)
-    jax.block_until_ready(done)
-    print(json.dumps(exchanged(step.as_text())), flush=True)
-    for _ in range(rounds):
-        input()
-        started = time.perf_counter()
-        for _ in range(3):
-            state, done = step(state, images, order)
-        jax.block_until_ready(done)
-        print(json.dumps((time.perf_counter() - started) / 3), flush=True)
+        return done
+
+    return timing.clock(call), exchanged(step.as_text())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = timing.parser(__doc__, rounds=7, seconds=0.5)
     parser.add_argument("--norm", default="bn")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4, 8], help="numbers of devices")
-    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--replicas", type=int, help="take batch statistics by replica, as many as this")
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        worker(args.norm, args.batch_size, args.worker, args.rounds, args.replicas)
+        run, found = prepared(args)
+        timing.serve(lambda count: {"seconds": run(count)} if count else {"bytes": found})
         return
 
-    started = []
+    own = ["--norm", args.norm, "--batch-size", str(args.batch_size)]
+    own += ["--replicas", str(args.replicas)] if args.replicas else []
+    workers = {}
     for count in args.counts:
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}".strip()
-        own = [item for item in sys.argv[1:] if not item.startswith("--json")]
-        started.append(
-            subprocess.Popen(
-                [sys.executable, __file__, *own, "--worker", str(count)],
-                env={**os.environ, "XLA_FLAGS": flags},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                bufsize=1,
-            )
-        )
-    bytes_by_count = [json.loads(process.stdout.readline()) for process in started]
-    times: list[list[float]] = [[] for _ in started]
-    for _ in range(args.rounds):
-        for process, own_times in zip(started, times, strict=True):
-            process.stdin.write("\n")
-            own_times.append(json.loads(process.stdout.readline()))
-    for process in started:
-        process.communicate()
+        workers[count] = timing.Worker(*own, "--worker", str(count), environment={"XLA_FLAGS": flags})
+    sizes = {count: worker.ask(0)["bytes"] for count, worker in workers.items()}
+    clocks = {str(count): (lambda steps, ask=worker.ask: ask(steps)["seconds"]) for count, worker in workers.items()}
+    taken = timing.in_turn(clocks, rounds=args.rounds, seconds=args.seconds)
+    for worker in workers.values():
+        worker.close()
 
-    table = Table(title=f"{args.norm}, batch {args.batch_size}: one step by number of devices", title_justify="left")
-    for heading in ("devices", "ms", "over one device", "bytes exchanged"):
-        table.add_column(heading, justify="right")
-    results = []
-    for count, own_times, found in zip(args.counts, times, bytes_by_count, strict=True):
-        ratio = statistics.median(a / b for a, b in zip(own_times, times[0], strict=True))
-        middle = statistics.median(own_times)
-        results.append({"devices": count, "seconds": middle, "ratio": ratio, "bytes": found})
+    rows, results = [], []
+    first = taken[str(args.counts[0])]
+    for count, found in sizes.items():
+        times = taken[str(count)]
+        ratio, middle = timing.over(times, first), timing.quartiles(times)[1]
+        results.append({"devices": count, "seconds": middle, "ratio": ratio, "bytes": found, "seconds_by_round": times})
         words = ", ".join(f"{kind} {number:,}" for kind, number in sorted(found.items())) or "none"
-        table.add_row(str(count), f"{1e3 * middle:.0f}", f"{ratio:.2f}", words)
-    Console(width=110).print(table)
-    if args.json:
-        args.json.write_text(json.dumps({"command": " ".join(sys.argv), "results": results}, indent=2) + "\n")
+        rows.append([str(count), f"{1e3 * middle:.0f}", timing.spread(ratio), words])
+    headings = ("devices", "ms", f"over {args.counts[0]}", "bytes exchanged")
+    timing.show(
+        f"{args.norm}, batch {args.batch_size}, a step by number of devices; {timing.described()}", headings, rows
+    )
+    timing.keep(args.json, norm=args.norm, batch_size=args.batch_size, replicas=args.replicas, results=results)
 
 
 if __name__ == "__main__":

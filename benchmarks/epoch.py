@@ -1,82 +1,37 @@
 """What the training loop adds to its bare step: python benchmarks/epoch.py
 
-One epoch through the real loop, with shuffling, crop and flip, sums of metrics and checkpoints, beside as many calls of
-the bare compiled step on one prepared batch, in turn within one process. Evaluation, quantiles and the checkpoint are
-lines of their own. Images are random, of CIFAR-10's shape. About two minutes on two CPU cores.
+One epoch through the real loop, with shuffling, crop and flip, and sums of metrics, beside as many calls of the bare
+compiled step on one prepared batch, in turn within one process. Evaluation, quantiles and a checkpoint are lines of
+their own. Images are random, of CIFAR-10's shape. About two minutes on two CPU cores.
 """
 
 import argparse
-import json
-import statistics
+import functools
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import timing
 from jaxnorm.study.allocator import restart_with_large_pages
 
-if __name__ == "__main__":
-    restart_with_large_pages()  # as the drivers do, before jax starts its threads
 
-import jaxnorm  # noqa: F401  (before jax, for the flag that one jaxlib needs)
+def contenders(args: argparse.Namespace, folder: Path) -> dict[str, Callable[[], Any]]:
+    """The calls that are measured: an epoch of bare steps and of the loop's, and what follows an epoch."""
+    import jax
+    import jax.numpy as jnp
 
-# isort: split
-import jax
-import jax.numpy as jnp
-import numpy as np
-from rich.console import Console
-from rich.table import Table
-
-from jaxnorm.study.config import Config
-from jaxnorm.study.data.dataset import Dataset, Split
-from jaxnorm.study.runs.checkpoints import Checkpoints
-from jaxnorm.study.training.evaluation import evaluate
-from jaxnorm.study.training.features import feature_quantiles
-from jaxnorm.study.training.loop import initial_state, on_device
-from jaxnorm.study.training.step import epoch_order, train_step, train_steps
-
-
-def random_images(num_train: int, num_validation: int) -> Dataset:
-    """Noise of CIFAR-10's shape."""
-    draw = np.random.default_rng(0)
-
-    def split(count: int) -> Split:
-        image = draw.integers(0, 256, (count, 32, 32, 3), np.uint8)
-        return Split(image=image, label=draw.integers(0, 10, count).astype(np.int32))
-
-    return Dataset(
-        name="cifar10",
-        description="noise",
-        source="a random generator",
-        fingerprint="0" * 64,
-        train=split(num_train),
-        validation=split(num_validation),
-        test=split(8),
-        mean=(0.5, 0.5, 0.5),
-        pad=4,
-        flip=True,
-        class_names=tuple("0123456789"),
-    )
-
-
-def seconds(call: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - started
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--norm", default="bn")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=20, help="of a measurement")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, default=None, help="also write everything there")
-    args = parser.parse_args()
+    from benchmarks.workload import random_images
+    from jaxnorm.study.config import Config
+    from jaxnorm.study.runs.checkpoints import Checkpoints
+    from jaxnorm.study.training.evaluation import evaluate
+    from jaxnorm.study.training.features import feature_quantiles
+    from jaxnorm.study.training.images import on_device
+    from jaxnorm.study.training.state import initial_state
+    from jaxnorm.study.training.step import epoch_order, train_step, train_steps
 
     dataset = random_images(args.batch_size * args.steps, 2000)
     config = Config(norm=args.norm, batch_size=args.batch_size, dataset="cifar10")
@@ -84,15 +39,16 @@ def main() -> None:
     state = initial_state(config, dataset)
     order = epoch_order(0, 1, len(dataset.train))
     image, label = images.batch(0, args.batch_size), images.label[: args.batch_size]
-    bare = jax.jit(train_step, donate_argnums=0)
+    step = jax.jit(train_step, donate_argnums=0)
+    checkpoints, saved = Checkpoints(folder / "checkpoints"), 0
 
-    def bare_steps() -> Any:
+    def bare() -> Any:
         nonlocal state
         for _ in range(args.steps):
-            state, _ = bare(state, image, label)
+            state, _ = step(state, image, label)
         return state.params
 
-    def loop_steps() -> Any:
+    def loop() -> Any:
         nonlocal state
         latest = jnp.full((), -1)
         for _ in range(args.steps):
@@ -101,33 +57,50 @@ def main() -> None:
             int(previous)  # as the loop does
         return state.params
 
-    for call in (bare_steps, loop_steps):
-        call()
-    times = [(seconds(bare_steps), seconds(loop_steps)) for _ in range(args.rounds)]
-    own, loop = (statistics.median(column) / args.steps for column in zip(*times, strict=True))
-    ratios = sorted(b / a for a, b in times)
-    logits, pooled = evaluate(state.model, state.variables, validation)
-    evaluation = seconds(lambda: evaluate(state.model, state.variables, validation)[0])
-    quantiles = seconds(lambda: feature_quantiles(pooled, config.quantiles))
+    def save() -> None:
+        nonlocal saved
+        saved += 1
+        checkpoints.save(saved, state.saved, 0.0)
+
+    bare()
+    pooled = evaluate(state.model, state.variables, validation)[1]
+    return {
+        "bare": bare,
+        "loop": loop,
+        "evaluation": lambda: evaluate(state.model, state.variables, validation)[0],
+        "quantiles": functools.partial(feature_quantiles, pooled, config.quantiles),
+        "checkpoint": save,
+    }
+
+
+def main() -> None:
+    parser = timing.parser(__doc__, rounds=5)
+    parser.add_argument("--norm", default="bn")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=20, help="of an epoch")
+    args = parser.parse_args()
+    restart_with_large_pages()  # as the drivers do
+
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints = Checkpoints(Path(folder) / "checkpoints")
-        checkpoints.save(1, state.numbers, 0.0)
-        saving = seconds(lambda: checkpoints.save(2, state.numbers, 0.0))
-    device = jax.devices()[0].device_kind
-    table = Table(title=f"{args.norm}, batch {args.batch_size}, jax {jax.__version__}, {device}", title_justify="left")
-    table.add_column("what")
-    table.add_column("time", justify="right")
-    table.add_row("bare step", f"{1e3 * own:.1f} ms")
-    table.add_row("step of the loop (order, crop and flip, sums, wait for the last but one)", f"{1e3 * loop:.1f} ms")
-    spread = f"{100 * (ratios[0] - 1):+.1f} to {100 * (ratios[-1] - 1):+.1f}"
-    table.add_row("the loop over the bare step", f"{100 * (statistics.median(ratios) - 1):+.1f} % ({spread})")
-    table.add_row("evaluation of 10,000 images", f"{evaluation * 10_000 / len(logits):.2f} s")
-    table.add_row("quantiles of their pooled features", f"{quantiles:.3f} s")
-    table.add_row("a checkpoint (written at most each 50 times as long)", f"{saving:.2f} s")
-    Console(width=110).print(table)
-    if args.json:
-        found = dict(bare=own, loop=loop, ratios=ratios, evaluation=evaluation, quantiles=quantiles, checkpoint=saving)
-        args.json.write_text(json.dumps({**found, **vars(args), "json": str(args.json)}, indent=2) + "\n")
+        clocks = {name: timing.clock(call) for name, call in contenders(args, Path(folder)).items()}
+        taken = timing.in_turn({name: clocks.pop(name) for name in ("bare", "loop")}, rounds=args.rounds)
+        taken |= timing.in_turn(clocks, rounds=args.rounds)
+    middle = {name: timing.quartiles(own)[1] for name, own in taken.items()}
+    added = [100 * (ratio - 1) for ratio in timing.over(taken["loop"], taken["bare"])]
+    rows = [
+        ("bare step", f"{1e3 * middle['bare'] / args.steps:.1f} ms"),
+        (
+            "step of the loop (order, crop and flip, sums, wait for the last but one)",
+            f"{1e3 * middle['loop'] / args.steps:.1f} ms",
+        ),
+        ("the loop over the bare step", f"{added[1]:+.1f} % ({added[0]:+.1f} to {added[2]:+.1f})"),
+        ("evaluation of 10,000 images", f"{5 * middle['evaluation']:.2f} s"),
+        ("quantiles of 2,000 images' pooled features", f"{middle['quantiles']:.3f} s"),
+        ("a checkpoint (written at most each 50 times as long)", f"{middle['checkpoint']:.2f} s"),
+    ]
+    timing.show(f"{args.norm}, batch {args.batch_size}; {timing.described()}", ("what", "time"), rows)
+    found = dict(norm=args.norm, batch_size=args.batch_size, steps=args.steps)
+    timing.keep(args.json, **found, seconds=middle, seconds_by_round=taken)
 
 
 if __name__ == "__main__":

@@ -2,45 +2,27 @@
 
 Both layers take turns, round by round, and the ratio is the median over rounds of ours / flax's in the same round, so
 that whatever else the machine does falls on both. Flax has no batch-instance norm: its batch norm and instance norm,
-mixed by the same gate, stand in. Takes about two minutes on two CPU cores."""
+mixed by the same gate, take its place. About two minutes on two CPU cores.
+"""
 
-import argparse
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import jax
-import jax.numpy as jnp
-from flax import linen as nn
-from rich.console import Console
-from rich.table import Table
+import jaxnorm as ours  # before jax, for the flag that one jaxlib needs
 
-from jaxnorm.norms import layers as ours
+# isort: split
+import jax
+from flax import linen as nn
+
+from benchmarks import flax_study, timing
 
 SHAPES = ((128, 32, 32, 16), (128, 8, 8, 64), (8, 32, 32, 16))
 WIDE = (16, 512, 768)
-"""Sixteen texts of 512 tokens: where a layer norm over the last axis is mostly met."""
-
-
-class FlaxBatchInstanceNorm(nn.Module):
-    """What a flax user would write: both of flax's layers, mixed by the gate."""
-
-    use_running_average: bool | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        gate = self.param("gate", nn.initializers.ones, x.shape[-1:])
-        batch = nn.BatchNorm(self.use_running_average, use_scale=False, use_bias=False)(x)
-        instance = nn.InstanceNorm(use_scale=False, use_bias=False)(x)
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-        return scale * (gate * batch + (1 - gate) * instance) + self.param("bias", nn.initializers.zeros, x.shape[-1:])
-
-
+"""Sixteen texts of 512 tokens: the usual place of a layer norm over the last axis."""
 PAIRS: dict[str, tuple[nn.Module, nn.Module]] = {
     "BatchNorm": (ours.BatchNorm(False), nn.BatchNorm(False)),
     "InstanceNorm": (ours.InstanceNorm(), nn.InstanceNorm()),
@@ -50,7 +32,7 @@ PAIRS: dict[str, tuple[nn.Module, nn.Module]] = {
         ours.GroupNorm(num_groups=None, group_size=4),
         nn.GroupNorm(num_groups=None, group_size=4),
     ),
-    "BatchInstanceNorm": (ours.BatchInstanceNorm(False), FlaxBatchInstanceNorm(False)),
+    "BatchInstanceNorm": (ours.BatchInstanceNorm(False), flax_study.BatchInstanceNorm(False)),
     "BatchNorm, evaluation": (ours.BatchNorm(True), nn.BatchNorm(True)),
 }
 
@@ -69,48 +51,28 @@ def forward_backward(layer: nn.Module, x: jax.Array) -> Callable[[], Any]:
         return y, updates, pullback(cotangent)
 
     compiled = jax.jit(run).lower(params, variables, x, cotangent).compile()
-    return lambda: jax.block_until_ready(compiled(params, variables, x, cotangent))
-
-
-def seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def compare(pair: tuple[nn.Module, nn.Module], shape: tuple[int, ...], rounds: int) -> tuple[float, float, float]:
-    """Medians in milliseconds of ours and of flax's, and the median ratio."""
-    x = jax.random.normal(jax.random.key(1), shape) + 1
-    mine, theirs = (forward_backward(layer, x) for layer in pair)
-    for call in (mine, theirs, mine, theirs):
-        call()
-    times: list[tuple[float, float]] = []
-    for turn in range(rounds):
-        if turn % 2:
-            times.append((seconds(mine), seconds(theirs)))
-        else:
-            times.append((seconds(theirs), seconds(mine))[::-1])  # type: ignore[arg-type]
-    own, flax = (statistics.median(column) for column in zip(*times, strict=True))
-    return own * 1e3, flax * 1e3, statistics.median(a / b for a, b in times)
+    return lambda: compiled(params, variables, x, cotangent)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=200, help="measurements of each layer (default: 200)")
+    parser = timing.parser(__doc__, rounds=200)
     parser.add_argument("--layers", nargs="+", choices=PAIRS, default=list(PAIRS), metavar="LAYER")
     args = parser.parse_args()
 
-    device = jax.devices()[0]
-    table = Table(title=f"Forward + backward, jax {jax.__version__}, {device.device_kind}", title_justify="left")
-    for heading in ("layer", "shape", "ours [ms]", "flax [ms]", "ours / flax"):
-        table.add_column(heading, justify="left" if heading == "layer" else "right")
+    rows, results = [], []
     for name in args.layers:
         for shape in (*SHAPES, WIDE) if name == "LayerNorm" else SHAPES:
-            own, flax, ratio = compare(PAIRS[name], shape, args.rounds)
-            table.add_row(name, "x".join(map(str, shape)), f"{own:.2f}", f"{flax:.2f}", f"{ratio:.2f}")
-    Console(width=110).print(table)
+            x = jax.random.normal(jax.random.key(1), shape) + 1
+            mine, theirs = (timing.clock(forward_backward(layer, x)) for layer in PAIRS[name])
+            taken = timing.in_turn({"jaxnorm": mine, "flax": theirs}, rounds=args.rounds)
+            ratio = timing.over(taken["jaxnorm"], taken["flax"])
+            results.append({"layer": name, "shape": shape, "ours_over_flax": ratio, "seconds_by_round": taken})
+            middle = [f"{1e3 * timing.quartiles(own)[1]:.2f}" for own in taken.values()]
+            rows.append([name, "x".join(map(str, shape)), *middle, timing.spread(ratio)])
+    headings = ("layer", "shape", "ours [ms]", "flax [ms]", "ours / flax")
+    timing.show(f"Forward + backward; {timing.described()}", headings, rows)
+    timing.keep(args.json, results=results)
 
 
 if __name__ == "__main__":
-    jnp.zeros(())  # start the backend before the first measurement
     main()

@@ -1,10 +1,9 @@
 """Largest output error against float64, by mean and layer, beside flax and PyTorch: python benchmarks/numerics.py
 
 Input is float32 with standard deviation 1 around each mean; what rounding to float32 does to it is not counted. The
-first table compares batch norms, the second gives every layer at every mean. Takes about half a minute.
+first table compares batch norms, the others give every layer. About half a minute.
 """
 
-import argparse
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -13,14 +12,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import jaxnorm as ours  # before jax, for the flag that one jaxlib needs
+
+# isort: split
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from rich.console import Console
-from rich.table import Table
 
-from jaxnorm.norms import layers as ours
+from benchmarks import timing
 
 MEANS = (0.0, 1.0, 10.0, 1e2, 1e3, 1e4, 1e5)
 EPSILON = 1e-5
@@ -32,11 +31,10 @@ LAYERS: dict[str, tuple[dict[str, Any], tuple[int, ...], int]] = {
     "GroupNorm": (dict(num_groups=None, group_size=4), (1, 2), 4),
 }
 """Fields of each layer, the axes it reduces and, for group norm, how many channels together."""
-
 Layer = Callable[[np.ndarray], np.ndarray]
 
 
-def expected(x: np.ndarray, axes: tuple[int, ...], group_size: int = 1) -> np.ndarray:
+def normalized(x: np.ndarray, axes: tuple[int, ...], group_size: int = 1) -> np.ndarray:
     """(x - mean) / sqrt(var + epsilon) in float64."""
     shape = x.shape
     values = x.astype(np.float64)
@@ -47,16 +45,19 @@ def expected(x: np.ndarray, axes: tuple[int, ...], group_size: int = 1) -> np.nd
     return (values / np.sqrt((values**2).mean(axes, keepdims=True) + EPSILON)).reshape(shape)
 
 
-def build(module: Any, name: str, **fields: Any) -> Layer:
-    layer = getattr(module, name.split(" ")[0])(epsilon=EPSILON, **LAYERS[name][0], **fields)
+def jax_layer(layer: nn.Module) -> Layer:
+    """A layer on NHWC arrays, with its initial variables."""
     run = jax.jit(lambda x: layer.init_with_output(jax.random.key(0), x)[0])
     return lambda x: np.asarray(run(x))
 
 
-def torch_layer(name: str, channels: int) -> Layer | None:
-    """PyTorch's layer on NHWC arrays, where PyTorch is installed and has one."""
-    if importlib.util.find_spec("torch") is None:
-        return None
+def build(module: Any, name: str, **fields: Any) -> Layer:
+    """The layer of a library in JAX."""
+    return jax_layer(getattr(module, name.split(" ")[0])(epsilon=EPSILON, **LAYERS[name][0], **fields))
+
+
+def torch_layer(name: str, channels: int) -> Layer:
+    """PyTorch's layer on NHWC arrays."""
     import torch
 
     layers = {
@@ -71,67 +72,45 @@ def torch_layer(name: str, channels: int) -> Layer | None:
     return lambda x: layer(torch.tensor(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).detach().numpy()
 
 
-def print_table(console: Console, title: str, columns: dict[str, tuple[str, Layer | None]], shape: Any) -> None:
-    """Rows: means. Columns: (layer, implementation) and their largest error."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("mean", justify="right")
-    for heading in columns:
-        table.add_column(heading, justify="right")
+def compare(title: str, layers: dict[str, Layer], expected: Layer, shape: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Prints and returns each layer's largest error by mean."""
+    found: list[dict[str, Any]] = []
     for mean in MEANS:
         x = (np.random.default_rng(0).normal(size=shape) + mean).astype(np.float32)
-        errors = []
-        for name, layer in columns.values():
-            error = None if layer is None else np.abs(layer(x) - expected(x, *LAYERS[name][1:])).max()
-            errors.append("-" if error is None else f"{error:.1e}")
-        table.add_row(f"{mean:g}", *errors)
-    console.print(table)
+        wanted = expected(x)
+        errors = {name: float(np.abs(layer(x) - wanted).max()) for name, layer in layers.items()}
+        found.append({"layer": title, "mean": mean, "largest_error": errors})
+    rows = [[f"{row['mean']:g}", *(f"{error:.1e}" for error in row["largest_error"].values())] for row in found]
+    timing.show(f"{title}: largest error", ("mean", *layers), rows)
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = timing.parser(__doc__)
     parser.add_argument("--shape", type=int, nargs=4, default=(128, 32, 32, 16), metavar=("N", "H", "W", "C"))
-    shape = tuple(parser.parse_args().shape)
+    args = parser.parse_args()
+    shape = tuple(args.shape)
+    has_torch = importlib.util.find_spec("torch") is not None
 
-    console = Console(width=110)
-    device = jax.devices()[0]
-    console.print(f"Shape {shape}, float32, jax {jax.__version__}, {device.device_kind}")
-    print_table(
-        console,
-        "Batch norm: largest error",
-        {
-            "jaxnorm": ("BatchNorm", build(ours, "BatchNorm")),
-            "jaxnorm, two passes": ("BatchNorm", build(ours, "BatchNorm", use_fast_variance=False)),
-            "flax": ("BatchNorm", build(nn, "BatchNorm")),
-            "flax, two passes": ("BatchNorm", build(nn, "BatchNorm", use_fast_variance=False)),
-            "PyTorch": ("BatchNorm", torch_layer("BatchNorm", shape[-1])),
-        },
+    print(f"Shape {shape}, float32; {timing.described()}")
+    results = []
+    for name, (_, axes, group_size) in LAYERS.items():
+        layers = {}
+        for label, module in (("jaxnorm", ours), ("flax", nn)):
+            layers[label] = build(module, name)
+            if name == "BatchNorm":
+                layers[f"{label}, two passes"] = build(module, name, use_fast_variance=False)
+        if has_torch:
+            layers["PyTorch"] = torch_layer(name, shape[-1])
+        results += compare(name, layers, lambda x, how=(axes, group_size): normalized(x, *how), shape)
+    mixture = ours.BatchInstanceNorm(False, epsilon=EPSILON, gate_init=nn.initializers.constant(0.5))
+    results += compare(
+        "BatchInstanceNorm, gate 0.5",  # which no other library has
+        {"jaxnorm": jax_layer(mixture)},
+        lambda x: 0.5 * normalized(x, (0, 1, 2)) + 0.5 * normalized(x, (1, 2)),
         shape,
     )
-    for name in LAYERS:
-        if name != "BatchNorm":
-            print_table(
-                console,
-                f"{name}: largest error",
-                {
-                    "jaxnorm": (name, build(ours, name)),
-                    "flax": (name, build(nn, name)),
-                    "PyTorch": (name, torch_layer(name, shape[-1])),
-                },
-                shape,
-            )
-    print_mixture(console, shape)
-
-
-def print_mixture(console: Console, shape: Any) -> None:
-    """Batch-instance norm at gate 0.5, which no peer has."""
-    layer = ours.BatchInstanceNorm(False, epsilon=EPSILON, gate_init=nn.initializers.constant(0.5))
-    run = jax.jit(lambda x: layer.init_with_output(jax.random.key(0), x)[0])
-    table = Table("mean", "jaxnorm", title="BatchInstanceNorm, gate 0.5: largest error", title_justify="left")
-    for mean in MEANS:
-        x = (np.random.default_rng(0).normal(size=shape) + mean).astype(np.float32)
-        wanted = 0.5 * expected(x, (0, 1, 2)) + 0.5 * expected(x, (1, 2))
-        table.add_row(f"{mean:g}", f"{np.abs(np.asarray(run(jnp.asarray(x))) - wanted).max():.1e}")
-    console.print(table)
+    timing.keep(args.json, shape=shape, results=results)
 
 
 if __name__ == "__main__":

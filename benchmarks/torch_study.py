@@ -1,4 +1,4 @@
-"""The study's network in PyTorch, as a PyTorch user writes it: the opponent in benchmarks, an oracle in tests."""
+"""The original paper's network in PyTorch, as a PyTorch user writes it: compared in benchmarks, an oracle in tests."""
 
 from collections.abc import Callable
 
@@ -35,7 +35,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 class Block(nn.Module):
-    """Two convolutions and a shortcut, which comes first in the state dict, as in the study."""
+    """Two convolutions and a shortcut, which comes first in the state dict, as in the original paper's code."""
 
     def __init__(self, norm: Callable[[int], nn.Module], before: int, after: int, stride: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """6n+2 layers under the study's names; `norm` builds a layer for so many channels."""
+    """6n+2 layers under the names of the original paper's code; `norm` builds a layer for so many channels."""
 
     def __init__(self, norm: Callable[[int], nn.Module], num_blocks: int = 2) -> None:
         super().__init__()

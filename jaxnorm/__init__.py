@@ -15,11 +15,11 @@ guard()
 if TYPE_CHECKING:
     from jaxnorm.conv.convolution import Conv as Conv
     from jaxnorm.errors import UserError as UserError
-    from jaxnorm.norms.layers import BatchInstanceNorm as BatchInstanceNorm
-    from jaxnorm.norms.layers import BatchNorm as BatchNorm
-    from jaxnorm.norms.layers import GroupNorm as GroupNorm
-    from jaxnorm.norms.layers import InstanceNorm as InstanceNorm
-    from jaxnorm.norms.layers import LayerNorm as LayerNorm
+    from jaxnorm.norms import BatchInstanceNorm as BatchInstanceNorm
+    from jaxnorm.norms import BatchNorm as BatchNorm
+    from jaxnorm.norms import GroupNorm as GroupNorm
+    from jaxnorm.norms import InstanceNorm as InstanceNorm
+    from jaxnorm.norms import LayerNorm as LayerNorm
     from jaxnorm.study.config import DEFAULT_NORMS as DEFAULT_NORMS
     from jaxnorm.study.config import PRESETS as PRESETS
     from jaxnorm.study.config import Config as Config
@@ -40,11 +40,11 @@ _HOMES = {
     "Conv": "jaxnorm.conv.convolution",
     "ResNet": "jaxnorm.study.models.resnet",
     "ResNet14": "jaxnorm.study.models.resnet",
-    "BatchInstanceNorm": "jaxnorm.norms.layers",
-    "BatchNorm": "jaxnorm.norms.layers",
-    "GroupNorm": "jaxnorm.norms.layers",
-    "InstanceNorm": "jaxnorm.norms.layers",
-    "LayerNorm": "jaxnorm.norms.layers",
+    "BatchInstanceNorm": "jaxnorm.norms",
+    "BatchNorm": "jaxnorm.norms",
+    "GroupNorm": "jaxnorm.norms",
+    "InstanceNorm": "jaxnorm.norms",
+    "LayerNorm": "jaxnorm.norms",
     "NORMS": "jaxnorm.study.registry",
     "make_norm": "jaxnorm.study.registry",
     "register_norm": "jaxnorm.study.registry",

@@ -28,7 +28,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from jaxnorm.errors import UserError
-from jaxnorm.norms.layers import BatchInstanceNorm, BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from jaxnorm.norms import BatchInstanceNorm, BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from jaxnorm.study.models.resnet import ResNet
 from jaxnorm.study.registry import Identity
 

@@ -11,7 +11,7 @@ import jax
 from flax import linen as nn
 
 from jaxnorm.errors import UserError
-from jaxnorm.norms.layers import BatchInstanceNorm, BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from jaxnorm.norms import BatchInstanceNorm, BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from jaxnorm.study.config import GHOST_BATCH_NORMS, nearest
 
 

@@ -10,7 +10,7 @@ from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxnorm.norms.layers import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from jaxnorm.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from jaxnorm.norms.moments import compute_moments
 
 SHAPE = (6, 16, 16, 8)

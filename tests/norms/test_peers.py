@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxnorm.norms import layers
+from jaxnorm import norms
 
 SHAPE = (4, 5, 6, 8)
 NAMES = ("BatchNorm", "InstanceNorm", "LayerNorm", "GroupNorm")
@@ -34,7 +34,7 @@ def sample(dtype=np.float32):
 def both(name, fields, x, **kwargs):
     """Outputs and variables after a first and a second call, of ours and of flax's, with random parameters."""
     results = []
-    for module in (layers, nn):
+    for module in (norms, nn):
         layer = getattr(module, name)(
             scale_init=nn.initializers.uniform(), bias_init=nn.initializers.uniform(), **fields
         )
@@ -56,7 +56,7 @@ def test_fields_defaults_and_signature_are_flax_s(name):
     def fields(cls):
         return [(f.name, f.default) for f in dataclasses.fields(cls) if f.name not in ("parent", "name")]
 
-    ours, theirs = getattr(layers, name), getattr(nn, name)
+    ours, theirs = getattr(norms, name), getattr(nn, name)
     assert fields(ours)[: len(fields(theirs))] == fields(theirs)
     assert all(default is None for _, default in fields(ours)[len(fields(theirs)) :])  # what is added is off
 
@@ -70,7 +70,7 @@ def test_batch_instance_norm_takes_batch_norm_s_fields():
     def names(cls):
         return [f.name for f in dataclasses.fields(cls) if f.name not in ("parent", "name")]
 
-    assert names(layers.BatchInstanceNorm) == [*names(layers.BatchNorm), "train_gate", "gate_init"]
+    assert names(norms.BatchInstanceNorm) == [*names(norms.BatchNorm), "train_gate", "gate_init"]
 
 
 @pytest.mark.parametrize(("name", "fields"), PAIRS)
@@ -114,14 +114,14 @@ def test_variables_of_flax_load_unchanged():
     theirs = nn.BatchNorm(use_running_average=True, scale_init=nn.initializers.uniform())
     variables = theirs.init(jax.random.key(3), x)
     np.testing.assert_allclose(
-        layers.BatchNorm(use_running_average=True).apply(variables, x), theirs.apply(variables, x), rtol=1e-6, atol=1e-6
+        norms.BatchNorm(use_running_average=True).apply(variables, x), theirs.apply(variables, x), rtol=1e-6, atol=1e-6
     )
 
 
 class TestTorch:
     @pytest.fixture(autouse=True)
     def torch(self):
-        return pytest.importorskip("torch", reason="PyTorch is the oracle here: pip install 'jaxnorm[torch]'")
+        return pytest.importorskip("torch", reason="PyTorch is the oracle here: pip install torch")
 
     def compare(self, torch, theirs, ours):
         x = sample()
@@ -144,7 +144,7 @@ class TestTorch:
 
     def test_batch_norm(self, torch):
         theirs = torch.nn.BatchNorm2d(8, momentum=0.1)
-        after = self.compare(torch, theirs, layers.BatchNorm(False, momentum=0.9))["batch_stats"]
+        after = self.compare(torch, theirs, norms.BatchNorm(False, momentum=0.9))["batch_stats"]
         np.testing.assert_allclose(after["mean"], theirs.running_mean.numpy(), rtol=1e-5)
         count = 4 * 5 * 6  # PyTorch keeps the unbiased variance
         np.testing.assert_allclose(
@@ -152,6 +152,6 @@ class TestTorch:
         )
 
     def test_the_others(self, torch):
-        self.compare(torch, torch.nn.InstanceNorm2d(8), layers.InstanceNorm(epsilon=1e-5))
-        self.compare(torch, torch.nn.GroupNorm(2, 8), layers.GroupNorm(num_groups=2, epsilon=1e-5))
-        self.compare(torch, torch.nn.GroupNorm(1, 8), layers.LayerNorm(reduction_axes=(1, 2, 3), epsilon=1e-5))
+        self.compare(torch, torch.nn.InstanceNorm2d(8), norms.InstanceNorm(epsilon=1e-5))
+        self.compare(torch, torch.nn.GroupNorm(2, 8), norms.GroupNorm(num_groups=2, epsilon=1e-5))
+        self.compare(torch, torch.nn.GroupNorm(1, 8), norms.LayerNorm(reduction_axes=(1, 2, 3), epsilon=1e-5))

@@ -8,7 +8,7 @@ import pytest
 from flax import linen as nn
 
 from jaxnorm.errors import UserError
-from jaxnorm.norms.layers import BatchInstanceNorm, BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from jaxnorm.norms import BatchInstanceNorm, BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from jaxnorm.study.config import DEFAULT_NORMS
 from jaxnorm.study.registry import NORMS, Norm, make_norm, register_norm
 

@@ -1,0 +1,78 @@
+"""The harness of the benchmarks, with contenders whose times are made up."""
+
+import json
+import sys
+
+import pytest
+
+from benchmarks import devices, timing
+
+
+def counting(log, name, seconds):
+    def run(count):
+        log.append((name, count))
+        return seconds * count
+
+    return run
+
+
+def test_contenders_take_turns_and_every_other_round_is_reversed():
+    log = []
+    clocks = {"slow": counting(log, "slow", 0.5), "fast": counting(log, "fast", 0.1)}
+    taken = timing.in_turn(clocks, rounds=3, seconds=1.0)
+    assert log[-6:] == [("fast", 10), ("slow", 2), ("slow", 2), ("fast", 10), ("fast", 10), ("slow", 2)]
+    assert {name: len(times) for name, times in taken.items()} == {"slow": 3, "fast": 3}
+    assert taken["slow"] == pytest.approx([0.5] * 3) and taken["fast"] == pytest.approx([0.1] * 3)
+
+
+def test_a_measurement_has_at_least_one_call():
+    log = []
+    timing.in_turn({"one": counting(log, "one", 5.0)}, rounds=1, seconds=1.0)
+    assert log[-1] == ("one", 1)
+
+
+def test_a_ratio_compares_times_of_the_same_round():
+    assert timing.over([1.0, 4.0, 9.0], [1.0, 2.0, 3.0])[1] == 2.0
+    assert timing.over([3.0], [2.0]) == [1.5, 1.5, 1.5]
+
+
+def test_raw_results_name_the_command_and_the_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["benchmarks/growth.py", "--norm", "gn"])
+    timing.keep(tmp_path / "new" / "growth.json", results=[1.5])
+    found = json.loads((tmp_path / "new" / "growth.json").read_text())
+    assert found["results"] == [1.5] and found["command"] == "benchmarks/growth.py --norm gn"
+    assert {"processor", "cores", "devices", "python", "jax", "flax"} <= set(found["machine"])
+
+
+def test_the_json_flag_without_a_file_has_a_place_in_the_repository(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["benchmarks/growth.py"])
+    parser = timing.parser("", rounds=3)
+    assert parser.parse_args([]).json is None
+    assert parser.parse_args(["--json"]).json == timing.RESULTS / "growth.json"
+    assert parser.parse_args(["--json", "x.json"]).json.name == "x.json"
+
+
+def test_a_worker_answers_until_it_is_closed_and_a_failure_is_an_answer(tmp_path, monkeypatch):
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(timing.RESULTS.parents[1])!r})\n"
+        "from benchmarks import timing\n"
+        "timing.serve(lambda request: {'seconds': 1 / request})\n"
+    )
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    worker = timing.Worker()
+    assert worker.ask(4) == {"seconds": 0.25}
+    assert "ZeroDivisionError" in worker.ask(0)["error"]
+    assert worker.ask(1) == {"seconds": 1.0}
+    worker.close()
+
+
+def test_exchanged_bytes_are_read_off_the_program():
+    program = """
+      %a = f32[16,3]{1,0} all-reduce(%x), replica_groups={}
+      %b = (f32[4]{0}, bf16[2,2]{1,0}) all-reduce-start(%y, %z)
+      %c = f32[8]{0} collective-permute(%w)
+      %d = f32[100]{0} add(%w, %w)
+    """
+    assert devices.exchanged(program) == {"all-reduce": 16 * 3 * 4 + 16 + 8, "collective-permute": 32}
