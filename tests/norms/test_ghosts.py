@@ -7,7 +7,7 @@ import pytest
 
 from jaxnorm.errors import UserError
 from jaxnorm.norms import BatchInstanceNorm, BatchNorm
-from jaxnorm.study.registry import NORMS, with_ghosts
+from jaxnorm.study.registry import NORMS, ghost_batch_norm
 
 LAYERS = [BatchNorm, BatchInstanceNorm]
 X = jax.random.normal(jax.random.key(0), (12, 5, 4, 3)) * jnp.arange(1.0, 13).reshape(12, 1, 1, 1) + 3
@@ -78,8 +78,8 @@ def test_what_ghosts_cannot_be(cls):
 
 
 def test_only_norms_with_batch_statistics_of_ours_have_ghosts():
-    assert with_ghosts("bin_frozen", 4)(train=True).ghost_batch_size == 4
-    assert with_ghosts("bn", 4) is with_ghosts("bn", 4)
+    assert ghost_batch_norm("bin_frozen", 4)(train=True).ghost_batch_size == 4
+    assert ghost_batch_norm("bn", 4) is ghost_batch_norm("bn", 4)
     for norm in set(NORMS) - {"bn", "bin", "bin_frozen"}:
         with pytest.raises(UserError, match=f"but the norm is {norm}"):
-            with_ghosts(norm, 4)
+            ghost_batch_norm(norm, 4)

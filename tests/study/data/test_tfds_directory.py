@@ -10,7 +10,7 @@ import pytest
 
 from jaxnorm.study.data import tfds_directory
 from jaxnorm.study.data.binary import Release
-from jaxnorm.study.data.tfds_directory import file_format, read_directory, write_directory
+from jaxnorm.study.data.tfds_directory import examples, file_format, read_directory, write_directory
 
 
 @pytest.fixture
@@ -72,8 +72,7 @@ def test_interrupted_preparation_leaves_nothing(tmp_path, release, records, monk
         yield from examples(*args)
         raise KeyboardInterrupt
 
-    examples = tfds_directory._examples
-    monkeypatch.setattr(tfds_directory, "_examples", interrupted)
+    monkeypatch.setattr(tfds_directory, "examples", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_directory(records, tmp_path, release, progress=False)
     assert list(tmp_path.iterdir()) == []
@@ -139,7 +138,6 @@ def test_wrong_examples(tmp_path, release, records, fails, monkeypatch, change, 
         for index, example in examples(split, records, advance):
             yield index, example | change if (split, index) == ("train", 0) else example
 
-    examples = tfds_directory._examples
-    monkeypatch.setattr(tfds_directory, "_examples", wrong)
+    monkeypatch.setattr(tfds_directory, "examples", wrong)
     with fails(*words):
         write_directory(records, tmp_path, release, progress=False)
