@@ -51,8 +51,11 @@ def replacing(path: Path) -> Iterator[Path]:
         path: the file to write or replace. Its folder is made if necessary.
 
     Examples:
-        >>> with replacing(Path("figure.png")) as part:  # doctest: +SKIP
-        ...     figure.savefig(part, format="png")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with replacing(Path(folder) / "numbers.txt") as part:
+        ...         _ = part.write_text("1 2 3")
+        ...     print((Path(folder) / "numbers.txt").read_text())
+        1 2 3
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")

@@ -9,33 +9,33 @@ from jaxnorm import jaxlib_guard
 FLAG = "--xla_cpu_experimental_ynn_fusion_type="
 
 
-@pytest.fixture
-def no_backend(monkeypatch):
-    monkeypatch.setattr(jaxlib_guard, "_backend_started", lambda: False)
+def guard(version):
+    """In a process without a backend, which the tests' own process is not."""
+    jaxlib_guard.guard(version, started=lambda: False)
 
 
-def test_the_faulty_release_gets_the_flag_and_a_users_own_flags_are_kept(monkeypatch, no_backend):
+def test_the_faulty_release_gets_the_flag_and_a_users_own_flags_are_kept(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/tmp/x")
-    jaxlib_guard.guard("0.10.2")
+    guard("0.10.2")
     assert os.environ["XLA_FLAGS"] == f"--xla_dump_to=/tmp/x {FLAG}"
-    jaxlib_guard.guard("0.10.2")
+    guard("0.10.2")
     assert os.environ["XLA_FLAGS"].count(FLAG) == 1
 
 
-def test_a_users_own_setting_of_the_flag_stands(monkeypatch, no_backend):
+def test_a_users_own_value_of_the_flag_remains(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", f"{FLAG}2")
-    jaxlib_guard.guard("0.10.2")
+    guard("0.10.2")
     assert os.environ["XLA_FLAGS"] == f"{FLAG}2"
 
 
 @pytest.mark.parametrize("version", ["0.10.1", "0.11.2", "0.12.0.1"])
-def test_other_releases_are_left_alone(monkeypatch, no_backend, version):
+def test_other_releases_are_left_alone(monkeypatch, version):
     monkeypatch.setenv("XLA_FLAGS", "")  # XLA aborts on a flag it does not know
-    jaxlib_guard.guard(version)
+    guard(version)
     assert os.environ["XLA_FLAGS"] == ""
 
 
-def test_a_backend_that_started_unprotected_raises_with_the_mend():
+def test_a_backend_that_started_unprotected_raises_an_error_with_the_fix():
     program = (
         "import jax; jax.devices()\n"
         "from jaxnorm.jaxlib_guard import guard\n"

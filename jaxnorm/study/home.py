@@ -14,7 +14,7 @@ def hidden(value: Any) -> Any:
         value: JSON values. The text of a key ``command`` is a command per line, and remains one that a shell accepts.
 
     Examples:
-        >>> hidden({"source": os.path.expanduser("~/data/cifar10")})  # doctest: +SKIP
+        >>> hidden({"source": os.path.expanduser("~/data/cifar10")})
         {'source': '~/data/cifar10'}
     """
     if isinstance(value, str):

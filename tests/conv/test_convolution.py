@@ -1,4 +1,4 @@
-"""The fast convolution is the plain one: values and gradients against float64, and JAX's own."""
+"""The fast convolution equals the plain one: values and gradients against float64 and against JAX's."""
 
 import functools
 
@@ -69,7 +69,7 @@ def test_values_and_gradients_are_those_of_the_plain_convolution_in_float64(case
 
 
 @pytest.mark.parametrize("batch", [1, 7, 13, 16])
-def test_a_batch_that_no_slice_divides_is_summed_whole(batch, monkeypatch):
+def test_a_batch_that_is_no_multiple_of_a_slice_is_summed_completely(batch, monkeypatch):
     monkeypatch.setattr(convolution, "SLICE_BYTES", 5 * 4 * 8 * 8 * 3 * 4)
     x, weights = arrays(batch, (8, 8), (2, 2), (3, 3), np.float32)
     ours, own = (
@@ -81,7 +81,7 @@ def test_a_batch_that_no_slice_divides_is_summed_whole(batch, monkeypatch):
     np.testing.assert_allclose(ours[2], own[2], rtol=1e-5, atol=1e-4)
 
 
-def test_the_layer_stands_in_for_flax_s():
+def test_the_layer_gives_what_flax_s_gives():
     x, _ = arrays(3, (9, 9), (4, 4), (3, 3))
     for fields in (
         dict(strides=2, padding=1),
@@ -136,7 +136,7 @@ def test_second_order_gradients_are_right():
     np.testing.assert_allclose(penalty(convolve), penalty(lax.conv_general_dilated), rtol=1e-3, atol=1e-2)
 
 
-def test_where_devices_share_the_batch_each_keeps_its_images():
+def test_each_of_several_devices_keeps_its_images():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     x, weights = arrays(64, (16, 16), (8, 8), (3, 3))

@@ -1,4 +1,4 @@
-"""What the layers ought to compute, in float64 NumPy, straight from the definitions."""
+"""What the layers must compute, in float64 NumPy, from the definitions."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What every entry of NORMS keeps, and which of them equal each other."""
+"""What holds for every entry of NORMS, and which of them are equal."""
 
 import functools
 
@@ -99,7 +99,7 @@ def test_only_a_trainable_gate_has_a_gradient(x):
     np.testing.assert_array_equal(gate_gradient("bin_frozen"), 0)
 
 
-def test_the_gate_is_read_as_it_stands(x):
+def test_the_gate_is_not_limited(x):
     outputs = [
         BatchInstanceNorm(False, gate_init=nn.initializers.constant(gate)).init_with_output(jax.random.key(0), x)[0]
         for gate in (0.0, 1.0, 2.0)

@@ -1,4 +1,4 @@
-"""A mask chooses the values that statistics are taken from, and what it hides reaches nothing."""
+"""A mask selects the values that statistics are taken from, and the other values change nothing else."""
 
 import functools
 
@@ -26,11 +26,11 @@ def random_mask(shape):
 
 @functools.cache
 def step(layer):
-    """Output, updates, and gradients of a weighted sum of the outputs that the mask shows."""
+    """Output, updates, and gradients of a weighted sum of the outputs that the mask selects."""
 
-    def loss(params, x, rest, mask, shown):
+    def loss(params, x, rest, mask, selected):
         y, updates = layer.apply({"params": params, **rest}, x, mask=mask, mutable=["batch_stats"])
-        return jnp.sum(jnp.where(shown, y * jnp.asarray(sample(3)), 0)), (y, updates)
+        return jnp.sum(jnp.where(selected, y * jnp.asarray(sample(3)), 0)), (y, updates)
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
 
@@ -48,7 +48,7 @@ def run(layer, x, mask):
 
 
 @pytest.mark.parametrize(("shape", "fast"), [*((shape, True) for shape in MASK_SHAPES), ((4, 6, 6, 1), False)])
-def test_statistics_are_those_of_the_values_shown(case, oracle, shape, fast):
+def test_statistics_are_those_of_the_selected_values(case, oracle, shape, fast):
     x, mask = sample(), random_mask(shape)
     y, updates, _ = run(case.layer(use_fast_variance=fast), x, mask)
     np.testing.assert_allclose(y, oracle.normalize(x, case, mask=mask), rtol=1e-4, atol=1e-4)
@@ -60,7 +60,7 @@ def test_statistics_are_those_of_the_values_shown(case, oracle, shape, fast):
 
 
 @pytest.mark.parametrize("shape", MASK_SHAPES)
-def test_the_mixture_takes_both_statistics_from_the_values_shown(mixed, cases, oracle, shape):
+def test_the_mixture_takes_both_statistics_from_the_selected_values(mixed, cases, oracle, shape):
     x, mask = sample(), random_mask(shape)
     y, updates, _ = run(mixed(gate_init=nn.initializers.constant(0.3)), x, mask)
     batch, instance = (oracle.normalize(x, cases[name], mask=mask) for name in ("batch", "instance"))
@@ -82,8 +82,8 @@ def test_masked_statistics_do_not_cancel_either(case, oracle, mean):
 
 
 def test_rounding_makes_no_variance_negative():
-    # The shift of masked sets, and that of samples put together, is a rounded mean: every value of a constant channel
-    # lies the same distance from it, and the difference of two equal numbers has only rounding errors left.
+    # The shift of masked sets, and of combined samples, is a rounded mean. Every value of a constant channel is equally
+    # far from it, and the difference of two equal numbers consists of rounding errors only.
     values = np.random.default_rng(0).uniform(1, 1e5, 500).astype(np.float32)
     masked = jax.jit(lambda x, mask: compute_moments(x, (0,), mask=mask).var)
     assert (masked(np.broadcast_to(values, (1000, 500)), np.ones((1000, 1), bool)) >= 0).all()
@@ -93,20 +93,20 @@ def test_rounding_makes_no_variance_negative():
 
 @pytest.mark.parametrize("poison", [np.nan, -np.inf])
 @pytest.mark.parametrize("fast", [True, False])
-def test_what_the_mask_hides_reaches_nothing(any_case, poison, fast):
+def test_values_that_are_not_selected_change_nothing(any_case, poison, fast):
     x, mask = sample(), random_mask((4, 6, 6, 1))
     layer = any_case(use_fast_variance=fast)
     poisoned, clean = (run(layer, np.where(mask, x, value), mask) for value in (poison, 0))
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(poisoned))
-    shown = np.broadcast_to(mask, SHAPE)
-    np.testing.assert_array_equal(poisoned[0][shown], clean[0][shown])
+    selected = np.broadcast_to(mask, SHAPE)
+    np.testing.assert_array_equal(poisoned[0][selected], clean[0][selected])
     jax.tree.map(np.testing.assert_array_equal, poisoned[1], clean[1])
-    np.testing.assert_array_equal(poisoned[2][1][~shown], 0)
+    np.testing.assert_array_equal(poisoned[2][1][~selected], 0)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6), poisoned[2][0], clean[2][0])
-    np.testing.assert_allclose(poisoned[0][~shown], 0, atol=1e-6)  # the bias
+    np.testing.assert_allclose(poisoned[0][~selected], 0, atol=1e-6)  # the bias
 
 
-def test_evaluation_gives_the_bias_where_hidden_values_are_not_finite(cases, mixed):
+def test_evaluation_gives_the_bias_where_a_value_is_neither_selected_nor_finite(cases, mixed):
     x, mask = sample(), random_mask((4, 6, 6, 1))
     for layer in (cases["batch"].layer(use_running_average=True), mixed(use_running_average=True)):
         y = layer.init_with_output(jax.random.key(0), np.where(mask, x, np.nan), mask=mask)[0]

@@ -103,7 +103,7 @@ def test_output_and_statistics_have_flax_s_dtypes_in_low_precision(name, dtype, 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_hidden_but_finite_values_are_normalized_as_in_flax(name):
+def test_finite_values_that_a_mask_excludes_are_normalized_as_in_flax(name):
     mask = jnp.asarray(np.random.default_rng(2).uniform(size=SHAPE) < 0.8)
     ours, theirs = both(name, FIELDS[name][0], sample(), mask=mask)
     assert_same(ours, theirs)

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxnorm.errors import UserError
 from jaxnorm.norms import BatchInstanceNorm, BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from jaxnorm.study.config import DEFAULT_NORMS
-from jaxnorm.study.registry import NORMS, Norm, make_norm, register_norm
+from jaxnorm.study.registry import NORMS, Norm, ghost_batch_norm, make_norm, register_norm
 
 BUILT_IN = (*DEFAULT_NORMS, "bin_frozen")
 
@@ -104,3 +104,11 @@ def test_a_taken_id_and_a_build_that_cannot_be_called_are_refused(registry):
     with pytest.raises(UserError, match="must take the keywords"):
         register_norm("mine", "jaxnorm.norms")
     assert "mine" not in registry
+
+
+def test_only_our_norms_with_batch_statistics_have_ghost_batches():
+    assert ghost_batch_norm("bin_frozen", 4)(train=True).ghost_batch_size == 4
+    assert ghost_batch_norm("bn", 4) is ghost_batch_norm("bn", 4)
+    for norm in set(NORMS) - {"bn", "bin", "bin_frozen"}:
+        with pytest.raises(UserError, match=f"but the norm is {norm}"):
+            ghost_batch_norm(norm, 4)

@@ -1,13 +1,11 @@
-"""Ghosts against a loop over sub-batches."""
+"""Ghost batches give what a loop over parts of the batch gives."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnorm.errors import UserError
 from jaxnorm.norms import BatchInstanceNorm, BatchNorm
-from jaxnorm.study.registry import NORMS, ghost_batch_norm
 
 LAYERS = [BatchNorm, BatchInstanceNorm]
 X = jax.random.normal(jax.random.key(0), (12, 5, 4, 3)) * jnp.arange(1.0, 13).reshape(12, 1, 1, 1) + 3
@@ -30,7 +28,7 @@ def apply(layer, variables, x, mask=None):
 @pytest.mark.parametrize("cls", LAYERS)
 @pytest.mark.parametrize("size", [1, 2, 4, 12])
 @pytest.mark.parametrize("masked", [False, True])
-def test_ghosts_equal_a_loop_over_the_parts_in_values_statistics_and_gradients(cls, size, masked):
+def test_values_statistics_and_gradients_are_those_of_a_loop_over_the_parts(cls, size, masked):
     layer, plain = cls(momentum=0.9, ghost_batch_size=size), cls(momentum=0.9)
     variables = variables_of(plain)
     mask = jax.random.bernoulli(jax.random.key(3), 0.7, X.shape) if masked else None
@@ -48,38 +46,30 @@ def test_ghosts_equal_a_loop_over_the_parts_in_values_statistics_and_gradients(c
         np.testing.assert_allclose(statistics[name], average, rtol=1e-5)
 
     weight = jax.random.normal(jax.random.key(4), X.shape)
-    together = jax.grad(lambda v, x: (weight * apply(layer, v, x, mask)[0]).sum(), argnums=(0, 1))(variables, X)
-    apart = jax.grad(lambda v, x: (weight * jnp.concatenate([part for part, _ in loop(v, x)])).sum(), argnums=(0, 1))(
-        variables, X
-    )
-    for got, want in zip(jax.tree.leaves(together), jax.tree.leaves(apart), strict=True):
+    joint = jax.grad(lambda v, x: (weight * apply(layer, v, x, mask)[0]).sum(), argnums=(0, 1))(variables, X)
+    separate = jax.grad(
+        lambda v, x: (weight * jnp.concatenate([part for part, _ in loop(v, x)])).sum(), argnums=(0, 1)
+    )(variables, X)
+    for got, want in zip(jax.tree.leaves(joint), jax.tree.leaves(separate), strict=True):
         np.testing.assert_allclose(got, want, atol=2e-5)
 
 
 @pytest.mark.parametrize("cls", LAYERS)
-def test_one_ghost_is_the_whole_batch_and_evaluation_knows_no_ghosts(cls):
-    plain, ghostly = cls(), cls(ghost_batch_size=3)
+def test_one_ghost_batch_is_the_batch_and_evaluation_has_none(cls):
+    plain, ghosts = cls(), cls(ghost_batch_size=3)
     variables = variables_of(plain)
     np.testing.assert_allclose(
         apply(cls(ghost_batch_size=12), variables, X)[0], apply(plain, variables, X)[0], atol=2e-6
     )
     np.testing.assert_array_equal(
-        ghostly.apply(variables, X, use_running_average=True), plain.apply(variables, X, use_running_average=True)
+        ghosts.apply(variables, X, use_running_average=True), plain.apply(variables, X, use_running_average=True)
     )
 
 
 @pytest.mark.parametrize("cls", LAYERS)
-def test_what_ghosts_cannot_be(cls):
+def test_impossible_ghost_batches_raise(cls):
     variables = variables_of(cls())
     with pytest.raises(ValueError, match="must divide the batch of 12, but is 5"):
         apply(cls(ghost_batch_size=5), variables, X)
-    with pytest.raises(ValueError, match="a ghost lies on one device"):
+    with pytest.raises(ValueError, match="a ghost batch must be on one device"):
         apply(cls(ghost_batch_size=3, axis_name="batch"), variables, X)
-
-
-def test_only_norms_with_batch_statistics_of_ours_have_ghosts():
-    assert ghost_batch_norm("bin_frozen", 4)(train=True).ghost_batch_size == 4
-    assert ghost_batch_norm("bn", 4) is ghost_batch_norm("bn", 4)
-    for norm in set(NORMS) - {"bn", "bin", "bin_frozen"}:
-        with pytest.raises(UserError, match=f"but the norm is {norm}"):
-            ghost_batch_norm(norm, 4)
