@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.study.report.workdirs import write_workdir
 
 from jaxnorm import UserError, read_study
 from jaxnorm.study.config import Config
@@ -20,6 +19,7 @@ from jaxnorm.study.runs.checkpoints import CheckpointError, Checkpoints
 from jaxnorm.study.runs.plan import Machine
 from jaxnorm.study.runs.workdir import Workdir
 from tests.drivers import driver_here
+from tests.study.report.workdirs import write_workdir
 
 pytestmark = pytest.mark.durability
 
