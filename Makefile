@@ -12,7 +12,7 @@ test: .venv/test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 test-report: .venv/test
-	$(BIN)/python -m pytest -m browser tests/study/analysis $(ARGS)
+	$(BIN)/python -m pytest -m browser tests/study/report $(ARGS)
 
 test-durability: .venv/test
 	$(BIN)/python -m pytest -m durability tests/durability $(ARGS)

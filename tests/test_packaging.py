@@ -52,7 +52,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_the_package_its_help_and_its_report_load_no_jax():
     program = (
-        "import sys, jaxnorm, jaxnorm.study.config, jaxnorm.study.cli.driver, jaxnorm.study.analysis.report\n"
+        "import sys, jaxnorm, jaxnorm.study.config, jaxnorm.study.cli.driver, jaxnorm.study.report.write\n"
         "sys.exit('jax' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

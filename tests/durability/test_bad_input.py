@@ -12,15 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxnorm import UserError
-from jaxnorm.study.analysis.report import write_report
-from jaxnorm.study.analysis.runs import read_study
+from jaxnorm import UserError, read_study
 from jaxnorm.study.config import Config
+from jaxnorm.study.report.write import write_report
 from jaxnorm.study.runs.checkpoints import CheckpointError, Checkpoints
 from jaxnorm.study.runs.plan import Machine
 from jaxnorm.study.runs.workdir import Workdir
 from tests.drivers import driver_here
-from tests.study.analysis.workdirs import write_workdir
+from tests.study.report.workdirs import write_workdir
 
 pytestmark = pytest.mark.durability
 

@@ -17,7 +17,7 @@ def show_report(workdir: Path, console: Console) -> None:
         workdir: the study's folder.
         console: where to print.
     """
-    from jaxnorm.study.analysis.report import print_table, write_report
+    from jaxnorm.study.report.write import print_table, write_report
 
     page = write_report(workdir)
     print_table(workdir, console)
@@ -43,8 +43,8 @@ def publish(workdir: Annotated[Path, tyro.conf.Positional], folder: Annotated[Pa
         workdir: the folder that a driver of experiments/ has filled.
         folder: where to, such as results/NAME: a new folder, or an earlier publication of the same study.
     """
-    from jaxnorm.study.analysis.publication import publish
-    from jaxnorm.study.analysis.report import print_table
+    from jaxnorm.study.report.publish import publish
+    from jaxnorm.study.report.write import print_table
 
     made = publish(workdir, folder)
     console = StudyConsole()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxnorm.errors import UserError
+from jaxnorm.errors import UserError, one_line
 
 FOLDER_NAME = "cifar-10-batches-bin"
 ARCHIVE_NAME = "cifar-10-binary.tar.gz"
@@ -191,4 +191,4 @@ def _check_size(name: Path | str, found: int, release: Release, fix: str) -> Non
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__

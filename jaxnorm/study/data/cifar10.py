@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxnorm.errors import UserError
+from jaxnorm.errors import UserError, one_line
 from jaxnorm.files import cache_folder, sha256
 from jaxnorm.study.data import binary, tfds_directory
 from jaxnorm.study.data.binary import ARCHIVE_NAME, CLASS_NAMES, FOLDER_NAME, SIDE, Release, readable
@@ -171,7 +171,7 @@ def _fetch(folder: Path, release: Release, *, progress: bool) -> Source:
     try:
         tfds_directory.write_directory(records, folder, release, progress=progress)
     except (ImportError, OSError, RuntimeError, UserError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         print(f"warning: {prepared} cannot be prepared ({reason}); {archive} is read instead", file=sys.stderr)
     source = find(folder, release, progress=progress)
     if source is None:

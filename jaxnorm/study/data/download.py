@@ -12,7 +12,7 @@ from http.client import HTTPResponse
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from jaxnorm.errors import UserError
+from jaxnorm.errors import UserError, one_line
 from jaxnorm.files import replacing
 from jaxnorm.study.data.progress import progress_bar
 
@@ -151,4 +151,4 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "time-out"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())
+    return one_line(text)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnorm.errors import UserError
+from jaxnorm.errors import UserError, one_line
 from jaxnorm.study.data.binary import CLASS_NAMES, SIDE, Release, check_labels
 from jaxnorm.study.data.progress import progress_bar
 
@@ -205,5 +205,5 @@ def _tfds_quiet(tfds: Any) -> Iterator[None]:
 
 
 def _brief(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error) or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "..."

@@ -1,19 +1,9 @@
-"""Several runs at once: this process hands runs to worker processes, each of which trains one after the other.
-
-A worker sends (name of a method of `Progress`, *arguments) through a pipe, ("next",) when it wants another run,
-("failed", error), or ("done",). It receives the next run, None for the end, or the number of a signal that asks it to
-stop. It ends at once when the pipe closes, so that no worker outlives this process and its lock on the workdir.
-"""
+"""Several runs at once: this process hands runs to worker processes and shows what they report."""
 
 import collections
 import contextlib
-import dataclasses
-import math
 import multiprocessing
-import os
-import queue
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -22,78 +12,18 @@ from typing import Any
 from rich.console import Console
 
 from jaxnorm.errors import ProcessLost, UserError
-from jaxnorm.files import cache_folder
 from jaxnorm.study.config import Config
 from jaxnorm.study.data.dataset import Dataset
-from jaxnorm.study.runs.plan import Machine, examine
+from jaxnorm.study.runs.plan import Machine
 from jaxnorm.study.runs.progress import Display, Progress
+from jaxnorm.study.runs.shares import Share, shares
 from jaxnorm.study.runs.signals import SIGNALS, StopRequest
-from jaxnorm.study.runs.study import Execution, outcome, steps_left, train_run, unfinished
+from jaxnorm.study.runs.study import Execution, outcome, steps_left, unfinished
 from jaxnorm.study.runs.workdir import Workdir
-from jaxnorm.study.training.devices import use_compilation_cache
+from jaxnorm.study.runs.worker import SetUp, examine_machine, train_given_runs
 
 LOOK_SECONDS = 0.2
 """Time between two looks at whether a signal has arrived."""
-GPU_MEMORY = 0.9
-"""Part of a GPU's memory that the workers on it divide among them."""
-
-SetUp = Callable[[], Dataset]
-"""Loads what a worker needs: the user's modules, which register norms, and the data. It must be picklable."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """What one worker has of the machine.
-
-    Attributes:
-        cores: numbers of its processor cores; empty where the system does not assign cores.
-        environment: variables that choose its device.
-    """
-
-    cores: tuple[int, ...]
-    environment: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    def take(self) -> None:
-        """Restricts this process to the share, before JAX looks for devices."""
-        if self.cores:
-            os.sched_setaffinity(0, self.cores)
-        os.environ.update(self.environment)
-
-
-def shares(jobs: int, machine: Machine | None = None) -> list[Share]:
-    """Divides the machine among workers.
-
-    All workers have equally many cores, since the number of threads decides the last bits of a run. GPUs are given out
-    in turn.
-
-    Args:
-        jobs: number of workers.
-        machine: where they train; None divides the cores alone.
-
-    Raises:
-        UserError: if the devices cannot be divided.
-    """
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    size = max(len(cores) // jobs, 1)
-    starts = [job * size % len(cores) if cores else 0 for job in range(jobs)]  # more jobs than cores share them
-    divided = [tuple(cores[start : start + size]) for start in starts]
-    if machine is None or machine.platform == "cpu":
-        return [Share(own) for own in divided]
-    if machine.platform != "gpu":
-        raise UserError(
-            f"--jobs gives each run a CPU or GPU of its own, but the devices are {machine.platform}s; drop it"
-        )
-    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    if len(names) < machine.num_devices:
-        names = [str(number) for number in range(machine.num_devices)]
-    environment = {}
-    if jobs > machine.num_devices and "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ:
-        part = GPU_MEMORY / math.ceil(jobs / machine.num_devices)
-        environment = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{part:.3f}"}
-    return [
-        Share(own, {**environment, "CUDA_VISIBLE_DEVICES": names[job % machine.num_devices]})
-        for job, own in enumerate(divided)
-    ]
 
 
 def examine_elsewhere(jobs: int, set_up: SetUp) -> Machine:
@@ -106,7 +36,7 @@ def examine_elsewhere(jobs: int, set_up: SetUp) -> Machine:
     Raises:
         UserError: if the process ends without an answer.
     """
-    process, connection = _start(_examine, shares(jobs)[0], set_up)
+    process, connection = _start(examine_machine, shares(jobs)[0], set_up)
     try:
         answer = connection.recv()
     except (EOFError, OSError):
@@ -198,7 +128,7 @@ class _Worker:
     def __init__(self, config: Config, share: Share, *arguments: Any) -> None:
         self.config: Config | None = config
         self.share = share
-        self._process, self.connection = _start(_work, share, config, *arguments)
+        self._process, self.connection = _start(train_given_runs, share, config, *arguments)
         self._is_stopping = False
 
     def give(self, config: Config | None) -> None:
@@ -257,92 +187,3 @@ def _start(target: Callable[..., None], *arguments: Any) -> tuple[BaseProcess, C
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
     theirs.close()
     return process, ours
-
-
-# The rest runs in the other processes.
-
-
-class _Remote(Progress):
-    """Sends what a run reports to the process that shows it."""
-
-    def __init__(self, send: Callable[..., None]) -> None:
-        self._send = send
-
-    def begin(self, config: Config, steps_per_epoch: int) -> None:
-        self._send("begin", config, steps_per_epoch)
-
-    def resume(self, config: Config, step: int) -> None:
-        self._send("resume", config, step)
-
-    def stepped(self, config: Config, step: int) -> None:
-        self._send("stepped", config, step)
-
-    def epoch(self, config: Config, row: dict[str, Any]) -> None:
-        self._send("epoch", config, row)
-
-    def note(self, config: Config, words: str) -> None:
-        self._send("note", config, words)
-
-    def end(self, config: Config, outcome: str) -> None:
-        self._send("end", config, outcome)
-
-
-def _work(
-    connection: Connection,
-    share: Share,
-    first: Config,
-    fingerprint: str,
-    set_up: SetUp,
-    workdir: Workdir,
-    execution: Execution,
-) -> None:
-    share.take()
-    given: queue.SimpleQueue[Config | None] = queue.SimpleQueue()
-
-    def send(*message: Any) -> None:
-        try:
-            connection.send(message)
-        except OSError:  # the other process is gone
-            os._exit(1)
-
-    with StopRequest(quiet=True) as stop:
-        threading.Thread(target=_listen, args=(connection, given, stop), daemon=True).start()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        try:
-            dataset = set_up()
-            if dataset.fingerprint != fingerprint:
-                raise UserError(f"the data must not change, but {dataset.source} has other images now; restore them")
-            use_compilation_cache(cache_folder() / "programs")
-            config: Config | None = first
-            while config is not None and not stop.is_set:
-                train_run(config, dataset, workdir, _Remote(send), stop, execution)
-                send("next")
-                config = given.get()
-        except (UserError, OSError) as error:
-            send("failed", error)
-        send("done")
-
-
-def _listen(connection: Connection, given: "queue.SimpleQueue[Config | None]", stop: StopRequest) -> None:
-    """Takes messages from the pipe, and ends this process when there is nobody at its other end."""
-    while True:
-        try:
-            message = connection.recv()
-        except (EOFError, OSError):
-            os._exit(1)
-        if isinstance(message, int):
-            stop.request(message)
-        else:
-            given.put(message)
-
-
-def _examine(connection: Connection, share: Share, set_up: SetUp) -> None:
-    share.take()
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # others may be using the device
-    try:
-        connection.send(examine(set_up().to_json()))
-    except UserError as error:
-        connection.send(error)

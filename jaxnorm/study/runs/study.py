@@ -16,7 +16,7 @@ from jaxnorm.study.exit_codes import ExitCode
 from jaxnorm.study.registry import NORMS
 from jaxnorm.study.runs.directory import RunDirectory
 from jaxnorm.study.runs.progress import Display, Progress
-from jaxnorm.study.runs.provenance import command, provenance
+from jaxnorm.study.runs.provenance import provenance
 from jaxnorm.study.runs.shared import Follower, SharedRecord, broadcast_selection, check_all_crashed, raise_if_lost
 from jaxnorm.study.runs.signals import StopRequest
 from jaxnorm.study.runs.workdir import Workdir
@@ -146,8 +146,3 @@ def outcome(configs: Sequence[Config], workdir: Workdir, stop: StopRequest | Non
     if "crashed" in statuses:
         return ExitCode.CRASHED
     return ExitCode.DIVERGED if "diverged" in statuses else ExitCode.COMPLETE
-
-
-def go_on_message() -> str:
-    """What to type to continue a study that was stopped."""
-    return f"To go on: {command()}"

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxnorm.errors import UserError
+from jaxnorm.errors import UserError, one_line
 from jaxnorm.study.config import Config
 
 AXIS = "data"
@@ -235,7 +235,7 @@ def initialize_processes(coordinator: str | None, num_processes: int | None, pro
             initialization_timeout=60,
         )
     except (RuntimeError, ValueError) as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error, 200)
         raise UserError(
             f"the processes must find each other, but {coordinator or 'the launcher'} gives: {text}; check "
             "--coordinator, --num-processes and --process-id of each"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jaxnorm.errors import UserError
-from jaxnorm.study.runs.jobs import shares
 from jaxnorm.study.runs.plan import Machine
+from jaxnorm.study.runs.shares import shares
 from tests.drivers import content, drive, start, wait_for_line
 
 GRID = ["--norms", "none", "--seeds", 0, 1, 2, 3, "--batch-size", 256, "--num-epochs", 3, "--workdir", "w"]
@@ -63,14 +63,14 @@ def test_a_study_that_is_stopped_and_loses_a_worker_ends_with_the_files_of_one_j
     cores = sorted(os.sched_getaffinity(0))
     one = tmp_path / "one"
     one.mkdir()
-    finished = drive("compare_norms", one, *GRID, cores=cores[: max(len(cores) // 2, 1)])
+    finished = drive("compare_norms", one, *GRID, cores=cores[: max(len(cores) // 2, 1)], timeout=600)
     assert finished.returncode == 0, finished.stderr
 
-    jobs = [*GRID, "--jobs", 2, "--checkpoint-every-seconds", 0]
+    jobs = [*GRID, "--jobs", 2, "--checkpoint-every-seconds", 1]
     with start("compare_norms", tmp_path, *jobs) as process:
         wait_for_line(process, "epoch 1/3")
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=300)
+        output, errors = process.communicate(timeout=600)
     assert process.returncode == 130, errors
     assert len(re.findall("^none-seed[01]: stopped and saved$", output, re.M)) == 2, output
     assert "To go on: python " in output
@@ -78,16 +78,16 @@ def test_a_study_that_is_stopped_and_loses_a_worker_ends_with_the_files_of_one_j
 
     with start("compare_norms", tmp_path, *jobs) as process:
         said = wait_for_line(process, "epoch 2/3")
-        assert sum("going on after step" in line for line in said) >= 1
+        assert any("going on after step" in line for line in said)
         os.kill(workers_of(process)[0], signal.SIGKILL)
-        output, errors = process.communicate(timeout=300)
+        output, errors = process.communicate(timeout=600)
     assert process.returncode == 1, errors
     crashed = re.findall("^(none-seed.): crashed: .*SIGKILL", output, re.M)
     statuses = {run: json.loads((tmp_path / "w" / run / "result.json").read_text())["status"] for run in RUNS}
     assert [run for run, status in statuses.items() if status == "crashed"] == crashed
     assert sorted(statuses.values()) == ["complete"] * 3 + ["crashed"]
 
-    finished = drive("compare_norms", tmp_path, *jobs)
+    finished = drive("compare_norms", tmp_path, *jobs, timeout=600)
     assert finished.returncode == 0, finished.stderr
     for run in RUNS:
         (rows, result), (expected_rows, expected) = (content(place / "w", run) for place in (tmp_path, one))

@@ -1,0 +1,121 @@
+"""Which variants are compared, on what, and at which learning rate."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from jaxnorm.errors import UserError
+from jaxnorm.study.report.frames import Study
+from jaxnorm.study.report.statistics import correct, holm, image_interval, mean_interval, sign_flip_p
+
+BASELINE = "bn"
+PLANNED = (("bin", "bn"), ("bin", "bin_frozen"), ("gn", "bn"))
+"""The comparisons chosen before any run; only these are corrected for being several, the rest is exploratory."""
+SANITY_PAIR = ("flax_bn", "bn")
+EQUALITY_MARGIN = 0.005
+"""Half a point of accuracy: closer than this is equal."""
+COLUMNS = ("norm", "baseline", "tags", "seeds", "differences", "mean", "interval", "p", "holm_p", "image_interval",
+           "planned", "equal")  # fmt: skip
+
+
+def paired(study: Study) -> pd.DataFrame:
+    """Differences in test accuracy, paired by seed: a row for each pair with a finished seed in common.
+
+    Every norm against `bn`, and the planned pairs, in each setting by itself. Holm's correction is over all planned
+    rows.
+
+    Args:
+        study: the study, with one learning rate for each norm (see `chosen`).
+
+    Returns:
+        Columns `norm, baseline, tags, seeds, differences` (lists), `mean`, `interval` (over seeds; None for one seed),
+        `p` (sign-flip test), `holm_p` (planned rows), `image_interval` (over test images; None without predictions),
+        `planned`, and `equal` (whether `interval` is within half a point of zero). Differences are fractions.
+
+    Raises:
+        UserError: if two runs' predictions are of different test images.
+    """
+    pairs = [(norm, BASELINE) for norm in study.norms if norm != BASELINE]
+    pairs += [pair for pair in PLANNED if pair not in pairs]
+    test, rows = study.final("test"), []
+    for tags in dict.fromkeys(study.runs.tags):
+        mine = test[test.tags == tags]
+        for norm, baseline in pairs:
+            ours, theirs = (mine[mine.norm == one].set_index("seed") for one in (norm, baseline))
+            if both := [seed for seed in ours.index if seed in theirs.index]:
+                rows.append({"norm": norm, "baseline": baseline, "tags": tags} | _pair(study, ours, theirs, both))
+    found = pd.DataFrame(rows, columns=list(COLUMNS))
+    chosen = found.planned.astype(bool) & found.p.notna()
+    found["holm_p"] = found.holm_p.astype(float)
+    found.loc[chosen, "holm_p"] = holm(found.p[chosen].tolist())
+    return found
+
+
+def _pair(study: Study, ours: pd.DataFrame, theirs: pd.DataFrame, seeds: Sequence[int]) -> dict[str, object]:
+    differences = [ours.accuracy[seed] - theirs.accuracy[seed] for seed in seeds]
+    interval = mean_interval(differences)
+    return {
+        "seeds": list(seeds),
+        "differences": differences,
+        "mean": float(np.mean(differences)),
+        "interval": interval,
+        "p": sign_flip_p(differences),
+        "image_interval": _over_images(study, [(ours.run[seed], theirs.run[seed]) for seed in seeds]),
+        "planned": (ours.norm.iloc[0], theirs.norm.iloc[0]) in PLANNED,
+        "equal": None if interval is None else interval.within(EQUALITY_MARGIN),
+    }
+
+
+def _over_images(study: Study, pairs: Sequence[tuple[str, str]]) -> object:
+    gains = []
+    for names in pairs:
+        ours, theirs = (study.predictions(name) for name in names)
+        if ours is None or theirs is None:
+            return None
+        if not np.array_equal(ours.label, theirs.label):
+            raise UserError(
+                f"the runs of one workdir share their test images, but the labels in {names[0]}/predictions.npz and "
+                f"{names[1]}/predictions.npz differ; delete the run that was copied in and train it again"
+            )
+        gains.append(correct(ours) - correct(theirs))
+    return image_interval(np.mean(gains, axis=0))
+
+
+def validation_gaps(study: Study) -> pd.DataFrame:
+    """The library's batch norm minus ours: validation accuracy in points by epoch and seed."""
+    tables = [
+        study.epochs[study.epochs.norm == norm].pivot(index="epoch", columns=["tags", "seed"], values="val_accuracy")
+        for norm in SANITY_PAIR
+    ]
+    return 100 * (tables[0] - tables[1]).dropna(how="all").dropna(how="all", axis=1)
+
+
+def varies_rates(study: Study) -> bool:
+    """Whether the study trains every norm at several learning rates."""
+    return len((study.plan.get("grid") or {}).get("learning_rates") or ()) > 1
+
+
+def chosen(study: Study) -> Study:
+    """The study with each norm only at the learning rate with the highest mean validation accuracy at the end.
+
+    Rates with more finished seeds come first: one at which a seed diverged is not better for it. Where batch sizes or
+    other settings vary as well, each has its own choice. A study that varies no rate is returned as it is.
+    """
+    if not (study.plan.get("grid") or {}).get("learning_rates"):
+        return study
+    place = ["norm", "batch_size", "lr_rule", "ghost_batch_size"]
+    scores = (
+        study.final("validation")
+        .groupby([*place, "learning_rate"], dropna=False, sort=False)
+        .accuracy.agg(["size", "mean"])
+    )
+    scores = scores.reset_index().sort_values(["size", "mean"], ascending=False, kind="stable")
+    best = scores.drop_duplicates(place)[[*place, "learning_rate"]].rename(columns={"learning_rate": "best"})
+    runs = study.runs.merge(best, on=place, how="left")
+    kept = study.runs[(runs.best.isna() | (runs.best == runs.learning_rate)).to_numpy()]
+    varied = {name for name, values in study.plan["grid"].items() if name != "learning_rates" and len(values) > 1}
+    if not varied:  # the plan is in the order of the rates, but what is chosen is shown in the order of the norms
+        order = kept.norm.map(study.norms.index)
+        kept = kept.assign(tags="").iloc[np.argsort(order.to_numpy(), kind="stable")]
+    return study.with_runs(kept)

@@ -1,0 +1,144 @@
+"""Intervals and paired tests over seeds and over test images: arrays in, numbers out."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+BCA_FROM = 10
+"""Seeds from which the BCa bootstrap covers well; five values have 126 distinct resamples, too few."""
+EXACT_UP_TO = 16
+"""Seeds up to which all 2^n sign patterns are tried; beyond, 100,000 random ones."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % interval and how it was made."""
+
+    low: float
+    high: float
+    method: str
+
+    def within(self, margin: float) -> bool:
+        """Whether the whole interval lies inside (-margin, margin): equality for practical purposes."""
+        return -margin < self.low and self.high < margin
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether zero lies outside."""
+        return self.low > 0 or self.high < 0
+
+
+def standard_deviation(values: Sequence[float]) -> float | None:
+    """sqrt(sum (x - mean)^2 / (n - 1)); None for fewer than two values."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def standard_error(accuracy: float, num_images: int) -> float:
+    """sqrt(p (1 - p) / N): the noise that the choice of N test images puts on one accuracy."""
+    return math.sqrt(max(accuracy * (1 - accuracy), 0.0) / num_images)
+
+
+def mean_interval(values: Sequence[float]) -> Interval | None:
+    """95 % interval of the mean: Student's t below 10 values, BCa bootstrap from there; None for a single value.
+
+    Given paired differences, it is the paired interval. BCa: Efron 1987; its resampling is seeded, so that equal values
+    give equal intervals.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if len(array) < 2:
+        return None
+    mean = float(array.mean())
+    method = "Student's t" if len(array) < BCA_FROM else "BCa bootstrap"
+    if np.ptp(array) == 0:  # no spread: both methods end at the mean, but divide by zero on the way
+        return Interval(mean, mean, method)
+    if len(array) < BCA_FROM:
+        half = float(stats.t.ppf(0.975, len(array) - 1)) * float(array.std(ddof=1)) / math.sqrt(len(array))
+        return Interval(mean - half, mean + half, method)
+    found = stats.bootstrap(
+        (array,), np.mean, n_resamples=9999, confidence_level=0.95, method="BCa", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return Interval(float(found.low), float(found.high), method)
+
+
+def sign_flip_p(differences: Sequence[float]) -> float | None:
+    """Two-sided p of the paired sign-flip test: the share of sign patterns whose |mean| reaches the observed one.
+
+    Exact up to 16 differences, 100,000 seeded random patterns beyond (the observed one counted in). Not below 2 / 2^n:
+    five seeds cannot go below 0.0625. None for fewer than two differences.
+
+    Examples:
+        >>> sign_flip_p([1.0, 2.0, 3.0, 4.0, 5.0])
+        0.0625
+    """
+    array = np.asarray(differences, dtype=np.float64)
+    if len(array) < 2:
+        return None
+    least = abs(array.sum()) * (1 - 1e-12)  # patterns that tie but for rounding count as reaching it
+    if len(array) <= EXACT_UP_TO:
+        signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(array))))
+        return float((np.abs(signs @ array) >= least).mean())
+    signs = np.random.default_rng(0).choice((1.0, -1.0), size=(99_999, len(array)))
+    return float((1 + (np.abs(signs @ array) >= least).sum()) / 100_000)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (1979): p_(i) (m - i + 1), made monotone and capped at 1, in the given order.
+
+    Examples:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def image_interval(differences: np.ndarray, num_resamples: int = 10_000) -> Interval:
+    """95 % percentile bootstrap of the mean over images, given one paired difference per image.
+
+    The differences take few values (correct minus correct, averaged over the seeds), so that a resample of the images
+    is one multinomial draw over those values: the same distribution as drawing images, at a thousandth of the work.
+    """
+    values, counts = np.unique(np.asarray(differences, dtype=np.float64), return_counts=True)
+    draws = np.random.default_rng(0).multinomial(counts.sum(), counts / counts.sum(), size=num_resamples)
+    low, high = np.quantile(draws @ values / counts.sum(), (0.025, 0.975))
+    return Interval(float(low), float(high), "bootstrap over test images")
+
+
+def class_f1(confusion_matrix: np.ndarray) -> np.ndarray:
+    """F1 of every class, 2 TP / (2 TP + FP + FN); 0 for a class neither present nor predicted."""
+    hits = np.diag(confusion_matrix).astype(float)
+    either = confusion_matrix.sum(axis=0) + confusion_matrix.sum(axis=1)
+    return np.divide(2 * hits, either, out=np.zeros_like(hits), where=either > 0)
+
+
+def correct(predictions: pd.DataFrame) -> np.ndarray:
+    """1.0 where the predicted class is the label's, else 0.0; shape (N,)."""
+    return (predictions.predicted == predictions.label).to_numpy(np.float64)
+
+
+def negative_log_likelihood(predictions: pd.DataFrame) -> float:
+    """-mean log p(label), in nats."""
+    return float(-predictions.log_likelihood.to_numpy().mean(dtype=np.float64))
+
+
+def expected_calibration_error(predictions: pd.DataFrame, bins: int = 15) -> float:
+    """sum over bins of (n_b / N) |accuracy_b - confidence_b|, equal-width bins (Guo et al. 2017, arXiv 1706.04599).
+
+    The confidence of an image is its largest probability; a bin holds its upper edge.
+    """
+    confidence = predictions.confidence.to_numpy(np.float64)
+    if not np.isfinite(confidence).all():
+        return float("nan")
+    # ceil puts a confidence of exactly k/bins into bin k-1, so that 1.0 falls into the last one.
+    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gap = np.bincount(which, weights=correct(predictions) - confidence, minlength=bins)
+    return float(np.abs(gap).sum() / len(confidence))

@@ -1,0 +1,99 @@
+"""summary.csv and summary.json: the results for other programs."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from jaxnorm.study.report.comparisons import chosen, paired
+from jaxnorm.study.report.frames import Study
+from jaxnorm.study.report.published import comparable, published_for
+from jaxnorm.study.report.records import METRICS, SPLITS
+from jaxnorm.study.report.statistics import (
+    Interval,
+    class_f1,
+    expected_calibration_error,
+    mean_interval,
+    negative_log_likelihood,
+    standard_deviation,
+)
+
+COLUMNS = (
+    *("norm", "seed", "split", *METRICS, "status", "epoch", "step", "num_images", "batch_size", "learning_rate"),
+    *("lr_rule", "ghost_batch_size", "num_replicas", "tags"),
+)
+OF_A_RUN = (
+    *("norm", "seed", "label", "status", "epoch", "step", "num_epochs", "diverged_at_step", "error", "num_params"),
+    *("best_val_accuracy", "best_val_epoch"),
+)
+
+
+def summary_csv(study: Study) -> str:
+    """One row for each norm, seed and split, in the order of the plan; a run without final figures has empty values.
+
+    Fractions, not per cent; every float with all its digits. No durations: the same runs give the same bytes.
+    """
+    final = study.evaluations[study.evaluations.statistics == "running"].rename(columns={"run": "name"})
+    rows = study.runs.merge(pd.DataFrame({"split": SPLITS}), how="cross")
+    rows = rows.merge(final[["name", "split", *METRICS, "num_images"]], how="left").astype({"num_images": "Int64"})
+    return rows.to_csv(columns=list(COLUMNS), index=False, lineterminator="\n")
+
+
+def summary_json(everything: Study) -> dict[str, Any]:
+    """Everything the report says, as JSON values: runs, variants, comparisons; fractions, not per cent."""
+    found = paired(chosen(everything)).rename(columns={"p": "p_value", "equal": "equal_within_half_a_point"})
+    runs = everything.runs.assign(label=everything.runs.norm_label).to_dict("records")
+    return _plain(
+        {
+            **{name: everything.plan.get(name) for name in ("study", "preset", "recipe", "norms", "seeds", "command")},
+            "data": everything.data,
+            "variants": [_variant(everything, rows) for _, rows in everything.runs.groupby("label", observed=True)],
+            "comparisons": found.to_dict("records"),
+            "runs": [_run(everything, run) for run in runs],
+        }
+    )
+
+
+def _variant(study: Study, planned: pd.DataFrame) -> dict[str, Any]:
+    variant, runs = planned.variant.iloc[0], planned[planned.status == "complete"]
+    found: dict[str, Any] = {"norm": variant, "label": str(planned.label.iloc[0]), "num_complete": len(runs)}
+    for split in SPLITS:
+        rows = study.final(split).query("variant == @variant")
+        found[split] = {name: _moments(rows[name].tolist()) for name in METRICS}
+        found[split]["accuracy_interval"] = mean_interval(rows.accuracy.tolist())
+    found["median_epoch_seconds"] = study.epochs.seconds[study.epochs.variant == variant].median()
+    if theirs := published_for(study.recipe).get(variant):
+        alike = [comparable(run, run["epoch"]) for run in runs.to_dict("records")]
+        names = ("name", "train", "validation", "test", "test_macro_f1")
+        found["published"] = {n: getattr(theirs, n) for n in names} | {"comparable": bool(alike) and all(alike)}
+    return found
+
+
+def _moments(values: list[float]) -> dict[str, Any] | None:
+    return {"mean": float(np.mean(values)), "sd": standard_deviation(values)} if values else None
+
+
+def _run(study: Study, run: dict[str, Any]) -> dict[str, Any]:
+    answers, splits = study.predictions(run["name"]), {}
+    rows = study.evaluations[(study.evaluations.run == run["name"]) & (study.evaluations.statistics == "running")]
+    for row in rows.to_dict("records"):
+        metrics = {name: row[name] for name in (*METRICS, "num_images")}
+        splits[row["split"]] = metrics | {"class_f1": class_f1(row["confusion_matrix"]).tolist()}
+    calibration = {
+        "expected_calibration_error": None if answers is None else expected_calibration_error(answers),
+        "negative_log_likelihood": None if answers is None else negative_log_likelihood(answers),
+    }
+    return {name: run[name] for name in OF_A_RUN} | {"splits": splits} | calibration
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON can hold it: no nan, no NumPy or pandas types."""
+    if isinstance(value, Interval):
+        value = vars(value)
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if value is None or pd.isna(value) or (isinstance(value, float) and not np.isfinite(value)):
+        return None
+    return value.item() if isinstance(value, np.generic) else value

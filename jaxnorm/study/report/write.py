@@ -1,0 +1,105 @@
+"""Writes the report of a study: the page, its Markdown twin, figures and summaries; prints the results."""
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Lines
+from rich.text import Text
+
+from jaxnorm import files
+from jaxnorm.errors import UserError
+from jaxnorm.study.report import batch_sizes, compare_norms, features, style, tables
+from jaxnorm.study.report.comparisons import chosen
+from jaxnorm.study.report.folders import compact
+from jaxnorm.study.report.frames import Study, read_study
+from jaxnorm.study.report.page import Page, html, markdown
+from jaxnorm.study.report.summary import summary_csv, summary_json
+
+PAGES = {"batch_size_study": batch_sizes.page, "feature_evolution": features.page}
+"""The page of each kind of study; any other kind has that of a comparison of norms."""
+NARROW = {
+    ("Accuracy, %", "Test"): "Test %",
+    ("Accuracy, %", "Validation"): "Val. %",
+    ("Accuracy, %", "Train"): "Train %",
+    ("On test", "Macro F1, %"): "F1 %",
+    ("On test", "Loss"): "Loss",
+    ("Original paper", "Test, %"): "Paper %",
+    ("Validation accuracy, %", "last epoch"): "Val. %",
+    ("Validation accuracy, %", "best epoch"): "Best %",
+    "Test accuracy, %": "Test %",
+    "Batch size": "Batch",
+}
+"""Titles in a terminal of the columns that are shown there."""
+
+
+def page_of(study: Study) -> Page:
+    """The page of a study by its kind."""
+    return PAGES.get(study.name, compare_norms.page)(study)
+
+
+def write_report(folder: Path) -> Path:
+    """Rebuilds summary.csv, summary.json, figures/, report.html and report.md, and returns the path of the page.
+
+    Reads the files in `folder` and nothing else; the same files give the same bytes. Every file is replaced in one
+    step. Runs that are unfinished, diverged or crashed are shown as such.
+
+    Raises:
+        UserError: if `folder` holds no study or a damaged file, or cannot be written.
+    """
+    study = read_study(folder)
+    write_parts(study, folder)
+    return folder / "report.html"
+
+
+def write_parts(study: Study, folder: Path, *, web_page: bool = True) -> None:
+    """Writes the report of a study into a folder; without report.html where `web_page` is false."""
+    page = page_of(study)
+    drawn = {figure.name: figure.png for section in page.sections for figure in section.figures}
+    try:
+        files.write_text(folder / "summary.csv", summary_csv(study))
+        files.write_text(folder / "summary.json", compact(summary_json(study)))
+        for name, png in drawn.items():
+            files.write_bytes(folder / "figures" / f"{name}.png", png)
+        for stale in set((folder / "figures").glob("*.png")) - {folder / "figures" / f"{name}.png" for name in drawn}:
+            stale.unlink()  # of an earlier report on other files
+        if web_page:
+            files.write_text(folder / "report.html", html(page))
+        files.write_text(folder / "report.md", markdown(page))
+    except OSError as error:
+        raise UserError(
+            f"the report is written into the study's folder, but {folder} cannot be written "
+            f"({error.strerror or error}); make it writable, or copy it to where it is"
+        ) from error
+
+
+def print_table(folder: Path, console: Console) -> None:
+    """Prints final accuracies and what happened to every variant, within 80 columns.
+
+    Raises:
+        UserError: if `folder` holds no study, or a damaged file.
+    """
+    study = chosen(read_study(folder))
+    batches = study.name == "batch_size_study"
+    table = batch_sizes.by_batch_size(batch_sizes.in_order(study)) if batches else tables.results(study)
+    if table is None:
+        return
+    frame = table.frame.set_axis([NARROW.get(name, name) for name in table.frame], axis=1)
+    frame = frame[[name for name in frame if isinstance(name, str) and name != "Learning rate"]]
+    shown = Lines(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        title=Text(study.data_description),
+        title_justify="left",
+    )
+    for name in frame:
+        words = name in ("Variant", "Status", "Rule")
+        least = 11 if name in ("Variant", "Status") else None
+        shown.add_column(Text(str(name)), justify="left" if words else "right", no_wrap=not words, min_width=least)
+    for norm, *cells in frame.itertuples(name=None):
+        colour = style.of(norm).colour  # ink is dark, and so are many terminals
+        mark = Text("● ", style="" if colour == style.INK else colour)
+        shown.add_row(mark + Text(cells[0]), *map(Text, cells[1:]))  # text, not markup: a label may hold brackets
+    console.print(shown)
+    console.print(Text(table.note))

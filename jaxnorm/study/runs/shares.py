@@ -1,0 +1,66 @@
+"""What each of several jobs has of the machine."""
+
+import dataclasses
+import math
+import os
+
+from jaxnorm.errors import UserError
+from jaxnorm.study.runs.plan import Machine
+
+GPU_MEMORY = 0.9
+"""Part of a GPU's memory that the workers on it divide among them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """What one worker has of the machine.
+
+    Attributes:
+        cores: numbers of its processor cores; empty where the system does not assign cores.
+        environment: variables that choose its device.
+    """
+
+    cores: tuple[int, ...]
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def take(self) -> None:
+        """Restricts this process to the share, before JAX looks for devices."""
+        if self.cores:
+            os.sched_setaffinity(0, self.cores)
+        os.environ.update(self.environment)
+
+
+def shares(jobs: int, machine: Machine | None = None) -> list[Share]:
+    """Divides the machine among workers.
+
+    All workers have equally many cores, since the number of threads decides the last bits of a run. GPUs are given out
+    in turn.
+
+    Args:
+        jobs: number of workers.
+        machine: where they train; None divides the cores alone.
+
+    Raises:
+        UserError: if the devices cannot be divided.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    size = max(len(cores) // jobs, 1)
+    starts = [job * size % len(cores) if cores else 0 for job in range(jobs)]  # more jobs than cores share them
+    divided = [tuple(cores[start : start + size]) for start in starts]
+    if machine is None or machine.platform == "cpu":
+        return [Share(own) for own in divided]
+    if machine.platform != "gpu":
+        raise UserError(
+            f"--jobs gives each run a CPU or GPU of its own, but the devices are {machine.platform}s; drop it"
+        )
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    if len(names) < machine.num_devices:
+        names = [str(number) for number in range(machine.num_devices)]
+    environment = {}
+    if jobs > machine.num_devices and "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ:
+        part = GPU_MEMORY / math.ceil(jobs / machine.num_devices)
+        environment = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{part:.3f}"}
+    return [
+        Share(own, {**environment, "CUDA_VISIBLE_DEVICES": names[job % machine.num_devices]})
+        for job, own in enumerate(divided)
+    ]

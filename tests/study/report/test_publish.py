@@ -1,0 +1,184 @@
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxnorm import Config, UserError, read_study
+from jaxnorm.study.report.comparisons import paired
+from jaxnorm.study.report.publish import publish
+from jaxnorm.study.report.write import write_report
+from jaxnorm.study.runs.workdir import Workdir
+
+FATES = {
+    ("in", 0): ("unfinished", 7),
+    ("bin", 0): ("missing", 0),
+    ("none", 0): ("diverged", 3),
+    ("ln", 0): ("crashed", 2),
+}
+FEW = dict(num_epochs=2)
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def with_leftovers(workdir):
+    """What a workdir holds besides: checkpoints, the lock, unfinished files, the traceback of a crash."""
+    for run in workdir.glob("*-seed*"):
+        (run / "checkpoints" / "step_00000012").mkdir(parents=True)
+        (run / ".result.json.x.part").write_text("")
+        (run / "crash.txt").write_text("Traceback")
+    (workdir / ".lock").write_text("")
+    return workdir
+
+
+@pytest.mark.parametrize("kind", ["features_workdir", "batches_workdir"])
+def test_a_publication_has_the_tables_and_the_report_of_its_workdir(request, tmp_path, kind):
+    workdir = request.getfixturevalue(kind)
+    write_report(workdir)
+    before, folder = content(workdir), tmp_path / "results" / "quick"
+    made = publish(workdir, folder)
+    assert content(workdir) == before, "a workdir is only read"
+    published = content(folder)
+    assert made.num_bytes == sum(map(len, published.values())) and made.left_out == ()
+    assert [path.name for path in folder.parent.iterdir()] == ["quick"]
+    assert not [name for name in published if name.count("/") and not name.startswith("figures/")]
+    for name in ("summary.csv", "summary.json", "report.md", *(name for name in published if name.endswith(".png"))):
+        assert published[name] == before[name], name
+    ours, theirs = read_study(workdir), read_study(folder)
+    assert theirs.plan["published"] is True
+    for name in ("runs", "epochs", "evaluations", "layers", "gates"):
+        pd.testing.assert_frame_equal(getattr(theirs, name), getattr(ours, name), check_exact=True)
+    for run in ours.runs.name:
+        pd.testing.assert_frame_equal(theirs.predictions(run), ours.predictions(run), check_exact=True)
+    for variant, by_epoch in ours.histograms("pooled").items():
+        for epoch, counts in by_epoch.items():
+            assert np.array_equal(theirs.histograms("pooled")[variant][epoch], counts)
+    write_report(folder)
+    assert content(folder) == {**published, "report.html": before["report.html"]}
+
+
+def test_damage_to_a_publication_is_one_line_that_names_the_file(make_workdir, tmp_path):
+    publish(make_workdir(norms=("bn", "bin"), **FEW), tmp_path / "published")
+
+    def read():
+        study = read_study(tmp_path / "published")
+        return study.gates, paired(study)
+
+    read()
+    for name in ("study.json", "runs.json", "epochs.csv", "predictions.npz", "arrays.npz"):
+        path = tmp_path / "published" / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2] + b"\0")
+        with pytest.raises(UserError, match=name.replace(".", r"\.")) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+        path.write_bytes(whole)
+
+
+def test_only_finished_runs_are_published_and_the_others_are_named(make_workdir, tmp_path):
+    made = publish(with_leftovers(make_workdir(fates=FATES)), tmp_path / "published")
+    assert set(made.left_out) == {"in-seed0", "bin-seed0"}
+    runs = read_study(tmp_path / "published").runs.set_index("norm")
+    assert (runs.status["in"], runs.epoch["in"]) == ("unfinished", 7) and runs.status["bin"] == "missing"
+    assert (runs.status["none"], runs.epoch["none"], runs.status["ln"]) == ("diverged", 3, "crashed")
+    assert not [name for name in content(tmp_path / "published") if "checkpoint" in name or "crash" in name]
+
+
+def test_an_earlier_publication_is_replaced_by_a_later_one_and_by_no_less(make_workdir, tmp_path):
+    folder = tmp_path / "published"
+    publish(make_workdir("early", norms=("bin", "gn"), fates={("gn", 0): ("unfinished", 1)}, **FEW), folder)
+    write_report(folder)
+    publish(make_workdir("later", norms=("bin", "gn", "ln"), **FEW), folder)
+    study = read_study(folder)
+    assert study.runs.status.tolist() == ["complete"] * 3 and "left_out" not in study.plan
+    before = content(folder)
+    assert "report.html" not in before, "it would be of the earlier runs"
+    with pytest.raises(UserError, match="lacks finished runs of ln-seed0; choose another folder"):
+        publish(make_workdir("less", norms=("bin", "gn"), **FEW), folder)
+    with pytest.raises(UserError, match="holds the publication of another study .num_epochs: 2 -> 3"):
+        publish(make_workdir("other", norms=("bin", "gn", "ln"), num_epochs=3), folder)
+    assert content(folder) == before and not list(tmp_path.glob(".publish*"))
+
+
+def test_where_a_publication_may_not_be(make_workdir, tmp_path):
+    workdir = make_workdir(norms=("bn",), **FEW)
+    other = with_leftovers(make_workdir("other", norms=("bn",), **FEW))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for folder, words in [
+        (workdir, "is within the other"),
+        (workdir / "published", "is within the other"),
+        (tmp_path, "is within the other"),
+        (other / "study.json", "study.json is a file"),
+        (other / "study.json" / "x", "study.json is a file"),
+        (tmp_path / "full", "holds other files .'thesis.tex'"),
+        (other, "holds other files .'bn-seed0'"),
+        (tmp_path / "dangling", "dangling is a link to nothing"),
+        (tmp_path / ("x" * 300), "must have a usable name, but .*File name too long"),
+        (Path("/proc/x"), "/proc/x cannot be written"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            publish(workdir, folder)
+    with pytest.raises(UserError, match="needs a finished run"):
+        publish(make_workdir("none", norms=("bn",), fates={("bn", 0): ("unfinished", 3)}), tmp_path / "published")
+    assert not (tmp_path / "published").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="a second file system is needed")
+def test_a_folder_on_another_disk_is_made_there(make_workdir, tmp_path):
+    workdir = make_workdir(norms=("bn",), **FEW)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        (tmp_path / "link").symlink_to(elsewhere)
+        for _ in range(2):
+            publish(workdir, tmp_path / "link" / "published")
+            assert [path.name for path in Path(elsewhere).iterdir()] == ["published"]
+        assert read_study(Path(elsewhere) / "published").runs.status.tolist() == ["complete"]
+
+
+def test_a_publication_is_no_place_to_train(make_workdir, tmp_path):
+    publish(make_workdir(norms=("bn", "gn"), fates={("gn", 0): ("crashed", 3)}), tmp_path / "published")
+    workdir = Workdir(tmp_path / "published", study="compare_norms")
+    with pytest.raises(UserError, match="a publication has no checkpoints to go on from"):
+        workdir.check([Config(norm="bn"), Config(norm="gn")])
+
+
+def test_nothing_that_is_published_names_the_home_directory(make_workdir, tmp_path, monkeypatch):
+    workdir = make_workdir(norms=("bn",), command="python /home/someone/x.py '--data-dir=/home/someone/my data'", **FEW)
+    path = workdir / "bn-seed0" / "provenance.json"
+    recorded = json.loads(path.read_text())
+    recorded["data"]["source"] = "the binary files in /home/someone/data"
+    path.write_text(json.dumps(recorded))
+    monkeypatch.setenv("HOME", "/home/someone")
+    publish(workdir, tmp_path / "published")
+    assert not [name for name, found in content(tmp_path / "published").items() if b"/home/someone" in found]
+    assert read_study(tmp_path / "published").plan["command"] == "python ~/x.py --data-dir ~/'my data'"
+
+
+def test_the_command_says_what_it_did_and_loads_no_jax(make_workdir, tmp_path):
+    make_workdir("w", norms=("bn", "gn"), fates={("gn", 0): ("unfinished", 1)}, **FEW)
+    program = (
+        "import sys, jaxnorm.__main__ as main\n"
+        "sys.argv = ['jaxnorm', 'publish', 'w', 'results/w']\n"
+        "code = main.main()\n"
+        "sys.exit(code or 'jax' in sys.modules)"
+    )
+    root = Path(__file__).parents[3]
+    options = dict(cwd=tmp_path, env={"PYTHONPATH": str(root), "COLUMNS": "100"}, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], **options)
+    assert done.returncode == 0, done.stderr
+    assert "Not finished, left out: gn-seed0\nPublished: 1 run, " in done.stdout
+    assert done.stdout.endswith(" MB in all, results/w\n")
+
+
+def test_what_the_project_publishes_is_small():
+    results = Path(__file__).parents[3] / "results"
+    found = [path for path in results.rglob("*") if path.is_file() and path.name != "report.html"]
+    assert sum(path.stat().st_size for path in found) < 20e6
+    assert not [path for path in found if "checkpoints" in str(path)]

@@ -1,0 +1,144 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxnorm import read_study
+from jaxnorm.study.report import batch_sizes, features, tables
+from jaxnorm.study.report.formats import number, p_value, points, spread
+from tests.study.report.workdirs import write_batch_workdir
+
+
+def column(table, title, group=""):
+    place = table.columns.index((group, title))
+    return [cells[place] for _, cells in table.rows]
+
+
+def test_results_are_means_and_deviations_over_the_seeds(make_workdir):
+    study = read_study(make_workdir(norms=("bn", "gn"), seeds=(0, 1, 2)))
+    table = tables.results(study)
+    accuracy = 100 * study.final("test").query("norm == 'gn'").accuracy
+    assert column(table, "Variant") == ["Batch norm", "Group norm"] and [norm for norm, _ in table.rows] == ["bn", "gn"]
+    assert column(table, "Test", "Accuracy, %")[1] == f"{np.mean(accuracy):.2f} ± {np.std(accuracy, ddof=1):.2f}"
+    assert column(table, "Status") == ["3 seeds", "3 seeds"]
+
+
+def test_the_original_paper_is_beside_ours_on_its_own_terms(make_workdir):
+    options = dict(norms=("bn", "gn"), dataset="cifar10")
+    full = tables.results(read_study(make_workdir("full", num_epochs=100, **options)))
+    assert column(full, "Test, %", "Original paper") == ["87.8", "85.8"]
+    assert all(cell[0] in "+−0" for cell in column(full, "Difference", "Original paper"))
+    for name, changes in {"short": {"num_epochs": 10}, "stopped": {"num_epochs": 100, "stop_after_epoch": 80}}.items():
+        table = tables.results(read_study(make_workdir(name, **options, **changes)))
+        assert ("Original paper", "Test, %") in table.columns
+        assert ("Original paper", "Difference") not in table.columns
+    digits = tables.results(read_study(make_workdir("digits", norms=("bn",))))
+    assert "Original paper" not in [group for group, _ in digits.columns]
+
+
+def test_the_last_word_on_every_run(make_workdir):
+    fates = {
+        ("none", 0): ("diverged", 5),
+        ("ln", 0): ("crashed", 3),
+        ("in", 0): ("unfinished", 7),
+        ("bn", 0): ("missing", 0),
+    }
+    words = " | ".join(column(tables.runs(read_study(make_workdir(fates=fates))), "Status"))
+    for part in ("diverged at step 182, after epoch 5 of 12", "crashed after epoch 3 of 12: RuntimeError",
+                 "unfinished, epoch 7 of 12", "not started", "complete, 12 epochs"):  # fmt: skip
+        assert part in words
+
+
+def test_rates_show_test_accuracy_of_the_chosen_rate_alone(make_grid):
+    study = read_study(make_grid("rates", norms=("bn", "gn"), seeds=(0, 1), fates={"bn-lr0.3-seed1": ("diverged", 2)}))
+    table, group = tables.rates(study), "Validation, %, at learning rate"
+    assert [name for name in table.columns if name[0] == group] == [(group, rate) for rate in ("0.03", "0.1", "0.3")]
+    assert column(table, "0.3", group)[0].endswith(", 1 diverged") and "diverged" not in column(table, "0.3", group)[1]
+    assert column(table, "rate", "Chosen")[0] in ("0.03", "0.1")
+
+
+def test_one_rate_is_no_control(make_workdir):
+    assert tables.rates(read_study(make_workdir(norms=("bn",)))) is None
+
+
+def test_gates_by_layer(make_workdir):
+    table = tables.gates(read_study(make_workdir(norms=("bn", "bin", "bin_frozen"))))
+    layers = column(table, "Layer")
+    assert layers[0] == "stem_norm" and layers[-1] == "all layers" and len(layers) == 16
+    assert column(table, "at 1", "Share of channels, %")[-1] == "100"
+
+
+def test_calibration_by_hand(make_workdir):
+    workdir = make_workdir(norms=("bn",))
+    logits = np.log(np.array([[0.8, 0.2], [0.8, 0.2], [0.6, 0.4]], np.float32))
+    np.savez(workdir / "bn-seed0/predictions.npz", logits=logits, label=np.array([0, 1, 0]))
+    (cells,) = [cells for _, cells in tables.calibration(read_study(workdir)).rows]
+    # with 15 bins: 0.8 and 0.8 in one (accuracy 0.5), 0.6 in another (accuracy 1)
+    assert cells[1] == f"{100 * (2 * 0.3 + 0.4) / 3:.2f}"
+    assert cells[2] == f"{-np.log([0.8, 0.2, 0.6]).mean():.3f}" and cells[3] == "33.33"
+
+
+def test_growth_is_against_the_first_epoch_and_levels_are_against_batch_norm(features_workdir):
+    study = read_study(features_workdir)
+    grown = features.growth(study)
+    rows = study.layers.query("layer == 'pooled' and norm == 'none'").sort_values("epoch").q99
+    expected = rows.iloc[-1] / rows.iloc[0]
+    assert grown.query("layer == 'pooled' and variant == 'none'").ratio.tolist() == [expected]
+    levels = features.level_table(study, grown)
+    assert ("", "Batch norm") not in levels.columns and len(levels.rows) == 16
+
+
+def test_batches_in_order_and_one_run_for_both_rules_at_128(batches_workdir):
+    study = batch_sizes.in_order(read_study(batches_workdir))
+    table = batch_sizes.by_batch_size(study)
+    rows = list(zip(*[column(table, name) for name in ("Variant", "Batch size", "Rule", "Learning rate")], strict=True))
+    assert rows[:5] == [
+        ("Batch norm", "128", "fixed\u00a0=\u00a0linear", "0.1"), ("Batch norm", "8", "fixed", "0.1"),
+        ("Batch norm", "2", "fixed", "0.1"), ("Batch norm", "8", "linear", "0.00625"),
+        ("Batch norm", "2", "linear", "0.001563"),
+    ]  # fmt: skip
+    assert {row[0] for row in rows[5:]} == {"Group norm"}
+
+
+@pytest.mark.parametrize(("running", "precise", "parts"), [
+    (0.7, 0.86, ["−20.0", "−5.0", "−15.0"]),
+    (0.7, 0.95, ["−20.0", "+4.0", "−24.0"]),
+    (0.89, 0.9, ["−1.0", "−1.0", "0.0"]),
+])  # fmt: skip
+def test_what_is_lost_in_training_and_what_only_in_the_averages(tmp_path, running, precise, parts):
+    workdir = write_batch_workdir(tmp_path / "w", norms=("bn",), rules=("fixed",))
+    for run, values in (("bn-bs128-seed0", (0.9, 0.91)), ("bn-bs8-seed0", (running, precise))):
+        path = workdir / run / "result.json"
+        result = json.loads(path.read_text())
+        result["validation"]["accuracy"], result["statistics"]["precise_128"]["validation"]["accuracy"] = values
+        path.write_text(json.dumps(result))
+    ((_, cells),) = batch_sizes.losses(read_study(workdir)).rows
+    assert cells == ["Batch norm", "8", "128", "fixed", *parts]
+
+
+def test_ghosts_are_between_the_whole_batch_and_the_real_small_one(batches_workdir):
+    study = read_study(batches_workdir)
+    validation = study.final("validation").query("norm == 'bn' and lr_rule == 'fixed'").set_index("run").accuracy
+    table, group = batch_sizes.ghosts(batch_sizes.in_order(study)), "Validation accuracy, %"
+    assert column(table, "Ghost") == ["8", "2"]
+    assert column(table, "whole batch", group)[0] == f"{100 * validation['bn-bs128-seed0']:.1f}"
+    assert column(table, "real, fixed rate", group)[0] == f"{100 * validation['bn-bs8-seed0']:.1f}"
+
+
+def test_time_leaves_out_the_epoch_that_compiles(make_grid):
+    workdir = make_grid("batches", norms=("bn",), rules=("fixed",), sizes=(128, 8))
+    for name, seconds in (("bn-bs128-seed0", 2.0), ("bn-bs8-seed0", 9.0)):
+        path = workdir / name / "metrics.jsonl"
+        rows = [json.loads(line) | {"seconds": seconds} for line in path.read_text().splitlines()]
+        rows[0]["seconds"] = 500.0
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = batch_sizes.time(batch_sizes.in_order(read_study(workdir)))
+    assert [cells[1:] for _, cells in table.rows] == [["128", "2.0 s", "1.0 ×"], ["8", "9.0 s", "4.5 ×"]]
+
+
+def test_numbers_as_text():
+    assert number(-1234.5, 1) == "−1,234.5" and number(float("nan"), 1) == number(None) == "–"
+    assert points(-0.00001) == "0.00" and points(0.0123) == "+1.23"
+    assert spread([], 1) == "–" and spread([0.5], 1, 100) == "50.0" and spread(pd.Series([1.0, 3.0]), 1) == "2.0 ± 1.4"
+    assert p_value(0.0004) == "< 0.001" and p_value(0.0625) == "0.0625" and p_value(None) == "–"
