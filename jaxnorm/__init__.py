@@ -55,7 +55,7 @@ _STUDY = {
     "jaxnorm.study.training.run": ("train",),
 }
 _MODULE_OF = {name: module for module, names in {**_LIBRARY, **_STUDY}.items() for name in names}
-_STUDY_PACKAGES = ("jinja2", "matplotlib", "sklearn", "tyro")  # some that jax and flax do not install
+_STUDY_PACKAGES = ("jinja2", "matplotlib", "pandas", "sklearn", "tyro")  # some that jax and flax do not install
 
 __all__ = ["__version__", *sorted(name for names in _LIBRARY.values() for name in names)]
 

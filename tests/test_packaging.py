@@ -1,6 +1,7 @@
 """What an installation offers: public names, with the study's packages and without."""
 
 import ast
+import importlib
 import importlib.metadata
 import inspect
 import os
