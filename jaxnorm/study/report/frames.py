@@ -184,7 +184,7 @@ class Study:
     def _described(self, rows: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
         # Large tables: a category takes a byte a row, and is compared a hundred times faster than text.
         runs = self.runs.astype({"norm": "category", "variant": "category", "status": "category"})
-        found = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
+        found = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns, dtype=float)
         return _described(runs, found[columns].astype({"run": "category", "layer": "category"}))
 
 

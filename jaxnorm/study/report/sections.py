@@ -199,7 +199,7 @@ def _provenance(study: Study) -> dict[str, str]:
     own = ("label", "command", "started", "earlier", "changes")
     known = [{key: each for key, each in one.items() if key not in own} for one in study.runs.provenance if one]
     found = {}
-    for name, values in pd.json_normalize(known).map(_value).items():
+    for name, values in pd.json_normalize(known).map(_value).sort_index(axis=1).items():
         counts = values.value_counts(sort=False)
         found[str(name)] = "; ".join(f"{value} ({n} runs)" if len(counts) > 1 else value for value, n in counts.items())
     changes = [f"{run.name}: {text}" for run in study.runs.itertuples() for text in run.provenance.get("changes", ())]

@@ -23,7 +23,7 @@ from PIL import Image
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#5b636d", "#dfe2e6", "#ffffff"
 WIDTH = 7.2  # inches; a page 390 pixels wide still shows letters of seven pixels
-LETTERS = 115  # of the subtitle's size in one line
+LETTERS = 102  # of the subtitle's size in one line
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,8 @@ def print_table(folder: Path, console: Console) -> None:
         return
     frame = table.frame.set_axis([NARROW.get(name, name) for name in table.frame], axis=1)
     frame = frame[[name for name in frame if isinstance(name, str) and name != "Learning rate"]]
+    if batches:  # eight columns with deviations are too wide
+        frame = frame.map(lambda cell: cell.partition(" ± ")[0])
     shown = Lines(
         box=box.SIMPLE_HEAD,
         pad_edge=False,

@@ -19,6 +19,7 @@ LABELS = {
 }
 STEPS = 33
 ABOUT = "scikit-learn digits · batch size 32"
+LONG = f"{ABOUT} · 100 epochs · He initialization · 3 seeds · stage3_block2/conv2 · WWWWWWWWWW WWWWWWWWWWWWWW"
 
 
 def make_runs(norms=("flax_bn", "bn", "gn"), seeds=(0, 1, 2), fates=None, num_epochs=6, **settings):
@@ -363,24 +364,24 @@ def test_every_figure_is_drawn_names_the_data_and_stays_on_its_sheet(case):
     epochs, begun = make_epochs(runs), runs[runs.epoch.notna()]
     gates = make_gates(begun[begun.norm == "bin"])
     drawn = [
-        figures.accuracy(runs, epochs, ABOUT),
-        figures.loss(runs, epochs, ABOUT),
-        feature_figures.feature_quantiles(epochs, ABOUT),
-        feature_figures.layers(make_layers(begun), ABOUT),
-        feature_figures.gate_histograms(runs, gates, ABOUT),
-        feature_figures.gate_paths(runs, gates, ABOUT),
-        batch_figures.batch_curves(runs, epochs, "fixed", ABOUT),
+        figures.accuracy(runs, epochs, LONG),
+        figures.loss(runs, epochs, LONG),
+        feature_figures.feature_quantiles(epochs, LONG),
+        feature_figures.layers(make_layers(begun), LONG),
+        feature_figures.gate_histograms(runs, gates, LONG),
+        feature_figures.gate_paths(runs, gates, LONG),
+        batch_figures.batch_curves(runs, epochs, "fixed", LONG),
     ]
     if "flax_bn" in set(runs.norm):
-        drawn.append(figures.sanity_check(epochs, ABOUT))
+        drawn.append(figures.sanity_check(epochs, LONG))
     if (runs.status == "complete").any():
         test = make_evaluations(runs)
         ends = pd.DataFrame({"low": 0.1, "high": 0.9}, list(LABELS.values()))
         drawn += [
-            figures.test_accuracy(test, ends, ABOUT),
-            figures.confusion(test, ["a", "b", "c"], ABOUT),
-            figures.learning_rates(runs, test, ABOUT),
-            batch_figures.batch_sizes(runs, test, ABOUT),
+            figures.test_accuracy(test, ends, LONG),
+            figures.confusion(test, ["a", "b", "c"], LONG),
+            figures.learning_rates(runs, test, LONG),
+            batch_figures.batch_sizes(runs, test, LONG),
         ]
     for figure in drawn:
         assert any("scikit-learn digits" in text for text in words(figure))
