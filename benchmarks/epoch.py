@@ -16,7 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import timing
-from jaxnorm.study.allocator import restart_with_large_pages
+from jaxnorm.study.allocator import share_one_heap
 
 
 def contenders(args: argparse.Namespace, folder: Path) -> dict[str, Callable[[], Any]]:
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=20, help="of an epoch")
     args = parser.parse_args()
-    restart_with_large_pages()  # as the drivers do
+    share_one_heap()  # as the drivers do
 
     with tempfile.TemporaryDirectory() as folder:
         clocks = {name: timing.clock(call) for name, call in contenders(args, Path(folder)).items()}

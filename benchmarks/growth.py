@@ -11,7 +11,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import timing
-from jaxnorm.study.allocator import restart_with_large_pages
+from jaxnorm.study.allocator import share_one_heap
 
 
 def measure(norm: str, batch_size: int, side: int, rounds: int, seconds: float) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--batch-sizes", nargs="*", type=int, default=[2, 8, 32, 128, 512], help="at 32x32 pixels")
     parser.add_argument("--sides", nargs="*", type=int, default=[16, 64, 128], help="of images, at a batch of 32")
     args = parser.parse_args()
-    restart_with_large_pages()  # as the drivers do
+    share_one_heap()  # as the drivers do
 
     points = [*((size, 32) for size in args.batch_sizes), *((32, side) for side in args.sides)]
     results = [measure(args.norm, batch_size, side, args.rounds, args.seconds) for batch_size, side in points]

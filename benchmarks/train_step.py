@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import roofline, timing
-from jaxnorm.study.allocator import keep_freed_memory, release_freed_memory, restart_with_large_pages
+from jaxnorm.study.allocator import keep_freed_memory, release_freed_memory, share_one_heap
 
 CONTENDERS = ("jaxnorm", "flax", "torch", "torch compiled")
 NORMS = ("flax_bn", "none", "bn", "in", "bin", "ln", "gn")
@@ -137,7 +137,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.worker:
         if args.worker == "jaxnorm":
-            restart_with_large_pages()  # as the drivers do
+            share_one_heap()  # as the drivers do
         timing.serve(answerer(args.worker))
         return
 

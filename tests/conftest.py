@@ -14,7 +14,6 @@ MOST_MEMORY = 1_000_000_000  # bytes that a worker may hold between two tests
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("GLIBC_TUNABLES", "")  # or a driver called in this process would start the tests anew
 
 
 def pytest_collection_modifyitems(items):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jaxnorm.errors import UserError
 from jaxnorm.files import cache_folder
-from jaxnorm.study.allocator import restart_with_large_pages
+from jaxnorm.study.allocator import share_one_heap
 from jaxnorm.study.cli.entry import is_running
 from jaxnorm.study.cli.imports import load
 from jaxnorm.study.cli.options import Options
@@ -28,8 +28,8 @@ def drive(options: Options, *, study: str) -> int:
     Raises:
         UserError: before anything is written, if options, data and workdir do not fit.
     """
-    if is_running():  # only a program that does nothing else may start again
-        restart_with_large_pages()
+    if is_running():  # the process belongs to this program, which may set its memory
+        share_one_heap()
     if options.may_be_first:
         check_free(options.workdir)
     options.check()

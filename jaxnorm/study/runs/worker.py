@@ -15,6 +15,7 @@ from typing import Any
 
 from jaxnorm.errors import UserError
 from jaxnorm.files import cache_folder
+from jaxnorm.study.allocator import share_one_heap
 from jaxnorm.study.config import Config
 from jaxnorm.study.data.dataset import Dataset
 from jaxnorm.study.runs.plan import examine
@@ -81,6 +82,7 @@ def train_given_runs(
         execution: how runs are executed.
     """
     share.take()
+    share_one_heap()
     given: queue.SimpleQueue[Config | None] = queue.SimpleQueue()
 
     def send(*message: Any) -> None:
