@@ -1,7 +1,7 @@
 """Memory on CPU: what a training step frees is kept for the next one, in large pages.
 
-XLA requests the memory of a step's activations anew at every step. glibc returns blocks of that size to the kernel, which
-clears each page again: 35,000 page faults and a sixth of the processor time of a step at batch 128.
+XLA requests the memory of a step's activations anew at every step. glibc returns blocks of that size to the kernel,
+which clears each page again: 35,000 page faults and a sixth of the processor time of a step at batch 128.
 """
 
 import ctypes
