@@ -49,11 +49,11 @@ def read_objects(folder: Path, runs: Iterable[str]) -> dict[str, dict[str, dict[
     """
     if not (folder / RUNS).is_file():
         return {
-            run: {name: _read_json(folder / run / f"{name}.json") for name in OBJECTS}
+            run: {name: files.read_json(folder / run / f"{name}.json") or {} for name in OBJECTS}
             for run in runs
             if (folder / run).is_dir()
         }
-    found = _read_json(folder / RUNS)
+    found = files.read_json(folder / RUNS) or {}
     with reading(folder / RUNS):
         shared, own = found["shared"], found["runs"]
         return {run: {name: {**shared[name], **own[run][name]} for name in OBJECTS} for run in runs if run in own}
@@ -79,7 +79,11 @@ def read_epochs(folder: Path, runs: Iterable[str], percentages: Collection[float
             # What follows the last line feed is empty, or a line that a kill cut off; resuming trains that epoch again.
             lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
             # A run resumed from an older checkpoint may record an epoch twice; the later line belongs to the weights.
-            last = {line["epoch"]: [*(line[name] for name in MEASURED), *line["feature_quantiles"]] for line in lines}
+            none = [None] * len(percentages)  # a network of the user's own may sow no pooled features
+            last = {
+                line["epoch"]: [*(line[name] for name in MEASURED), *(line["feature_quantiles"] or none)]
+                for line in lines
+            }
             if last:
                 table = pd.DataFrame(list(last.values()), columns=columns)
                 tables.append(table.astype({name: MEASURED.get(name, float) for name in columns}).assign(run=run))
@@ -170,14 +174,3 @@ def compact(content: Mapping[str, Any]) -> str:
             inner = text(value)
         lines.append(f"{text(key)}: {inner}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; empty where the file is absent."""
-    if not path.is_file():
-        return {}
-    with reading(path):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("it holds no JSON object")
-        return found

@@ -203,9 +203,9 @@ def read_study(folder: str | Path) -> Study:
     Examples:
         >>> import jaxnorm
         >>> study = jaxnorm.read_study("results/digits_seeds")
-        >>> test = study.evaluations.query("split == 'test'")
-        >>> round(float(test[test.norm == "bn"].accuracy.mean()), 4)
-        0.9772
+        >>> accuracy = study.final("test").groupby("norm").accuracy.mean()
+        >>> round(float(accuracy["bn"]), 4), round(float(accuracy["gn"]), 4)
+        (0.9933, 0.9356)
     """
     folder = Path(folder)
     path = folder / "study.json"

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from jaxnorm.study.config import REVISABLE
 from jaxnorm.study.report import feature_figures, figures, sentences, style, tables
 from jaxnorm.study.report.comparisons import SANITY_PAIR, chosen, validation_gaps, varies_rates
+from jaxnorm.study.report.folders import quantile_columns
 from jaxnorm.study.report.formats import listed, number, percent, within
 from jaxnorm.study.report.frames import Study, finished_rows
 from jaxnorm.study.report.page import Picture, Section
@@ -79,7 +80,7 @@ def last_convolution(study: Study) -> str | None:
 def features(study: Study) -> Section:
     """What the layers compute: pooled, the last convolution, and all layers where these were recorded."""
     about, drawn, layer = subtitle(study), [], last_convolution(study)
-    if len(study.epochs):
+    if study.epochs[quantile_columns(study.percentages)].notna().any(axis=None):
         known = {
             norm: one.feature_quantiles or ()
             for norm, one in published_for(study.recipe).items()

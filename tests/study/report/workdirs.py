@@ -3,13 +3,15 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
 from jaxnorm import Config
 from jaxnorm.study.registry import NORMS as REGISTERED
-from jaxnorm.study.runs.directory import RunDirectory
 from jaxnorm.study.runs.workdir import Workdir
+from jaxnorm.study.training.metrics import Metrics
+from jaxnorm.study.training.run import Result
 
 QUANTILES = (1.0, 20.0, 80.0, 99.0)
 STAGES = {f"stage{stage}_block{block}": 8 * 2**stage for stage in (1, 2, 3) for block in (1, 2)}
@@ -72,56 +74,56 @@ def write_run(workdir: Workdir, config: Config, fate: tuple[str, int] | None, *,
     train, val = train + rng.normal(0, 0.001) - loss / 2, val + rng.normal(0, 0.002) - loss
     steps = data["num_train"] // config.batch_size
     rows = [epoch_row(config, epoch, steps, train, val, quantiles, rng) for epoch in range(1, epochs + 1)]
-    directory = RunDirectory(workdir.path / config.name)
-    directory.begin(config, provenance_of(config, data, label))
+    confusions = {"train": confusion_of(rng, train, data["num_train"])}
+    confusions |= {name: confusion_of(rng, val, data[f"num_{name}"]) for name in ("validation", "test")}
+    label_of_test = np.repeat(np.arange(10), confusions["test"].sum(1)).astype(np.int32)
+    dataset = SimpleNamespace(train=range(data["num_train"]), test=SimpleNamespace(label=label_of_test))
+    directory = workdir.directory(config)
+    directory.begin(dataset, provenance_of(config, data, label))
     for row in rows:
-        directory.append(row)
         directory.keep(row["epoch"], arrays_of(config, row["epoch"], quantiles))
-    if status == "unfinished":
+        directory.append(row)
+    if status == "crashed":
+        directory.crash(RuntimeError("RESOURCE_EXHAUSTED: out of memory"))
+    if status not in ("complete", "diverged"):
         return
-    best = max(rows, key=lambda row: row["val_accuracy"], default={})
-    result = {
-        "norm": config.norm,
-        "seed": config.seed,
-        "label": label or REGISTERED[config.norm].label,
-        "status": status,
-        "epoch": epochs,
-        "step": epochs * steps + (17 if status == "diverged" else 0),
-        "num_epochs": config.num_epochs,
-        "num_params": 174_698 if config.norm == "none" else 175_818,
-        "diverged_at_step": epochs * steps + 17 if status == "diverged" else None,
-        "error": "RuntimeError: RESOURCE_EXHAUSTED: out of memory" if status == "crashed" else None,
-        "seconds": float(sum(row["seconds"] for row in rows)),
-        "best_val_accuracy": best.get("val_accuracy"),
-        "best_val_epoch": best.get("epoch"),
-        "statistics": None,
-    }
-    predictions = None
+    ended = 17 if status == "diverged" else 0  # steps into the next epoch
+    result = Result(
+        status=status,
+        step=epochs * steps + ended,
+        epoch=epochs,
+        diverged_at_step=epochs * steps + ended if ended else None,
+        num_params=174_698 if config.norm == "none" else 175_818,
+        seconds=float(sum(row["seconds"] for row in rows)),
+        rows=rows,
+        splits={},
+        statistics=None,
+        test_logits=None,
+        variables={},
+    )
     if status == "complete":
-        confusion = confusion_of(rng, val, data["num_test"])
-        result["train"] = evaluation(confusion_of(rng, train, data["num_train"]), 3 * (1 - train))
-        result["validation"] = evaluation(confusion_of(rng, val, data["num_validation"]), 3 * (1 - val))
-        result["test"] = evaluation(confusion, 3 * (1 - val) + 0.01)
-        guess = np.concatenate([np.repeat(np.arange(10), row) for row in confusion])
-        logits = np.clip(rng.normal(0, 1, (len(guess), 10)), -3, 3).astype(np.float32)
-        logits[np.arange(len(guess)), guess] += 7
-        predictions = {"logits": logits, "label": np.repeat(np.arange(10), confusion.sum(1)).astype(np.int32)}
-        kinds = {"running": result["validation"]["accuracy"], **(statistics or {})}
-        result["statistics"] = statistics and {
+        losses = {"train": 3 * (1 - train), "validation": 3 * (1 - val), "test": 3 * (1 - val) + 0.01}
+        splits = {name: metrics_of(confusion, losses[name]) for name, confusion in confusions.items()}
+        kinds = {"running": splits["validation"].accuracy, **(statistics or {})}
+        others = statistics and {
             kind: {
                 split: {"accuracy": accuracy - 0.002 * (split == "test"), "loss": 3 * (1 - accuracy), "num_images": 360}
                 for split in ("validation", "test")
             }
             for kind, accuracy in kinds.items()
         }
-    directory.finish(result, predictions)
+        guess = np.concatenate([np.repeat(np.arange(10), row) for row in confusions["test"]])
+        logits = np.clip(rng.normal(0, 1, (len(guess), 10)), -3, 3).astype(np.float32)
+        logits[np.arange(len(guess)), guess] += 7
+        result = replace(result, splits=splits, statistics=others, test_logits=logits)
+    directory.complete(result)
 
 
-def evaluation(confusion: np.ndarray, loss: float) -> dict:
-    """One split of a result from its confusion matrix."""
-    f1, accuracy = 2 * np.diag(confusion) / (confusion.sum(0) + confusion.sum(1)), np.trace(confusion) / confusion.sum()
-    shared = {"accuracy": float(accuracy), "micro_f1": float(accuracy), "macro_f1": float(f1.mean()), "loss": loss}
-    return shared | {"num_images": int(confusion.sum()), "confusion_matrix": confusion.tolist()}
+def metrics_of(confusion: np.ndarray, loss: float) -> Metrics:
+    """The metrics of a split from its confusion matrix."""
+    f1 = 2 * np.diag(confusion) / (confusion.sum(0) + confusion.sum(1))
+    accuracy = float(np.trace(confusion) / confusion.sum())
+    return Metrics(accuracy, accuracy, float(f1.mean()), loss, int(confusion.sum()), confusion.tolist())
 
 
 def confusion_of(rng: np.random.Generator, accuracy: float, num_images: int) -> np.ndarray:
