@@ -25,45 +25,45 @@ class SharedRecord:
     """The `Record` of a run in each of several processes: all restore what the first one does, and stop together.
 
     Args:
-        own: the run's directory in the first process, a `Follower` in the others.
+        record: the run's directory in the first process, a `Follower` in the others.
         stop: the request to stop of this process.
     """
 
-    def __init__(self, own: Record, stop: StopRequest) -> None:
-        self._own, self._stop = own, stop
+    def __init__(self, record: Record, stop: StopRequest) -> None:
+        self._record, self._stop = record, stop
         self._asked_at, self._stopping = 0, False
         self.rows: list[Row] = []
 
     def restore(self, saved: dict[str, Any]) -> tuple[dict[str, Any], float]:
         """What the first process restores, in every process."""
-        saved, seconds = self._own.restore(saved)
+        saved, seconds = self._record.restore(saved)
         saved, seconds = broadcast((saved, np.float64(seconds)))
-        self.rows[:] = json.loads(broadcast_text(json.dumps(self._own.rows)))
+        self.rows[:] = json.loads(broadcast_text(json.dumps(self._record.rows)))
         return saved, float(seconds)
 
     def save(self, saved: dict[str, Any], seconds: float) -> None:
         """Writes a checkpoint in the first process."""
-        self._own.save(saved, seconds)
+        self._record.save(saved, seconds)
 
     def keep(self, epoch: int, arrays: dict[str, np.ndarray]) -> None:
         """Writes the epoch's arrays in the first process."""
-        self._own.keep(epoch, arrays)
+        self._record.keep(epoch, arrays)
 
     def append(self, row: Row) -> None:
         """Adds the epoch's line; the seconds in it are each process's own."""
-        self._own.append(row)
+        self._record.append(row)
         self.rows.append(row)
 
     def stepped(self, step: int) -> None:
         """Reports the step; now and then asks all processes whether one was asked to stop."""
-        self._own.stepped(step)
+        self._record.stepped(step)
         if step - self._asked_at >= ASK_EVERY:
             self._asked_at = step
             self._stopping = any_of(self._stop.is_set)
 
     def should_save(self) -> bool:
         """Whether it is time for a checkpoint in the first process; the others write none."""
-        return self._own.should_save()
+        return self._record.should_save()
 
     def should_stop(self) -> bool:
         """What the processes have last agreed on."""
