@@ -94,9 +94,8 @@ def averages(study: Study, rule: str) -> str:
 def lost(study: Study, rule: str) -> pd.DataFrame:
     """What each smaller batch loses in validation accuracy against the largest: a row for each norm and batch size.
 
-    Returns:
-        Columns `norm, label, small, large, whole` (with running averages), `training` (with precise statistics from
-        batches of 128) and `averages` (the rest), as fractions; no row where only running averages were evaluated.
+    Columns `norm, label, small, large, whole` (with running averages), `training` (with precise statistics from batches
+    of 128) and `averages` (the rest), as fractions; no row where only running averages were evaluated.
     """
     rows, kinds = study.evaluations.query("split == 'validation' and status == 'complete'"), ["running", "precise_128"]
     found = []

@@ -22,11 +22,8 @@ COLUMNS = ("norm", "baseline", "tags", "seeds", "differences", "mean", "interval
 def paired(study: Study) -> pd.DataFrame:
     """Differences in test accuracy, paired by seed: a row for each pair with a finished seed in common.
 
-    Every norm against `bn`, and the planned pairs, in each setting by itself. Holm's correction is over all planned
-    rows.
-
-    Args:
-        study: the study, with one learning rate for each norm (see `chosen`).
+    Every norm against `bn`, and the planned pairs, in each setting by itself, at one learning rate for each norm (see
+    `chosen`). Holm's correction is over all planned rows.
 
     Returns:
         Columns `norm, baseline, tags, seeds, differences` (lists), `mean`, `interval` (over seeds; None for one seed),

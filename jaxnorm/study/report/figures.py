@@ -303,7 +303,7 @@ def confusion(evaluations: pd.DataFrame, class_names: Sequence[str], subtitle: s
     groups = {str(label): rows for label, rows in evaluations.groupby("label", observed=True)}
     title, height = "Confusions on the test images", 1.7 + 0.9 / math.ceil(len(groups) / 4)  # names below the lowest
     figure, axes = style.sheet(
-        title, subtitle, [], list(groups), 4, height, "Predicted class", sharex=True, sharey=True
+        title, subtitle, [], list(groups), 4, height, "Predicted class", 8, sharex=True, sharey=True
     )
     places = range(len(evaluations.confusion_matrix.iloc[0]))
     names = [style.plain(str(name), 12) for name in (class_names if len(class_names) == len(places) else places)]

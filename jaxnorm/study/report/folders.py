@@ -137,10 +137,10 @@ def write_runs(
     `read_objects` and `read_epochs` give of the runs to publish.
     """
     objects = home.hidden(objects)
-    shared, texts = {}, {run: {name: _texts(found[name]) for name in OBJECTS} for run, found in objects.items()}
+    shared = {}
     for name in OBJECTS:
-        in_all = set.intersection(*(set(found[name].items()) for found in texts.values()))
-        shared[name] = {key: json.loads(text) for key, text in sorted(in_all)}
+        texts = [{(key, _text(value)) for key, value in found[name].items()} for found in objects.values()]
+        shared[name] = {key: json.loads(text) for key, text in sorted(set.intersection(*texts))}
     own = {
         run: {name: {key: one for key, one in found[name].items() if key not in shared[name]} for name in OBJECTS}
         for run, found in objects.items()
@@ -177,10 +177,6 @@ def compact(content: Mapping[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
-def _texts(found: Mapping[str, Any]) -> dict[str, str]:
-    return {key: _text(value) for key, value in found.items()}
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -146,5 +146,5 @@ def _path(marker: str) -> str:
     path = shape.get_path().transformed(shape.get_transform())
     polygons = [np.asarray(polygon) for polygon in path.to_polygons(closed_only=False)]
     reach = max(float(np.abs(polygon).max()) for polygon in polygons)
-    lines = ("L".join(f"{x / reach:.2f} {-y / reach:.2f}" for x, y in polygon) for polygon in polygons)
-    return "".join(f"M{line}" + "Z" * ("L" in line[line.find("L") + 1 :]) for line in lines)
+    lines = [("L".join(f"{x / reach:.2f} {-y / reach:.2f}" for x, y in polygon), len(polygon)) for polygon in polygons]
+    return "".join(f"M{line}" + "Z" * (corners > 2) for line, corners in lines)

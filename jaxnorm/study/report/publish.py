@@ -21,13 +21,7 @@ OUTCOMES = ("complete", "diverged", "crashed")
 
 @dataclass(frozen=True)
 class Publication:
-    """What `publish` made.
-
-    Attributes:
-        published: names of the runs that the folder holds.
-        left_out: names of those that are not finished.
-        num_bytes: of all files in the folder.
-    """
+    """What `publish` made: the runs that the folder holds, those that are not finished, and the size of all files."""
 
     published: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -40,10 +34,6 @@ def publish(workdir: Path, folder: Path) -> Publication:
     As small as the same tables and figures allow: of test logits only what the tables read, of histograms those that
     are drawn. Reads only in `workdir`, so that another process may train there. `folder` appears, or replaces an
     earlier publication of the same study, by one rename: it is never half-written.
-
-    Args:
-        workdir: the folder that a driver of experiments/ has filled.
-        folder: a new or empty one, or an earlier publication of the same study.
 
     Raises:
         UserError: if `workdir` is no workdir or has no finished run, or if `folder` holds anything else, or runs that

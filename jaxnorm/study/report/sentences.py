@@ -82,11 +82,12 @@ def cautions(study: Study) -> list[str]:
     found, test, planned, data = [], study.final("test"), study.recipe.get("num_epochs"), study.data_description
     if study.recipe.get("dataset") == "digits":
         images = int(test.num_images.iloc[0]) if len(test) else int(study.data.get("num_test") or 360)
-        best = test.groupby("label", observed=True).accuracy.mean().max() if len(test) else 0.95
-        error = f"{number(100 * standard_error(best, images), 1)} points at {percent(best)} %"
+        means = test.groupby("label", observed=True).accuracy.mean()
+        ends = dict.fromkeys([means.max(), means.min()] if len(means) else [0.95])
+        errors = listed([f"{number(100 * standard_error(mean, images), 1)} at {percent(mean)} %" for mean in ends])
         found.append(
             f"This is a demonstration on {images} test images of small handwritten digits: the standard error of one "
-            f"accuracy is {error}. The study itself needs CIFAR-10: --preset study."
+            f"accuracy is, in points, {errors}. The study itself needs CIFAR-10: --preset study."
         )
     if "jpeg" in data.lower():
         found.append(f"The images are {data}, not the original pixels: differences from published values include this.")
