@@ -5,16 +5,23 @@ from typing import Any
 import pandas as pd
 
 from jaxnorm.study.config import REFERENCE_BATCH_SIZE
-from jaxnorm.study.report import batch_figures, sections, sentences, tables
+from jaxnorm.study.report import sections, sentences, tables
 from jaxnorm.study.report.comparisons import chosen, paired
+from jaxnorm.study.report.figures import RULES, batch_curves, batch_sizes, rules_of
 from jaxnorm.study.report.formats import interval_points, listed, number, percent, points, seconds, spread, within
-from jaxnorm.study.report.frames import STATISTICS, Study, under_rule
+from jaxnorm.study.report.frames import Study, under_rule
 from jaxnorm.study.report.page import Page, Picture, Section, Table
 from jaxnorm.study.report.published import GROUP_NORM_PAPER, SLOWDOWN, best_validation
 from jaxnorm.study.report.statistics import mean_interval
 from jaxnorm.study.words import counted
 
-RULES = {"fixed": "Fixed rate", "linear": "Linear rate"}
+STATISTICS = {
+    "running": "running averages",
+    "precise": "precise, own size",
+    "precise_128": "precise, 128",
+    "evaluation_batch": "the evaluation batch",
+}
+"""What the final weights are evaluated with, in words."""
 ABOUT_AVERAGES = (
     "Batch norm evaluates with averages that it kept during training. Where these are bad, statistics recomputed for "
     "the final weights bring the accuracy back; what they do not bring back was lost in training."
@@ -22,11 +29,10 @@ ABOUT_AVERAGES = (
 
 
 def page(everything: Study) -> Page:
-    """The answer, errors by batch size, whose statistics, ghosts, differences, curves, and details."""
+    """The answer, errors by batch size, whose statistics, differences, curves, and details."""
     study = in_order(chosen(everything))
     sizes = listed([str(size) for size in sorted(set(study.runs.batch_size), reverse=True)])
-    lead = [text for rule in rules(study) for text in (by_rule(study, rule), averages(study, rule)) if text]
-    split = [losses(study), statistics(study, "validation"), statistics(study, "test")]
+    lead = [text for rule in rules_of(study.runs) for text in (by_rule(study, rule), averages(study, rule)) if text]
     return Page(
         title="When does batch norm break, and is it the training or only its averages?",
         kicker=f"{study.name.replace('_', ' ')} · {study.data_description}",
@@ -39,8 +45,7 @@ def page(everything: Study) -> Page:
         cautions=sentences.cautions(study),
         sections=[
             Section("Results", [f"For comparison: {GROUP_NORM_PAPER}"], [by_batch_size(study)], _errors(study)),
-            Section("Training or averages", [ABOUT_AVERAGES], split),
-            Section("Ghost batches", tables=[ghosts(study)], figures=_ghosts(study)),
+            Section("Training or averages", [ABOUT_AVERAGES], [losses(study), statistics(study)]),
             sections.comparison(study, paired(study)),
             Section("Training", figures=_curves(study)),
             sections.gates(study),
@@ -51,20 +56,11 @@ def page(everything: Study) -> Page:
 
 def in_order(study: Study) -> Study:
     """The study with its runs by norm, rule, real batches before ghosts, and falling batch size."""
-    ghost, norm = study.runs.ghost_batch_size.fillna(0).astype(int), study.runs.norm.map(study.norms.index)
-    keys = {
-        "norm": norm,
-        "rule": study.runs.lr_rule,
-        "ghosts": ghost > 0,
-        "size": -study.runs.batch_size,
-        "ghost": -ghost,
-    }
-    return study.with_runs(study.runs.loc[pd.DataFrame(keys).sort_values(list(keys)).index])
-
-
-def rules(study: Study) -> list[str]:
-    """The rules for the learning rate under which anything was planned."""
-    return [rule for rule in RULES if (study.runs.lr_rule == rule).any()]
+    runs = study.runs
+    ghost = runs.ghost_batch_size.fillna(0).astype(int)
+    keys = [runs.norm.map(study.norms.index), runs.lr_rule, ghost > 0, -runs.batch_size, -ghost]
+    order = pd.concat(keys, axis=1, keys=range(len(keys))).sort_values(list(range(len(keys))))
+    return study.with_runs(runs.loc[order.index])
 
 
 def by_rule(study: Study, rule: str) -> str:
@@ -98,9 +94,8 @@ def averages(study: Study, rule: str) -> str:
 def lost(study: Study, rule: str) -> pd.DataFrame:
     """What each smaller batch loses in validation accuracy against the largest: a row for each norm and batch size.
 
-    Returns:
-        Columns `norm, label, small, large, whole` (with running averages), `training` (with precise statistics from
-        batches of 128) and `averages` (the rest), as fractions; no row where only running averages were evaluated.
+    Columns `norm, label, small, large, whole` (with running averages), `training` (with precise statistics from batches
+    of 128) and `averages` (the rest), as fractions; no row where only running averages were evaluated.
     """
     rows, kinds = study.evaluations.query("split == 'validation' and status == 'complete'"), ["running", "precise_128"]
     found = []
@@ -115,96 +110,86 @@ def lost(study: Study, rule: str) -> pd.DataFrame:
 
 def losses(study: Study) -> Table | None:
     """What each smaller batch loses, and where."""
-    group, rows = "Change of validation accuracy, points", []
-    for rule in rules(study):
-        for one in lost(study, rule).itertuples():
-            cells: dict[Any, str] = {"Variant": one.label, "Batch size": str(one.small), "against": str(one.large)}
-            cells["Rule"] = rule
-            for name, value in {"in all": one.whole, "training": one.training, "averages": one.averages}.items():
-                cells[group, name] = points(-value, 1)
-            rows.append((one.norm, cells))
+    found = pd.concat([lost(study, rule).assign(rule=rule) for rule in RULES], ignore_index=True)
+    columns: dict[Any, Any] = {
+        "Variant": found.label,
+        "Batch size": found.small.map(str),
+        "against": found.large.map(str),
+    }
+    columns["Rule"] = found.rule
+    for name, column in {"in all": "whole", "training": "training", "averages": "averages"}.items():
+        columns["Change of validation accuracy, points", name] = found[column].map(lambda value: points(-value, 1))
     note = "In all: with running averages. Training: with precise statistics, batches of 128. Averages: the rest."
-    return tables.table("Against the largest batch", rows, note)
+    frame = pd.DataFrame(columns).set_axis(found.norm)
+    return Table("Against the largest batch", frame, note) if len(frame) else None
 
 
 def by_batch_size(study: Study) -> Table | None:
-    """Validation and test accuracy at every batch size, the original paper's best validation accuracy beside ours."""
-    places, rows, group = tables.digits(study), [], "Validation accuracy, %"
-    validation, test = study.final("validation"), study.final("test")
-    real = study.runs[study.runs.ghost_batch_size.isna()]
-    known = {key: best_validation(study.recipe, *key) for key in zip(real.norm, real.batch_size, strict=True)}
-    for label, runs in real.groupby("label", observed=True):
-        one = next(runs.itertuples())
-        peak = one.learning_rate * (one.batch_size / REFERENCE_BATCH_SIZE if one.lr_rule == "linear" else 1)
-        cells = _setting(study, one) | {"Learning rate": f"{peak:.4g}"}
-        cells[group, "last epoch"] = spread(validation.accuracy[validation.label == label], places, 100)
-        best = runs.best_val_accuracy[runs.status == "complete"].dropna()
-        cells[group, "best epoch"] = spread(best, places, 100)
-        if any(known.values()):
-            cells[group, "paper's best"] = percent(known[one.norm, one.batch_size], 0)
-        cells["Test accuracy, %"] = spread(test.accuracy[test.label == label], places, 100)
-        rows.append((one.norm, cells | {"Status": tables.state(runs)}))
-    note = "The best epoch's accuracy is the maximum of a noisy number; it is here because the original paper gives it."
-    return tables.table("By batch size", rows, f"{note} {tables.whose_statistics(study)}")
+    """Validation and test accuracy in every setting, the original paper's best validation accuracy beside ours."""
+    look, group, finished = (spread, tables.digits(study), 100), "Validation accuracy, %", study.finished
+    one = study.runs.drop_duplicates("label").set_index("label")
+    scale = (one.batch_size / REFERENCE_BATCH_SIZE).where(one.lr_rule == "linear", 1.0)
+    columns = _settings(study, one) | {
+        "Learning rate": (one.learning_rate * scale).map("{:.4g}".format),
+        (group, "last epoch"): tables.texts(study.final("validation"), "accuracy", *look),
+        (group, "best epoch"): tables.texts(finished[finished.best_val_accuracy.notna()], "best_val_accuracy", *look),
+    }
+    theirs = [best_validation(study.recipe, *key) for key in zip(one.norm, one.batch_size, strict=True)]
+    if any(theirs):
+        columns[group, "paper's best"] = pd.Series([percent(value, 0) for value in theirs], one.index)
+    columns["Test accuracy, %"] = tables.texts(study.final("test"), "accuracy", *look)
+    columns["Status"] = tables.states(study)
+    note = (
+        "The best epoch's accuracy is the maximum of a noisy number; it is here because the original paper gives it. "
+    )
+    if one.ghost_batch_size.notna().any():
+        note += "Ghosts have the noise of small statistics, with the steps and the rate of the large batch. "
+    return tables.of_variants(study, "By batch size", columns, note + tables.whose_statistics(study))
 
 
-def statistics(study: Study, split: str) -> Table | None:
+def statistics(study: Study) -> Table | None:
     """The same final weights with four kinds of statistics; None where only running averages were used."""
-    titles, rows = ("running averages", "precise, own size", "precise, 128", "the evaluation batch"), []
-    found = study.evaluations[(study.evaluations.split == split) & (study.evaluations.status == "complete")]
+    found = study.evaluations[study.evaluations.status == "complete"]
     found = found[found.label.isin(found.label[found.statistics != "running"])]
-    for _, mine in found.groupby("label", observed=True):
-        one = next(mine.itertuples())
-        cells = _setting(study, one)
-        for kind, title in zip(STATISTICS, titles, strict=True):
-            values = mine.accuracy[mine.statistics == kind]
-            cells[f"{split.capitalize()} accuracy, %, with", title] = spread(values, tables.digits(study), 100)
-        rows.append((one.norm, cells))
+    columns = _settings(study, found.drop_duplicates("label").set_index("label"))
+    for split in ("validation", "test"):
+        for kind, title in STATISTICS.items():
+            rows = found[(found.split == split) & (found.statistics == kind)]
+            texts = tables.texts(rows, "accuracy", spread, tables.digits(study), 100)
+            columns[f"{split.capitalize()} accuracy, %, with", title] = texts
     note = "One set of weights in each row. Precise statistics are recomputed from augmented training images."
-    return tables.table(f"Whose statistics: {split}", rows, note)
-
-
-def ghosts(study: Study) -> Table | None:
-    """Ghost batches beside the whole batch that they are parts of, and the real batch of their size."""
-    validation, rows = study.final("validation"), []
-    real = validation[validation.ghost_batch_size.isna()]
-    for label, runs in study.runs[study.runs.ghost_batch_size.notna()].groupby("label", observed=True):
-        one = next(runs.itertuples())
-        mine = real[real.norm == one.norm]
-        small, large = (mine[mine.batch_size == size] for size in (one.ghost_batch_size, one.batch_size))
-        values = {"whole batch": large[large.lr_rule == one.lr_rule], "ghosts": validation[validation.label == label]}
-        values |= {f"real, {rule} rate": small[small.lr_rule == rule] for rule in rules(study)}
-        cells: dict[Any, str] = {"Variant": one.norm_label, "Ghost": str(one.ghost_batch_size)}
-        cells["in batches of"] = str(one.batch_size)
-        for name, found in values.items():
-            cells["Validation accuracy, %", name] = spread(found.accuracy, tables.digits(study), 100)
-        rows.append((one.norm, cells | {"Status": tables.state(runs)}))
-    note = "Ghosts have the noise of small statistics, with the steps and the rate of the large batch."
-    return tables.table("Ghost batches", rows, note)
+    return tables.of_variants(study, "Whose statistics", columns, note)
 
 
 def time(study: Study) -> Table | None:
     """Median time of an epoch by batch size, and how many times that of the largest it is."""
-    epochs, rows = study.epochs[study.epochs.ghost_batch_size.isna()], []
+    epochs = study.epochs[study.epochs.ghost_batch_size.isna()]
     later = epochs[epochs.run.duplicated() | ~epochs.run.duplicated(keep=False)]
-    for (norm, label), mine in later.groupby(["norm", "norm_label"], sort=False):
-        medians = mine.groupby("batch_size").seconds.median().sort_index(ascending=False)
-        for size, value in medians.items():
-            cells = {"Variant": label, "Batch size": str(size), "Median epoch": seconds(value)}
-            rows.append((norm, cells | {"Of the largest batch's": f"{number(value / medians.iloc[0], 1)} ×"}))
+    medians = later.groupby(["norm", "norm_label", "batch_size"], sort=False).seconds.median().reset_index()
+    order = medians.norm.map(study.norms.index), -medians.batch_size
+    medians = medians.loc[pd.concat(order, axis=1).sort_values(["norm", "batch_size"]).index]
+    factor = medians.seconds / medians.groupby("norm").seconds.transform("first")
+    columns = {
+        "Variant": medians.norm_label,
+        "Batch size": medians.batch_size.map(str),
+        "Median epoch": medians.seconds.map(seconds),
+        "Of the largest batch's": factor.map(lambda value: f"{number(value, 1)} ×"),
+    }
     note = (
         f"With validation, without each run's first epoch (compilation). The original paper: {SLOWDOWN} at 8 as at 128."
     )
-    return tables.table("Time", rows, note)
+    return Table("Time", pd.DataFrame(columns).set_axis(medians.norm), note) if len(medians) else None
 
 
-def _setting(study: Study, run: Any) -> dict[Any, str]:
-    """The first cells of a row: variant, batch size and rule; both rules where they agree and only one was trained."""
-    alike = study.runs[(study.runs.norm == run.norm) & study.runs.ghost_batch_size.isna()]
-    here = alike.lr_rule[alike.batch_size == run.batch_size]
-    same = run.batch_size == REFERENCE_BATCH_SIZE and alike.lr_rule.nunique() > here.nunique() == 1
-    size = str(run.batch_size) + ("" if pd.isna(run.ghost_batch_size) else f" in ghosts of {run.ghost_batch_size}")
-    return {"Variant": run.norm_label, "Batch size": size, "Rule": "fixed\u00a0=\u00a0linear" if same else run.lr_rule}
+def _settings(study: Study, one: pd.DataFrame) -> dict[Any, pd.Series]:
+    """The first columns: variant, batch size and rule; both rules where they agree and only one was trained."""
+    real = study.runs[study.runs.ghost_batch_size.isna()]
+    rules = real.groupby("norm").lr_rule.nunique()
+    at_reference = real[real.batch_size == REFERENCE_BATCH_SIZE].groupby("norm").lr_rule.nunique()
+    same = (one.batch_size == REFERENCE_BATCH_SIZE) & (one.norm.map(rules) > one.norm.map(at_reference))
+    ghosts = one.ghost_batch_size.map(lambda size: "" if pd.isna(size) else f" in ghosts of {size}")
+    rule = one.lr_rule.where(~same | (ghosts != ""), "fixed\u00a0=\u00a0linear")
+    return {"Variant": one.norm_label, "Batch size": one.batch_size.map(str) + ghosts, "Rule": rule}
 
 
 def _errors(study: Study) -> list[Picture]:
@@ -215,24 +200,16 @@ def _errors(study: Study) -> list[Picture]:
         "Error after the last epoch. Hollow markers: the same weights with other statistics; where they are below the "
         "filled marker, the averages are at fault, not the training."
     )
-    figure = batch_figures.batch_sizes(study.runs, rows, sections.subtitle(study))
-    return [sections.picture(study, "batch_sizes", "Validation error by batch size", caption, figure)]
-
-
-def _ghosts(study: Study) -> list[Picture]:
-    rows = study.final("validation")
-    if not rows.ghost_batch_size.notna().any():
-        return []
-    caption = "Where dashed (ghosts) is below solid (real batches of that size), small statistics are not what hurts."
-    figure = batch_figures.ghosts(rows, sections.subtitle(study))
-    return [sections.picture(study, "ghosts", "Ghost batches beside real small ones", caption, figure)]
+    if rows.ghost_batch_size.notna().any():
+        caption += " Where dashed (ghosts) is below solid (real batches of that size), small statistics do not hurt."
+    figure = batch_sizes(study.runs, rows, sections.subtitle(study))
+    return [sections.picture(study, "batch_sizes", caption, figure)]
 
 
 def _curves(study: Study) -> list[Picture]:
     caption, drawn = "Validation accuracy (thick) and that of each epoch's own training batches (thin).", []
-    for rule in rules(study):
+    for rule in RULES:
         if len(under_rule(study.epochs, rule)):
-            figure = batch_figures.batch_curves(study.runs, study.epochs, rule, sections.subtitle(study))
-            title = f"Accuracy over training: {RULES[rule].lower()}"
-            drawn.append(sections.picture(study, f"batch_curves_{rule}", title, caption, figure))
+            figure = batch_curves(study.runs, study.epochs, rule, sections.subtitle(study))
+            drawn.append(sections.picture(study, f"batch_curves_{rule}", caption, figure))
     return drawn

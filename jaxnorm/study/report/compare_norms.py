@@ -1,7 +1,5 @@
 """The page of a comparison of norms, from the question to the last section."""
 
-import pandas as pd
-
 from jaxnorm.study.report import sections, sentences
 from jaxnorm.study.report.comparisons import chosen, paired
 from jaxnorm.study.report.frames import Study
@@ -10,15 +8,14 @@ from jaxnorm.study.words import counted
 
 
 def page(everything: Study) -> Page:
-    """The answer, results, paired differences, curves, features, gates, and details.
-
-    Args:
-        everything: the study with all learning rates; each norm is shown at its best one.
-    """
+    """The answer, results, paired differences, curves, features, gates, and details; each norm at its best rate."""
     study = chosen(everything)
     found = paired(study)
     question = "What does normalization do to a small residual network?"
-    schedule = f" for {counted(study.num_epochs, 'epoch')}" if study.num_epochs else ""
+    schedule = f" for {counted(planned, 'epoch')}" if (planned := study.recipe.get("num_epochs")) else ""
+    # The result in three sentences: the range, what differs from batch norm, and the sanity check.
+    answer = [*sentences.accuracy_range(study), *sentences.against_baseline(study, found)]
+    answer += sentences.equality(study, found)
     return Page(
         title=question if study.name == "compare_norms" else study.name,
         kicker=f"{study.name.replace('_', ' ')} · {study.data_description}",
@@ -28,7 +25,7 @@ def page(everything: Study) -> Page:
             f"{counted(study.runs.seed.nunique(), 'seed')} each. Within a seed, all share their initial weights, the "
             "order of the data and the augmentation."
         ),
-        lead=answer(study, found),
+        lead=[*(answer if len(study.finished) else [sentences.NO_RESULT]), *sentences.failed(study)],
         cautions=sentences.cautions(study),
         sections=[
             sections.results(study),
@@ -40,15 +37,3 @@ def page(everything: Study) -> Page:
             *sections.details(study, everything),
         ],
     )
-
-
-def answer(study: Study, found: pd.DataFrame) -> list[str]:
-    """The result in three sentences: the range, what differs from batch norm, and the sanity check."""
-    if not len(study.finished):
-        return [sentences.NO_RESULT, *sentences.failed(study)]
-    return [
-        sentences.accuracy_range(study),
-        *sentences.against_baseline(study, found),
-        *sentences.equality(study, found),
-        *sentences.failed(study),
-    ]

@@ -7,7 +7,7 @@ import pandas as pd
 
 from jaxnorm.errors import UserError
 from jaxnorm.study.report.frames import Study
-from jaxnorm.study.report.statistics import correct, holm, image_interval, mean_interval, sign_flip_p
+from jaxnorm.study.report.statistics import Interval, correct, holm, image_interval, mean_interval, sign_flip_p
 
 BASELINE = "bn"
 PLANNED = (("bin", "bn"), ("bin", "bin_frozen"), ("gn", "bn"))
@@ -22,11 +22,8 @@ COLUMNS = ("norm", "baseline", "tags", "seeds", "differences", "mean", "interval
 def paired(study: Study) -> pd.DataFrame:
     """Differences in test accuracy, paired by seed: a row for each pair with a finished seed in common.
 
-    Every norm against `bn`, and the planned pairs, in each setting by itself. Holm's correction is over all planned
-    rows.
-
-    Args:
-        study: the study, with one learning rate for each norm (see `chosen`).
+    Every norm against `bn`, and the planned pairs, in each setting by itself, at one learning rate for each norm (see
+    `chosen`). Holm's correction is over all planned rows.
 
     Returns:
         Columns `norm, baseline, tags, seeds, differences` (lists), `mean`, `interval` (over seeds; None for one seed),
@@ -54,29 +51,29 @@ def paired(study: Study) -> pd.DataFrame:
 
 def _pair(study: Study, ours: pd.DataFrame, theirs: pd.DataFrame, seeds: Sequence[int]) -> dict[str, object]:
     differences = [ours.accuracy[seed] - theirs.accuracy[seed] for seed in seeds]
-    interval = mean_interval(differences)
+    interval, runs = mean_interval(differences), [(ours.run[seed], theirs.run[seed]) for seed in seeds]
     return {
         "seeds": list(seeds),
         "differences": differences,
         "mean": float(np.mean(differences)),
         "interval": interval,
         "p": sign_flip_p(differences),
-        "image_interval": _over_images(study, [(ours.run[seed], theirs.run[seed]) for seed in seeds]),
+        "image_interval": _over_images(study, runs),
         "planned": (ours.norm.iloc[0], theirs.norm.iloc[0]) in PLANNED,
         "equal": None if interval is None else interval.within(EQUALITY_MARGIN),
     }
 
 
-def _over_images(study: Study, pairs: Sequence[tuple[str, str]]) -> object:
+def _over_images(study: Study, pairs: Sequence[tuple[str, str]]) -> Interval | None:
     gains = []
-    for names in pairs:
-        ours, theirs = (study.predictions(name) for name in names)
+    for pair in pairs:
+        ours, theirs = map(study.predictions, pair)
         if ours is None or theirs is None:
             return None
         if not np.array_equal(ours.label, theirs.label):
             raise UserError(
-                f"the runs of one workdir share their test images, but the labels in {names[0]}/predictions.npz and "
-                f"{names[1]}/predictions.npz differ; delete the run that was copied in and train it again"
+                f"the runs of one workdir share their test images, but the labels in {pair[0]}/predictions.npz and "
+                f"{pair[1]}/predictions.npz differ; delete the run that was copied in and train it again"
             )
         gains.append(correct(ours) - correct(theirs))
     return image_interval(np.mean(gains, axis=0))
@@ -84,11 +81,8 @@ def _over_images(study: Study, pairs: Sequence[tuple[str, str]]) -> object:
 
 def validation_gaps(study: Study) -> pd.DataFrame:
     """The library's batch norm minus ours: validation accuracy in points by epoch and seed."""
-    tables = [
-        study.epochs[study.epochs.norm == norm].pivot(index="epoch", columns=["tags", "seed"], values="val_accuracy")
-        for norm in SANITY_PAIR
-    ]
-    return 100 * (tables[0] - tables[1]).dropna(how="all").dropna(how="all", axis=1)
+    table = study.epochs.pivot_table("val_accuracy", "epoch", ["norm", "tags", "seed"])
+    return 100 * (table[SANITY_PAIR[0]] - table[SANITY_PAIR[1]]).dropna(how="all").dropna(how="all", axis=1)
 
 
 def varies_rates(study: Study) -> bool:
@@ -105,17 +99,16 @@ def chosen(study: Study) -> Study:
     if not (study.plan.get("grid") or {}).get("learning_rates"):
         return study
     place = ["norm", "batch_size", "lr_rule", "ghost_batch_size"]
+    groups = study.final("validation").groupby([*place, "learning_rate"], dropna=False, sort=False)
     scores = (
-        study.final("validation")
-        .groupby([*place, "learning_rate"], dropna=False, sort=False)
-        .accuracy.agg(["size", "mean"])
+        groups.accuracy.agg(["size", "mean"])
+        .reset_index()
+        .sort_values(["size", "mean"], ascending=False, kind="stable")
     )
-    scores = scores.reset_index().sort_values(["size", "mean"], ascending=False, kind="stable")
     best = scores.drop_duplicates(place)[[*place, "learning_rate"]].rename(columns={"learning_rate": "best"})
     runs = study.runs.merge(best, on=place, how="left")
     kept = study.runs[(runs.best.isna() | (runs.best == runs.learning_rate)).to_numpy()]
     varied = {name for name, values in study.plan["grid"].items() if name != "learning_rates" and len(values) > 1}
     if not varied:  # the plan is in the order of the rates, but what is chosen is shown in the order of the norms
-        order = kept.norm.map(study.norms.index)
-        kept = kept.assign(tags="").iloc[np.argsort(order.to_numpy(), kind="stable")]
+        kept = kept.assign(tags="").sort_values("norm", key=lambda norm: norm.map(study.norms.index), kind="stable")
     return study.with_runs(kept)

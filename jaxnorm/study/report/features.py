@@ -5,7 +5,7 @@ import pandas as pd
 from jaxnorm.study.report import sections, sentences
 from jaxnorm.study.report.comparisons import BASELINE, chosen, paired
 from jaxnorm.study.report.folders import quantile_columns
-from jaxnorm.study.report.formats import listed, times, within
+from jaxnorm.study.report.formats import DASH, listed, times, within
 from jaxnorm.study.report.frames import Study, finished_rows
 from jaxnorm.study.report.page import Page, Section, Table
 from jaxnorm.study.words import counted
@@ -18,9 +18,7 @@ def page(everything: Study) -> Page:
     study = chosen(everything)
     found, grown = paired(study), growth(study)
     layers = len(set(study.layers.layer) - {sections.POOLED})
-    where = (
-        f"{layers} convolutions, before norm and ReLU, and of the pooled features" if layers else "the pooled features"
-    )
+    where = f"{layers} convolutions, before norm and ReLU, and of " * bool(layers) + "the pooled features"
     return Page(
         title=QUESTION,
         kicker=f"{study.name.replace('_', ' ')} · {study.data_description}",
@@ -37,7 +35,7 @@ def page(everything: Study) -> Page:
         cautions=sentences.cautions(study),
         sections=[
             sections.features(study),
-            Section("Growth", tables=[growth_table(study, grown), level_table(study, grown)]),
+            Section("Growth", tables=growth_tables(study, grown)),
             sections.results(study),
             sections.learning_rates(everything),
             sections.curves(study),
@@ -51,15 +49,12 @@ def page(everything: Study) -> Page:
 def growth(study: Study) -> pd.DataFrame:
     """The highest recorded quantile after the first and the last epoch, of every variant and layer.
 
-    Returns:
-        A row for each layer and variant: `layer, variant, label, first, last` and `ratio` (nan where `first` is not
-        positive); in the order in which the network applies the layers.
+    Columns `layer, variant, label, first, last` and `ratio` (nan where `first` is not positive), in the order in which
+    the network applies the layers.
     """
-    top = quantile_columns(study.percentages)[-1]
-    rows = finished_rows(study.layers)
-    means = rows.groupby(["layer", "variant", "label", "epoch"], observed=True, sort=False)[top].mean().reset_index()
-    ends = means.groupby(["layer", "variant", "label"], observed=True, sort=False)
-    found = ends[top].agg(["first", "last", "size"]).reset_index()
+    top, keys = quantile_columns(study.percentages)[-1], ["layer", "variant", "label"]
+    means = finished_rows(study.layers).groupby([*keys, "epoch"], observed=True, sort=False)[top].mean().reset_index()
+    found = means.groupby(keys, observed=True, sort=False)[top].agg(["first", "last", "size"]).reset_index()
     found = found[found["size"] > 1]
     return found.assign(ratio=(found["last"] / found["first"]).where(found["first"] > 0))
 
@@ -77,33 +72,25 @@ def answer(study: Study, grown: pd.DataFrame) -> list[str]:
             f"Without normalization, the {study.percentages[-1]:g} % quantile {at_pooled}grows most at {most.layer}, "
             f"{times(most.ratio)}. It grows faster than in every normalized variant at {faster} of {len(mine)} layers."
         )
-    ranges = [
-        f"{within(str(label))} {times(rows.ratio.min())} to {times(rows.ratio.max())}"
-        for label, rows in others.groupby("label", observed=True)
-    ]
-    return words + (
-        [f"With normalization, the growth over the layers is between: {'; '.join(ranges)}."] if ranges else []
-    )
+    ratios = others.groupby("label", observed=True).ratio.agg(["min", "max"])
+    ranges = [f"{within(str(one.Index))} {times(one.min)} to {times(one.max)}" for one in ratios.itertuples()]
+    between = f"With normalization, the growth over the layers is between: {'; '.join(ranges)}."
+    return [*words, between] if ranges else words
 
 
-def growth_table(study: Study, grown: pd.DataFrame) -> Table | None:
-    """The highest quantile of the last epoch over that of the first, by layer and variant."""
-    note = f"The {study.percentages[-1]:g} % quantile after the last epoch, as a multiple of that after the first."
-    return _by_layer("Growth of each layer", grown, "ratio", note)
-
-
-def level_table(study: Study, grown: pd.DataFrame) -> Table | None:
-    """The highest quantile of the last epoch over that of the baseline, by layer."""
+def growth_tables(study: Study, grown: pd.DataFrame) -> list[Table | None]:
+    """The highest quantile of the last epoch by layer: over that of the first epoch, and over that of the baseline."""
     theirs = grown[(grown.variant == BASELINE) & (grown["last"] > 0)].set_index("layer")["last"]
     mine = grown[(grown.variant != BASELINE) & grown.layer.isin(theirs.index)]
-    mine = mine.assign(level=mine["last"] / mine.layer.map(theirs).astype(float))
-    note = (
-        f"The {study.percentages[-1]:g} % quantile after the last epoch, as a multiple of batch norm's in that layer."
-    )
-    return _by_layer("Against batch norm at the end", mine, "level", note)
-
-
-def _by_layer(title: str, grown: pd.DataFrame, column: str, note: str) -> Table | None:
-    table = grown.pivot(index="layer", columns="label", values=column).loc[list(dict.fromkeys(grown.layer))].map(times)
-    frame = table.rename(columns=str).rename_axis(None, axis=1).rename_axis("Layer").reset_index()
-    return Table(title, frame.set_axis([""] * len(frame)), note) if len(frame) else None
+    level = mine["last"] / mine.layer.map(theirs).astype(float)
+    tables: list[Table | None] = []
+    for title, rows, values, what in (
+        ("Growth of each layer", grown, grown.ratio, "that after the first"),
+        ("Against batch norm at the end", mine, level, "batch norm's in that layer"),
+    ):
+        table = rows.assign(shown=values.map(times)).pivot(index="layer", columns="label", values="shown")
+        frame = table.loc[list(dict.fromkeys(rows.layer))].fillna(DASH).rename(columns=str).rename_axis(None, axis=1)
+        frame = frame.rename_axis("Layer").reset_index().set_axis([""] * len(frame))
+        note = f"The {study.percentages[-1]:g} % quantile after the last epoch, as a multiple of {what}."
+        tables.append(Table(title, frame, note) if len(frame) else None)
+    return tables

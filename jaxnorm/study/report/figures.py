@@ -19,7 +19,9 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxnorm.study.report import style
 from jaxnorm.study.report.comparisons import EQUALITY_MARGIN, SANITY_PAIR
+from jaxnorm.study.report.frames import under_rule
 
+SANITY_PANELS = ("Training loss (log)", "Validation acc. (%)", "Difference (points)")
 EQUAL = "#009e73"  # the band in which two variants count as equal
 
 
@@ -39,34 +41,31 @@ def subtitle(runs: pd.DataFrame, data: str) -> str:
     return " · ".join(words)
 
 
-@style.styled
-def accuracy(runs: pd.DataFrame, epochs: pd.DataFrame, subtitle: str) -> Figure:
-    """Training and validation accuracy over the epochs, with a cross where a run diverged."""
-    titles = {"train_accuracy": "Training accuracy (%)", "val_accuracy": "Validation accuracy (%)"}
-    figure, _ = _curves("Accuracy over training", runs, _percent(epochs), titles, subtitle, worst=0.02)
-    return figure
+RULES = {"fixed": "Fixed rate", "linear": "Linear rate"}
+OTHER_STATISTICS = {
+    "precise": ("precise statistics, own batch size", "D"),
+    "precise_128": ("precise statistics, batches of 128", "s"),
+    "evaluation_batch": ("statistics of the evaluation batch", "^"),
+}
+CURVES = {
+    "accuracy": {"train_accuracy": "Training accuracy (%)", "val_accuracy": "Validation accuracy (%)"},
+    "loss": {"train_loss": "Training loss (log scale)", "val_loss": "Validation loss (log scale)"},
+}
 
 
 @style.styled
-def loss(runs: pd.DataFrame, epochs: pd.DataFrame, subtitle: str) -> Figure:
-    """Training and validation cross entropy in nats over the epochs, on a logarithmic axis."""
-    titles = {"train_loss": "Training loss (log scale)", "val_loss": "Validation loss (log scale)"}
-    figure, axes = _curves("Loss over training", runs, _percent(epochs), titles, subtitle, worst=0.98)
-    style.log_axis(axes[0])  # shared
-    return figure
-
-
-def _curves(
-    title: str, runs: pd.DataFrame, epochs: pd.DataFrame, titles: Mapping[str, str], subtitle: str, worst: float
-) -> tuple[Figure, list[Axes]]:
-    figure, axes = style.sheet(title, subtitle, run_legend(runs), 2, 2, 3.0, sharey=True)
-    for axis, (column, name) in zip(axes, titles.items(), strict=True):
-        for offset, (_, rows) in enumerate(epochs.groupby("label", observed=True)):
+def curves(runs: pd.DataFrame, epochs: pd.DataFrame, kind: str, subtitle: str) -> Figure:
+    """Training and validation accuracy or loss over the epochs, with a cross where a run diverged."""
+    titles, shown, title = CURVES[kind], _percent(epochs), f"{kind.capitalize()} over training"
+    panels = list(titles.values())
+    figure, axes = style.sheet(title, subtitle, run_legend(runs), panels, 2, 3.0, "Epoch", sharey=True)
+    for axis, column in zip(axes, titles, strict=True):
+        for offset, (_, rows) in enumerate(shown.groupby("label", observed=True)):
             draw_curve(axis, rows, column, style.of(rows.norm.iloc[0]), offset)
-        draw_crosses(axis, runs, epochs, column, worst)
-        style.panel(axis, name, "Epoch")
-    style.epoch_axis(axes)
-    return figure, axes
+        draw_crosses(axis, runs, shown, column, 0.98 if kind == "loss" else 0.02)
+    if kind == "loss":
+        style.log_axis(axes[0])  # shared
+    return figure
 
 
 def _percent(epochs: pd.DataFrame) -> pd.DataFrame:
@@ -86,9 +85,9 @@ def run_legend(runs: pd.DataFrame, by: str = "label") -> list[Artist]:
             text += f" ({'not started' if open_runs.iloc[0] == 'missing' else open_runs.iloc[0]})"
         elif len(open_runs):
             text += f" ({len(open_runs)} of {len(rows)} not finished)"
-        entries.append(style.named(text, style.of(rows.norm.iloc[0])))
+        entries.append(style.entry(text, style.of(rows.norm.iloc[0])))
     if (runs.status == "diverged").any():
-        entries.append(style.marked("diverged", style.DIVERGED))
+        entries.append(style.entry("diverged", style.DIVERGED, joined=False))
     return entries
 
 
@@ -119,12 +118,12 @@ def spaced(count: int, offset: int = 0) -> tuple[int, int]:
 def draw_crosses(axis: Axes, runs: pd.DataFrame, epochs: pd.DataFrame, column: str, worst: float) -> None:
     """A cross where a run diverged: at its last value, or at the height `worst` (0 to 1) if it finished no epoch."""
     steps = (epochs.step / epochs.epoch).groupby(epochs.batch_size).median()
-    for _, run in runs[(runs.status == "diverged") & runs.batch_size.isin(steps.index)].iterrows():
-        x, mine = run.diverged_at_step / steps[run.batch_size], epochs[epochs.run == run["name"]]
+    for run in runs[(runs.status == "diverged") & runs.batch_size.isin(steps.index)].itertuples():
+        x, mine = run.diverged_at_step / steps[run.batch_size], epochs[epochs.run == run.name]
         if len(mine):
-            y = mine[column].iloc[-1]
-            axis.plot([mine.epoch.iloc[-1], x], [y, y], **style.line(style.of(run.norm), None, linewidth=1.1))
-            axis.plot([x], [y], **_cross(run.norm))
+            y = [mine[column].iloc[-1]]
+            axis.plot([mine.epoch.iloc[-1], x], 2 * y, **style.line(style.of(run.norm), None, linewidth=1.1))
+            axis.plot([x], y, **_cross(run.norm))
         else:
             axis.plot([x], [worst], transform=axis.get_xaxis_transform(), **_cross(run.norm))
 
@@ -136,26 +135,24 @@ def _cross(norm: str) -> dict[str, Any]:
 
 @style.styled
 def test_accuracy(
-    evaluations: pd.DataFrame, intervals: pd.DataFrame, subtitle: str, published: Mapping[str, float] | None = None
-) -> Figure:
+    evaluations: pd.DataFrame, intervals: Mapping[str, tuple[float, float]], subtitle: str,
+    published: Mapping[str, float] | None = None,
+) -> Figure:  # fmt: skip
     """Test accuracy after the last epoch: dots for the seeds, a mark for their mean, a bar for its interval.
 
-    Args:
-        evaluations: rows of finished runs on the test images with the running averages.
-        intervals: columns `low` and `high` by label.
-        subtitle: what the figure says of itself.
-        published: the original paper's value by norm.
+    `intervals` has the ends of the bars by label, `published` the original paper's value by norm.
     """
     published = published or {}
     groups = [(str(label), rows) for label, rows in evaluations.groupby("label", observed=True)]
     known = any(rows.norm.iloc[0] in published for _, rows in groups)
-    entries = [style.marked("original paper (one seed)", style.PUBLISHED)] if known else []
-    figure, (axis,) = style.sheet("Accuracy on the test images", subtitle, entries, height=0.32 * len(groups) + 0.45)
+    entries = [style.entry("original paper (one seed)", style.PUBLISHED, joined=False)] if known else []
+    title, height = "Accuracy on the test images", 0.32 * len(groups) + 0.45
+    figure, (axis,) = style.sheet(title, subtitle, entries, height=height, xlabel="Test accuracy (%)")
     for row, (label, rows) in enumerate(groups):
         one, values = style.of(rows.norm.iloc[0]), 100 * rows.accuracy
         if len(values) > 1:
             axis.plot(values, [row] * len(values), "o", color=one.colour, alpha=0.4, markersize=4.5, markeredgewidth=0)
-        ends = np.clip(100 * intervals.loc[label, ["low", "high"]].astype(float), 0, 100)
+        ends = np.clip(100 * np.array(intervals[label]), 0, 100)
         axis.plot(ends, [row, row], color=one.colour, linewidth=1.6, solid_capstyle="butt")
         axis.plot([values.mean()], [row], **style.markers(one, 7.5, zorder=5))
         if rows.norm.iloc[0] in published:
@@ -164,7 +161,6 @@ def test_accuracy(
     for text in axis.get_yticklabels():
         text.set(color=style.INK, parse_math=False)
     axis.set_ylim(len(groups) - 0.4, -0.6)
-    style.panel(axis, "", "Test accuracy (%)")
     axis.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     axis.grid(True, axis="x")
     return figure
@@ -174,15 +170,12 @@ def test_accuracy(
 def sanity_check(
     epochs: pd.DataFrame, subtitle: str, pair: Sequence[str] = SANITY_PAIR, margin: float = EQUALITY_MARGIN
 ) -> Figure:
-    """A norm and the baseline it must equal (`pair`): loss, validation accuracy, and their difference by seed.
-
-    The band in the difference is `margin` on either side of zero.
-    """
+    """A norm and the baseline it must equal: loss, accuracy, and their difference with a band of `margin`."""
     other, baseline = (_percent(epochs[epochs.norm == norm]) for norm in pair)
     labels = {norm: str(rows.label.iloc[0]) for norm, rows in zip(pair, (other, baseline), strict=True)}
-    entries = [style.named(labels[norm], style.of(norm)) for norm in reversed(pair)]
-    title = f"Sanity check: {labels[pair[0]]}, {labels[pair[1]]}"
-    figure, axes = style.sheet(title, subtitle, entries, 3, 3, 2.6)
+    entries = [style.entry(labels[norm], style.of(norm)) for norm in reversed(pair)]
+    title, panels = f"Sanity check: {' and '.join(labels.values())}", list(SANITY_PANELS)
+    figure, axes = style.sheet(title, subtitle, entries, panels, 3, 2.6, "Epoch")
     for axis, column in zip(axes, ("train_loss", "val_accuracy"), strict=False):
         for rows in (baseline, other):  # the outline last: both remain visible
             draw_curve(axis, rows, column, style.of(rows.norm.iloc[0]))
@@ -191,43 +184,29 @@ def sanity_check(
     table = (both.val_accuracy - both.val_accuracy_of_baseline).groupby([both.epoch, both.seed]).mean().unstack()
     axes[2].axhspan(-100 * margin, 100 * margin, color=EQUAL, alpha=0.2, linewidth=0)
     axes[2].axhline(0, color=style.MUTED, linewidth=0.8)
-    if table.shape[1] == 1:
-        axes[2].plot(table.index, table, **style.line(style.of(pair[0]), 4, markevery=spaced(len(table))))
-    else:
-        axes[2].plot(table.index, table, color=style.INK, linewidth=0.8, alpha=0.45)
-        axes[2].plot(table.index, table.mean(axis=1, skipna=False), color=style.INK, linewidth=2.2)
+    axes[2].plot(table.index, table, color=style.INK, linewidth=0.8, alpha=0.45)
+    mean = table.mean(axis=1, skipna=False)
+    axes[2].plot(table.index, mean, **style.line(style.of(pair[0]), 4, markevery=spaced(len(table))))
     bound = 1.1 * max(200 * margin, float(np.nanmax(np.abs(table.to_numpy()))))
     style.value_axis(axes[2], -bound, bound, compressed=bound > 10)
-    for axis, name in zip(axes, ("Training loss (log)", "Validation acc. (%)", "Difference (points)"), strict=True):
-        style.panel(axis, name, "Epoch")
     if bound > 10:
         axes[2].set_ylabel("compressed beyond ±1", size=8)
-    style.epoch_axis(axes)
     return figure
 
 
 @style.styled
 def learning_rates(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str) -> Figure:
-    """Validation error after the last epoch by learning rate; a cross at the top where a run diverged.
-
-    Args:
-        runs: the runs at every rate.
-        evaluations: their rows on the validation images with the running averages.
-        subtitle: what the figure says of itself.
-    """
-    shown = errors(evaluations)
+    """Validation error after the last epoch by learning rate; a cross at the top where a run diverged."""
+    shown, panel = errors(evaluations), "Validation error after the last epoch (%)"
     title, legend = "Validation error by learning rate", run_legend(runs, "norm_label")
-    figure, (axis,) = style.sheet(title, subtitle, legend, height=3.0)
+    figure, (axis,) = style.sheet(title, subtitle, legend, [panel], xlabel="Learning rate (log scale)")
     for norm, rows in shown.groupby("norm", sort=False):
         draw_points(axis, rows, "learning_rate", "error", style.of(str(norm)))
     error_axis([axis])
     for _, run in runs[runs.status == "diverged"].iterrows():
         axis.plot([run.learning_rate], [0.99], transform=axis.get_xaxis_transform(), **_cross(run.norm))
-    style.panel(axis, "Validation error after the last epoch (%)", "Learning rate (log scale)")
     axis.set_xscale("log")
-    rates = sorted(runs.learning_rate.unique())
-    axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
-    axis.set_xticks([], minor=True)
+    style.named_axis(axis, sorted(runs.learning_rate.unique()))
     return figure
 
 
@@ -254,34 +233,91 @@ def error_axis(axes: Sequence[Axes]) -> None:
             style.log_axis(axis)
 
 
+def rules_of(rows: pd.DataFrame) -> list[str]:
+    """The rules for the learning rate under which anything was trained."""
+    return [rule for rule in RULES if (rows.lr_rule == rule).any()]
+
+
+@style.styled
+def batch_sizes(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str) -> Figure:
+    """Validation error by batch size, a panel for each rule.
+
+    Hollow markers: the same weights with other statistics. Dashed, in both panels: ghosts, at their own size, trained
+    with the rate of their large batch.
+    """
+    shown = errors(evaluations)
+    running, parts = shown[shown.statistics == "running"], shown[shown.ghost_batch_size.notna()]
+    kinds = {kind: look for kind, look in OTHER_STATISTICS.items() if (shown.statistics == kind).any()}
+    ghosts = {norm: replace(style.of(norm), marker="h", dash=style.DASHES[1], outline=True) for norm in parts.norm}
+    entries = run_legend(runs[runs.ghost_batch_size.isna()], "norm_label")
+    for name, marker in kinds.values():
+        entries.append(style.entry(name, style.Style(style.INK, marker, outline=True), joined=False))
+    entries += [style.entry(f"ghosts, {norm}", look) for norm, look in ghosts.items()]
+    title, rules, xlabel = "Validation error by batch size", rules_of(shown), "Batch size (log scale)"
+    panels = [f"{RULES[rule]}: validation error (%)" for rule in rules]
+    figure, axes = style.sheet(title, subtitle, entries, panels, 2, 3.1, xlabel, sharey=True)
+    sizes = sorted({*shown.batch_size, *parts.ghost_batch_size})
+    for axis, rule in zip(axes, rules, strict=True):
+        for norm, rows in under_rule(shown, rule).groupby("norm", sort=False):
+            draw_points(axis, rows[rows.statistics == "running"], "batch_size", "error", style.of(str(norm)))
+            for place, (kind, (_, marker)) in enumerate(kinds.items(), start=1):
+                means = rows[rows.statistics == kind].groupby("batch_size").error.mean()
+                hollow = replace(style.of(str(norm)), marker=marker, outline=True)
+                beside = means.index / 2 ** (0.14 * place)
+                axis.plot(beside, means, linestyle="none", **style.markers(hollow, 4, zorder=4))
+        for norm, look in ghosts.items():
+            mine = running[(running.norm == norm) & running.ghost_batch_size.notna()]
+            draw_points(axis, mine, "ghost_batch_size", "error", look)
+        axis.set_xscale("log", base=2)
+        style.named_axis(axis, sizes)
+        axis.set_xlim(max(sizes) * 2**0.35, min(sizes) / 2**0.6)  # the largest on the left, as in the group norm paper
+    error_axis(axes)
+    return figure
+
+
+@style.styled
+def batch_curves(runs: pd.DataFrame, epochs: pd.DataFrame, rule: str, subtitle: str) -> Figure:
+    """Validation (thick) and training accuracy (thin) over the epochs under a rule, a panel for each batch size."""
+    shown, planned = under_rule(epochs, rule), under_rule(runs, rule)
+    shown = shown.assign(val_accuracy=100 * shown.val_accuracy, train_accuracy=100 * shown.train_accuracy)
+    sizes = sorted(shown.batch_size.unique(), reverse=True)
+    thin = style.entry("thin: training accuracy", style.Style(style.MUTED, "", style.DASHES[3]))
+    title, entries = f"Accuracy (%): {RULES[rule].lower()}", [*run_legend(planned, "norm_label"), thin]
+    panels = [f"Batch size {size:g}" for size in sizes]
+    figure, axes = style.sheet(title, subtitle, entries, panels, 3, 2.2, "Epoch", sharex=True, sharey=True)
+    for axis, size in zip(axes, sizes, strict=True):
+        here = shown[shown.batch_size == size]
+        for offset, (norm, rows) in enumerate(here.groupby("norm", sort=False)):
+            draw_curve(axis, rows, "val_accuracy", style.of(str(norm)), offset)
+            for _, run in rows.groupby("run"):
+                dotted = replace(style.of(str(norm)), dash=style.DASHES[3])
+                marker = 3 if len(run) == 1 else None
+                axis.plot(run.epoch, run.train_accuracy, **style.line(dotted, marker, linewidth=0.9, zorder=2.5))
+        draw_crosses(axis, planned[planned.batch_size == size], here, "val_accuracy", 0.02)
+    return figure
+
+
 @style.styled
 def confusion(evaluations: pd.DataFrame, class_names: Sequence[str], subtitle: str) -> Figure:
-    """What each variant takes the images of a class for: the share of every pair of classes, over all finished seeds.
-
-    Args:
-        evaluations: rows of one split with the running averages; `confusion_matrix` (C, C) counts images.
-        class_names: names of the C classes.
-        subtitle: what the figure says of itself.
-    """
-    groups = list(evaluations.groupby("label", observed=True))
-    title = "Confusions on the test images"
-    height = 1.7 + 0.9 / math.ceil(len(groups) / 4)  # the lowest row has the names
-    figure, axes = style.sheet(title, subtitle, [], len(groups), 4, height, sharex=True, sharey=True)
-    places, names = range(len(class_names)), [style.plain(name, 12) for name in class_names]
+    """What each variant takes the images of a class for: the share of every pair of classes, over all seeds."""
+    groups = {str(label): rows for label, rows in evaluations.groupby("label", observed=True)}
+    title, height = "Confusions on the test images", 1.7 + 0.9 / math.ceil(len(groups) / 4)  # names below the lowest
+    figure, axes = style.sheet(
+        title, subtitle, [], list(groups), 4, height, "Predicted class", 8, sharex=True, sharey=True
+    )
+    places = range(len(evaluations.confusion_matrix.iloc[0]))
+    names = [style.plain(str(name), 12) for name in (class_names if len(class_names) == len(places) else places)]
     size = 6.5 if len(names) <= 10 else 4
-    for axis, (label, rows) in zip(axes, groups, strict=True):
+    for index, (axis, rows) in enumerate(zip(axes, groups.values(), strict=True)):
         counts = np.sum([np.asarray(matrix, float) for matrix in rows.confusion_matrix], axis=0)
         share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         image = axis.imshow(share, cmap="Blues", norm=PowerNorm(0.4, 0, 100), aspect="auto")
-        style.panel(axis, str(label), letters=16)
         axis.grid(False)
         axis.set_xticks(places, names, rotation=90, size=size, parse_math=False)
         axis.set_yticks(places, names, size=size, parse_math=False)
+        axis.set_ylabel("" if index % 4 else "True class", size=8)
+        axis.xaxis.label.set_fontsize(8)
         axis.tick_params(length=0, pad=1)
-    for axis in axes[::4]:
-        axis.set_ylabel("True class", size=8)
-    for axis in axes[-4:]:
-        axis.set_xlabel("Predicted class", size=8)
     bar = figure.colorbar(image, ax=axes, ticks=[0, 1, 5, 20, 50, 100], shrink=0.8, pad=0.01, aspect=30)
     bar.set_label("images of the class (%)", size=9)
     bar.outline.set_visible(False)

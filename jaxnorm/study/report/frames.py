@@ -1,7 +1,6 @@
 """A study's folder as tables: runs, epochs, evaluations, layers. The rest of `report/` is computed from these."""
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,12 +14,9 @@ from jaxnorm.errors import UserError
 from jaxnorm.files import reading
 from jaxnorm.study.config import REFERENCE_BATCH_SIZE
 from jaxnorm.study.report import folders, records
-from jaxnorm.study.report.arrays import read_arrays
 from jaxnorm.study.report.folders import quantile_columns
-from jaxnorm.study.report.records import METRICS, OUTCOME, WHOLE
+from jaxnorm.study.report.records import METRICS, OUTCOME, TYPED
 
-STATISTICS = ("running", "precise", "precise_128", "evaluation_batch")
-"""What the final weights are evaluated with: the running averages, and others where that was asked for."""
 SETTINGS = (
     *("norm", "variant", "label", "norm_label", "seed", "batch_size", "learning_rate", "lr_rule"),
     *("ghost_batch_size", "num_replicas", "tags", "status"),
@@ -84,20 +80,6 @@ class Study:
                 rows.append(one.assign(run=run, layer=layer))
         return self._described(rows, ["run", "epoch", "layer", "channel", "gate"])
 
-    def histograms(self, layer: str) -> dict[str, dict[int, np.ndarray]]:
-        """By variant and epoch: counts (65536,) of a layer's values on the validation images, summed over runs."""
-        found: dict[str, dict[int, np.ndarray]] = {}
-        recorded = {
-            run: by_layer.get(layer, {})
-            for run in self.runs.name
-            if (by_layer := self._read(run, "histogram", [layer]))
-        }
-        for run in finished_rows(self.runs[self.runs.name.isin(recorded)]).itertuples():
-            by_epoch = found.setdefault(run.variant, {})
-            for epoch, counts in sorted(recorded[run.name].items()):
-                by_epoch[epoch] = by_epoch.get(epoch, 0) + counts
-        return found
-
     def predictions(self, run: str) -> pd.DataFrame | None:
         """A row for each test image: `label`, `predicted`, `confidence` of that class, `log_likelihood` of the label.
 
@@ -108,13 +90,9 @@ class Study:
         """
         return folders.read_predictions(self.folder, run)
 
-    def where(self, keep: pd.Series) -> "Study":
-        """The study with some of its runs, in the order of the plan; `keep` has a bool for each row of `runs`."""
-        return self.with_runs(self.runs[keep])
-
     def with_runs(self, runs: pd.DataFrame) -> "Study":
         """The study with these rows in place of `runs`; the other tables follow."""
-        runs = named(runs)
+        runs = _named(runs)
         evaluations, epochs = (table[table.run.isin(runs.name)] for table in (self.evaluations, self.epochs))
         own = [name for name in SETTINGS if name in evaluations]
         return replace(
@@ -130,10 +108,9 @@ class Study:
         return str(self.plan["study"])
 
     @property
-    def recipe(self) -> Mapping[str, Any]:
+    def recipe(self) -> dict[str, Any]:
         """The settings that all runs share."""
-        recipe: dict[str, Any] = self.plan["recipe"]
-        return recipe
+        return dict(self.plan["recipe"])
 
     @property
     def norms(self) -> list[str]:
@@ -141,17 +118,12 @@ class Study:
         return list(dict.fromkeys([*self.plan["norms"], *self.runs.norm]))
 
     @property
-    def num_epochs(self) -> int | None:
-        """Length of the schedule."""
-        return self.recipe.get("num_epochs")
-
-    @property
-    def percentages(self) -> tuple[float, ...]:
+    def percentages(self) -> list[float]:
         """The recorded quantiles of the features, in per cent."""
-        return tuple(float(value) for value in self.recipe.get("quantiles") or PERCENTAGES)
+        return _percentages(self.plan)
 
     @property
-    def data(self) -> Mapping[str, Any]:
+    def data(self) -> dict[str, Any]:
         """What the first run recorded about its data; empty before any has started."""
         return next((known["data"] for known in self.runs.provenance if known.get("data")), {})
 
@@ -175,10 +147,9 @@ class Study:
         rows = self.evaluations
         return rows[(rows.split == split) & (rows.statistics == statistics) & (rows.status == "complete")]
 
-    def _read(self, run: str, kind: str, layers: Iterable[str] | None = None) -> dict[str, dict[int, np.ndarray]]:
+    def _read(self, run: str, kind: str) -> folders.Arrays:
         """Arrays by layer and epoch, of the epochs in the run's metrics: a resumed run trains later ones again."""
-        known = set(self.epochs.epoch[self.epochs.run == run])
-        found = read_arrays(self.folder, run, kind, None if layers is None else set(layers))
+        known, found = set(self.epochs.epoch[self.epochs.run == run]), folders.read_arrays(self.folder, run, kind)
         return {layer: {e: by_epoch[e] for e in sorted(by_epoch) if e in known} for layer, by_epoch in found.items()}
 
     def _described(self, rows: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
@@ -218,7 +189,7 @@ def read_study(folder: str | Path) -> Study:
         if not all(isinstance(norm, str) for norm in plan["norms"]) or not isinstance(plan.get("grid") or {}, dict):
             raise ValueError("its norms are no names, or its grid is no object")
         rows = [records.planned(plan, entry) for entry in plan["runs"]]
-        percentages = [float(value) for value in plan["recipe"].get("quantiles") or PERCENTAGES]
+        percentages = _percentages(plan)
         left_out = dict(plan.get("left_out") or {})  # of a publication: what was being trained then, and how far
     names = [row["name"] for row in rows]
     objects, evaluations = folders.read_objects(folder, names), []
@@ -238,6 +209,10 @@ def read_study(folder: str | Path) -> Study:
     )
 
 
+def _percentages(plan: Mapping[str, Any]) -> list[float]:
+    return [float(value) for value in plan["recipe"].get("quantiles") or PERCENTAGES]
+
+
 def finished_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """Of each variant the rows of its finished runs; of all its runs where none is finished.
 
@@ -245,8 +220,6 @@ def finished_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """
     complete = rows.status == "complete"
     kept = rows[complete | ~rows.variant.isin(rows.variant[complete])]
-    if "epoch" not in kept or "run" not in kept:
-        return kept
     runs = kept.groupby("variant", observed=True).run.transform("nunique")
     return kept[kept.groupby(["variant", "epoch"], observed=True).run.transform("nunique") == runs]
 
@@ -262,22 +235,17 @@ def under_rule(rows: pd.DataFrame, rule: str) -> pd.DataFrame:
     return pd.concat([mine, at_reference[at_reference.norm.isin(mine.norm) & ~at_reference.norm.isin(known)]])
 
 
+TAGS = {
+    r"^bs(\d+)$": r"batch size \1",
+    r"^ghost(\d+)$": r"ghosts of \1",
+    r"^lr([\d.e-]+)$": r"rate \1",
+    r"^(linear|fixed)$": r"\1 rate",
+}
+
+
 def setting_words(tags: Iterable[str]) -> str:
     """Tags in words: bs8 is batch size 8."""
-    words = []
-    for tag in tags:
-        found = ((re.fullmatch(pattern, tag), text) for pattern, text in _TAGS)
-        words.append(next((text.format(*match.groups()) for match, text in found if match), tag))
-    return ", ".join(words)
-
-
-_TAGS = (
-    (r"bs(\d+)", "batch size {}"),
-    (r"ghost(\d+)", "ghosts of {}"),
-    (r"lr([\d.e-]+)", "rate {}"),
-    (r"linear", "linear rate"),
-    (r"fixed", "fixed rate"),
-)
+    return ", ".join(pd.Series(list(tags), dtype=str).replace(TAGS, regex=True))
 
 
 def _runs(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -287,20 +255,20 @@ def _runs(rows: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list(columns))
     said = {row["norm"]: row["norm_label"] for row in reversed(rows) if row["norm_label"] != row["norm"]}
     frame["norm_label"] = frame.norm.map(said).fillna(frame.norm)
-    for name, kind in {**WHOLE, **OUTCOME, "learning_rate": float}.items():
+    for name, kind in TYPED.items():
         frame[name] = (pd.to_numeric(frame[name]) if kind == "Int64" else frame[name]).astype(kind)
-    return named(frame.fillna({"num_replicas": 1, "lr_rule": "fixed"}))
+    return _named(frame.fillna({"num_replicas": 1, "lr_rule": "fixed"}))
 
 
-def named(runs: pd.DataFrame) -> pd.DataFrame:
+def _named(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs with `variant` and `label` made from `norm`, `norm_label` and `tags`."""
     tags = runs.tags.str.split()
     variant = ["-".join([norm, *each]) for norm, each in zip(runs.norm, tags, strict=True)]
     label = [
-        ", ".join(filter(None, [norm, setting_words(each)])) for norm, each in zip(runs.norm_label, tags, strict=True)
+        ", ".join([norm, *filter(None, [setting_words(each)])])
+        for norm, each in zip(runs.norm_label, tags, strict=True)
     ]
-    ordered = pd.Categorical(label, list(dict.fromkeys(label)), ordered=True)
-    return runs.assign(variant=variant, label=ordered)
+    return runs.assign(variant=variant, label=pd.Categorical(label, list(dict.fromkeys(label)), ordered=True))
 
 
 def _described(runs: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """A page: sections of text, tables and figures, rendered as one self-contained HTML file or as Markdown."""
 
 import base64
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,13 +22,10 @@ TEXT_COLUMNS = ("Variant", "against", "Rule", "Setting", "Kind", "Layer", "Run",
 
 @dataclass(frozen=True)
 class Table:
-    """A table as a reader sees it.
+    """A table as a reader sees it. Its title is left out where it is the section's.
 
-    Attributes:
-        title: the heading; left out where it is the section's.
-        frame: cells as text. The index holds the norm of each row, whose mark is drawn before the first cell, or "". A
-            column is a title, or a pair: a heading that neighbours share, and a title.
-        note: what a reader must know of it.
+    The cells of `frame` are text. Its index holds the norm of each row, whose mark is drawn before the first cell, or
+    "". A column is a title, or a pair: a heading that neighbours share, and a title.
     """
 
     title: str
@@ -47,10 +45,7 @@ class Table:
     @property
     def groups(self) -> list[tuple[str, int]]:
         """The shared headings and how many columns each spans; empty where there are none."""
-        spans: list[tuple[str, int]] = []
-        for group, _ in self.columns:
-            last, count = spans.pop() if spans and spans[-1][0] == group else (group, 0)
-            spans.append((last, count + 1))
+        spans = [(name, len(list(same))) for name, same in itertools.groupby(group for group, _ in self.columns)]
         return spans if any(name for name, _ in spans) else []
 
     @property
@@ -115,24 +110,20 @@ class Page:
 
 def html(page: Page) -> str:
     """The page as HTML. Whatever a run's name or command holds is shown as text."""
-    environment = _environment(autoescape=True)
     norms = {norm for section in page.sections for table in section.tables if table for norm in table.frame.index}
     marks = {norm: (_path(style.of(norm).marker), style.of(norm)) for norm in sorted(norms - {""})}
-    return environment.get_template("page.html.jinja").render(page=page, marks=marks, ink=style.INK)
+    return _template("page.html.jinja", autoescape=True).render(page=page, marks=marks, ink=style.INK)
 
 
 def markdown(page: Page) -> str:
     """The page as Markdown, with the figures in ``figures/``."""
-    environment = _environment(finalize=_escaped)
-    return environment.get_template("page.md.jinja").render(page=page, fenced=_fenced, trusted=Markup)
+    return _template("page.md.jinja", finalize=_escaped).render(page=page, fenced=_fenced, trusted=Markup)
 
 
-def _environment(**options: Any) -> jinja2.Environment:
+def _template(name: str, **options: Any) -> jinja2.Template:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    return jinja2.Environment(
-        loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined, **options,
-    )  # fmt: skip
+    options |= dict(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+    return jinja2.Environment(loader=loader, **options).get_template(name)
 
 
 def _escaped(value: Any) -> Any:
@@ -155,7 +146,5 @@ def _path(marker: str) -> str:
     path = shape.get_path().transformed(shape.get_transform())
     polygons = [np.asarray(polygon) for polygon in path.to_polygons(closed_only=False)]
     reach = max(float(np.abs(polygon).max()) for polygon in polygons)
-    return "".join(
-        "M" + "L".join(f"{x / reach:.2f} {-y / reach:.2f}" for x, y in polygon) + ("Z" if len(polygon) > 2 else "")
-        for polygon in polygons
-    )
+    lines = [("L".join(f"{x / reach:.2f} {-y / reach:.2f}" for x, y in polygon), len(polygon)) for polygon in polygons]
+    return "".join(f"M{line}" + "Z" * (corners > 2) for line, corners in lines)

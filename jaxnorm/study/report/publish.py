@@ -2,6 +2,7 @@
 
 import contextlib
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,26 +10,18 @@ from jaxnorm import files
 from jaxnorm.errors import UserError
 from jaxnorm.study import home
 from jaxnorm.study.report import folders
-from jaxnorm.study.report.arrays import PACKED
 from jaxnorm.study.report.frames import Study, read_study
-from jaxnorm.study.report.sections import POOLED, last_convolution
 from jaxnorm.study.report.write import write_parts
 
 MADE = ("summary.csv", "summary.json", "report.md", "report.html", "figures")
-PARTS = ("study.json", folders.RUNS, folders.EPOCHS, folders.PREDICTIONS, PACKED, *MADE)
+PARTS = ("study.json", folders.RUNS, folders.EPOCHS, folders.PREDICTIONS, folders.ARRAYS, *MADE)
 """All that a publication holds; the page is made by ``python -m jaxnorm report``."""
 OUTCOMES = ("complete", "diverged", "crashed")
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What `publish` made.
-
-    Attributes:
-        published: names of the runs that the folder holds.
-        left_out: names of those that are not finished.
-        num_bytes: of all files in the folder.
-    """
+    """What `publish` made: the runs that the folder holds, those that are not finished, and the size of all files."""
 
     published: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -42,17 +35,12 @@ def publish(workdir: Path, folder: Path) -> Publication:
     are drawn. Reads only in `workdir`, so that another process may train there. `folder` appears, or replaces an
     earlier publication of the same study, by one rename: it is never half-written.
 
-    Args:
-        workdir: the folder that a driver of experiments/ has filled.
-        folder: a new or empty one, or an earlier publication of the same study.
-
     Raises:
         UserError: if `workdir` is no workdir or has no finished run, or if `folder` holds anything else, or runs that
             would be lost.
     """
-    _check_places(workdir, folder)
     study = read_study(workdir)
-    earlier = _earlier(folder, study)
+    earlier = _earlier(workdir, folder, study)
     finished = study.runs.status.isin(OUTCOMES)
     names, others = study.runs.name[finished].tolist(), study.runs[~finished]
     if not names:
@@ -65,19 +53,15 @@ def publish(workdir: Path, folder: Path) -> Publication:
     left_out = {one.name: int(one.epoch) for one in others.fillna({"epoch": 0}).itertuples() if one.status != "missing"}
     own = [{name: run[name] for name in run if run[name] != study.recipe.get(name, ...)} for run in study.plan["runs"]]
     plan = study.plan | {"runs": own, "published": True} | ({"left_out": left_out} if left_out else {})
-    try:
+    with _writable(folder):
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
         place = tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=".publish.")
-    except OSError as error:
-        raise UserError(
-            f"a publication must be where one can write, but {folder} cannot be written ({error.strerror or error}); "
-            "choose another folder"
-        ) from None
     with place as made:
         part, objects = Path(made) / "new", folders.read_objects(workdir, names)
         part.mkdir()
+        layers = [*study.layers.layer.drop_duplicates()[-2:], "pooled"]  # the last convolution is before the pooled
         epochs = folders.read_epochs(workdir, names, study.percentages)
-        folders.write_runs(part, workdir, objects, epochs, histograms=[POOLED, last_convolution(study) or POOLED])
+        folders.write_runs(part, workdir, objects, epochs, histograms=layers)
         files.write_text(part / "study.json", folders.compact(home.hidden(plan)))
         if folders.read_objects(workdir, names) != objects:
             raise UserError(f"a run of {workdir} began again while it was published; publish it again later")
@@ -89,30 +73,32 @@ def publish(workdir: Path, folder: Path) -> Publication:
     return Publication(tuple(names), tuple(others.name), num_bytes)
 
 
-def _check_places(workdir: Path, folder: Path) -> None:
+@contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"a publication must be where one can write, but {str(folder)[:80]} cannot be written "
+            f"({error.strerror or error}); choose another folder"
+        ) from None
+
+
+def _earlier(workdir: Path, folder: Path, study: Study) -> list[str]:
+    """The finished runs of an earlier publication of the study in `folder`; none where it is new or empty."""
     places = workdir.resolve(), folder.resolve()
     if places[0].is_relative_to(places[1]) or places[1].is_relative_to(places[0]):
         raise UserError(
             f"a publication must be beside its workdir, but one of {folder} and {workdir} is within the other; choose "
             "another folder"
         )
-    for place in (folder, *folder.absolute().parents):
-        try:
-            blocked = not place.is_dir() and (place.exists() or place.is_symlink())
-        except OSError as error:  # such as a name that is too long
-            raise UserError(
-                f"the folder of a publication must have a usable name, but {str(folder)[:80]!r} has not "
-                f"({error.strerror}); choose another folder"
-            ) from None
-        if blocked:
-            kind = "a file" if place.exists() else "a link to nothing"
-            raise UserError(f"a publication must be a folder in a folder, but {place} is {kind}; choose another folder")
-
-
-def _earlier(folder: Path, study: Study) -> list[str]:
-    """The finished runs of an earlier publication of the study in `folder`; none where it is new or empty."""
-    found = sorted(path.name for path in folder.glob("*"))
-    if others := [name for name in found if name not in PARTS]:
+    with _writable(folder):
+        for place in (folder, *folder.absolute().parents):
+            if not place.is_dir() and (place.exists() or place.is_symlink()):
+                kind = "a file" if place.exists() else "a link to nothing"
+                raise UserError(f"a publication must be a folder in a folder, but {place} is {kind}; choose another")
+    found = {path.name for path in folder.glob("*")}
+    if others := sorted(found - set(PARTS)):
         raise UserError(
             f"the folder of a publication must be new, empty or an earlier publication of the study, but {folder} "
             f"holds other files ({others[0]!r}); choose another folder"
@@ -120,12 +106,8 @@ def _earlier(folder: Path, study: Study) -> list[str]:
     if not found:
         return []
     before = read_study(folder)
-    differences = [] if before.name == study.name else [f"study: {before.name} -> {study.name}"]
-    differences += [
-        f"{name}: {value} -> {study.recipe[name]}"
-        for name, value in before.recipe.items()
-        if name in study.recipe and study.recipe[name] != value
-    ]
+    old, new = ({"study": one.name, **one.recipe} for one in (before, study))
+    differences = [f"{name}: {old[name]} -> {new[name]}" for name in old if name in new and old[name] != new[name]]
     if differences:
         raise UserError(
             f"{folder} holds the publication of another study ({'; '.join(differences)}); choose another folder"

@@ -11,7 +11,7 @@ from jaxnorm.study.report import feature_figures, figures, sentences, style, tab
 from jaxnorm.study.report.comparisons import SANITY_PAIR, chosen, validation_gaps, varies_rates
 from jaxnorm.study.report.folders import quantile_columns
 from jaxnorm.study.report.formats import listed, number, percent, within
-from jaxnorm.study.report.frames import Study, finished_rows
+from jaxnorm.study.report.frames import Study
 from jaxnorm.study.report.page import Picture, Section
 from jaxnorm.study.report.published import SOURCE, published_for
 from jaxnorm.study.report.statistics import mean_interval, standard_error
@@ -19,9 +19,10 @@ from jaxnorm.study.report.statistics import mean_interval, standard_error
 POOLED = "pooled"
 
 
-def picture(study: Study, name: str, title: str, caption: str, figure: Figure) -> Picture:
+def picture(study: Study, name: str, caption: str, figure: Figure) -> Picture:
     """A figure as the page and ``figures/NAME.png`` show it; its caption says on which data."""
-    return Picture(name, title, f"{caption} Data: {study.data_description}.", style.png(figure, dpi=144))
+    caption = f"{caption} Data: {study.data_description}."
+    return Picture(name, figure.get_suptitle().strip(), caption, style.png(figure, dpi=144))
 
 
 def subtitle(study: Study) -> str:
@@ -35,7 +36,7 @@ def results(study: Study) -> Section:
     if not len(test):
         return Section("Results", tables=[tables.results(study)])
     for label, rows in test.groupby("label", observed=True):
-        mean, interval = float(rows.accuracy.mean()), mean_interval(rows.accuracy.tolist())
+        mean, interval = float(rows.accuracy.mean()), mean_interval(rows.accuracy)
         error = standard_error(mean, int(rows.num_images.iloc[0]))
         ends[label] = (interval.low, interval.high) if interval else (mean - error, mean + error)
     known = {norm: one.test for norm, one in published_for(study.recipe).items()}
@@ -43,15 +44,13 @@ def results(study: Study) -> Section:
     if tables.digits(study) == 2:
         caption = "Pale dots: seeds. Large mark: their mean, with its 95 % interval, which is not paired."
     caption += " Hollow diamonds: the original paper." * bool(set(known) & set(test.norm))
-    bars = pd.DataFrame.from_dict(ends, orient="index", columns=["low", "high"])
-    drawn = figures.test_accuracy(test, bars, subtitle(study), known)
-    shown = picture(study, "test_accuracy", "Accuracy on the test images", caption, drawn)
-    return Section("Results", tables=[tables.results(study)], figures=[shown])
+    drawn = figures.test_accuracy(test, ends, subtitle(study), known)
+    return Section("Results", tables=[tables.results(study)], figures=[picture(study, "test_accuracy", caption, drawn)])
 
 
 def curves(study: Study) -> Section:
     """Accuracy and loss over training, and the sanity check."""
-    runs, epochs, about = study.runs, study.epochs, subtitle(study)
+    runs, epochs, about, drawn = study.runs, study.epochs, subtitle(study), []
     if not len(epochs):
         return Section("Training")
     caption = (
@@ -59,67 +58,39 @@ def curves(study: Study) -> Section:
     )
     caption += " Lines: mean over the finished seeds; bands: lowest to highest." * (tables.digits(study) == 2)
     caption += " A cross: a run diverged." * bool((runs.status == "diverged").any())
-    drawn = [
-        picture(study, "accuracy", "Accuracy over training", caption, figures.accuracy(runs, epochs, about)),
-        picture(study, "loss", "Loss over training", "Cross entropy in nats.", figures.loss(runs, epochs, about)),
-    ]
+    for kind, said in (("accuracy", caption), ("loss", "Cross entropy in nats.")):
+        drawn.append(picture(study, kind, said, figures.curves(runs, epochs, kind, about)))
     if set(SANITY_PAIR) <= set(epochs.norm) and validation_gaps(study).size:
         caption = (
             "The two layers round differently, which training amplifies while the rate is high. Band: half a point."
         )
-        figure = figures.sanity_check(epochs, about)
-        drawn.append(picture(study, "sanity_check", "The library's batch norm against ours", caption, figure))
+        drawn.append(picture(study, "sanity_check", caption, figures.sanity_check(epochs, about)))
     return Section("Training", figures=drawn)
 
 
-def last_convolution(study: Study) -> str | None:
-    """The last layer before norm and ReLU of which quantiles were recorded."""
-    return next((layer for layer in reversed(list(dict.fromkeys(study.layers.layer))) if layer != POOLED), None)
-
-
 def features(study: Study) -> Section:
-    """What the layers compute: pooled, the last convolution, and all layers where these were recorded."""
-    about, drawn, layer = subtitle(study), [], last_convolution(study)
+    """What the layers compute: the pooled features, and all layers where these were recorded."""
+    about, drawn = subtitle(study), []
     if study.epochs[quantile_columns(study.percentages)].notna().any(axis=None):
-        known = {
-            norm: one.feature_quantiles or ()
-            for norm, one in published_for(study.recipe).items()
-            if study.num_epochs == 100 and (study.epochs.epoch[study.epochs.norm == norm] == 100).any()
-        }
+        to_its_end = study.recipe.get("num_epochs") == 100 and set(study.epochs.norm[study.epochs.epoch == 100])
+        known = {norm: one.feature_quantiles or () for norm, one in published_for(study.recipe).items()}
+        known = {norm: values for norm, values in known.items() if to_its_end and norm in to_its_end}
         names = listed([f"{value:g}" for value in study.percentages])
         caption = f"{names} % quantiles of the last layer's input over all validation images, in evaluation mode."
         caption += " Hollow diamonds: the original paper, read off its plots." * bool(known)
         figure = feature_figures.feature_quantiles(study.epochs, about, published=known)
-        drawn.append(picture(study, "feature_quantiles", "Distribution of the pooled features", caption, figure))
-    drawn += _histograms(study, POOLED, "pooled_histograms", "Histograms of the pooled features")
-    if layer:
-        rows, title = study.layers[study.layers.layer == layer], "Distribution of the last convolution"
-        figure = feature_figures.feature_quantiles(rows, f"{about} · {layer}", title)
-        caption = f"The same at {layer}, before norm and ReLU, as the Group Normalization paper does (its conv5_3)."
-        drawn.append(picture(study, "last_convolution", title, caption, figure))
-        drawn += _histograms(study, layer, "convolution_histograms", "Histograms of the last convolution")
-        caption, title = "Every convolution before norm and ReLU.", "Distribution of every layer over training"
-        drawn.append(picture(study, "layers", title, caption, feature_figures.layers(study.layers, about)))
+        drawn.append(picture(study, "feature_quantiles", caption, figure))
+    if set(study.layers.layer) - {POOLED}:
+        caption = "Every convolution before norm and ReLU, and the pooled features."
+        drawn.append(picture(study, "layers", caption, feature_figures.layers(study.layers, about)))
     return Section("Features", figures=drawn)
-
-
-def _histograms(study: Study, layer: str, name: str, title: str) -> list[Picture]:
-    if not (counts := study.histograms(layer)):
-        return []
-    caption = "Every value on the validation images, at the first, middle and last recorded epoch."
-    return [
-        picture(
-            study, name, title, caption, feature_figures.histograms(counts, study.runs, layer, title, subtitle(study))
-        )
-    ]
 
 
 def gates(study: Study) -> Section:
     """Batch-instance norm's gates: where they end, and how they got there."""
-    rows, runs, about = finished_rows(study.gates), study.runs, subtitle(study)
-    if not len(rows):
+    words, last, about = [], feature_figures.final_gates(study.gates), subtitle(study)
+    if not len(last):
         return Section("Gates")
-    words, last = [], rows[rows.epoch == rows.groupby("variant", observed=True).epoch.transform("max")]
     for label, mine in last.groupby("label", observed=True):
         low, middle, high = (number(float(value), 2) for value in np.quantile(mine.gate, (0.1, 0.5, 0.9)))
         moved, name = float((np.abs(mine.gate - 1) > 1e-6).mean()), within(str(label))
@@ -131,12 +102,9 @@ def gates(study: Study) -> Section:
         )
     ends = "A gate of 1 takes the batch's statistics alone, a gate of 0 the image's own; all start at 1."
     band = "Median over channels with a band from 10 to 90 %; share of channels exactly at 1 and at 0."
-    ended, path = (
-        draw(runs, study.gates, about) for draw in (feature_figures.gate_histograms, feature_figures.gate_paths)
-    )
     drawn = [
-        picture(study, "gate_histograms", "Gates of every layer at the end", ends, ended),
-        picture(study, "gate_paths", "Gates over training", band, path),
+        picture(study, "gate_histograms", ends, feature_figures.gate_histograms(study.runs, study.gates, about)),
+        picture(study, "gate_paths", band, feature_figures.gate_paths(study.runs, study.gates, about)),
     ]
     return Section("Gates", words, figures=drawn, tables=[tables.gates(study)])
 
@@ -151,8 +119,7 @@ def learning_rates(study: Study) -> Section:
     words = f"Each norm is shown at the rate with its highest mean validation accuracy: {'; '.join(named)}."
     if len(final):
         figure = figures.learning_rates(study.runs, final, subtitle(study))
-        caption, title = "Validation error after the last epoch decides.", "Validation error by learning rate"
-        drawn = [picture(study, "learning_rates", title, caption, figure)]
+        drawn = [picture(study, "learning_rates", "Validation error after the last epoch decides.", figure)]
     return Section("Learning rates", [words], figures=drawn, tables=[tables.rates(study)])
 
 
@@ -165,23 +132,21 @@ def details(study: Study, everything: Study, time: Any = None) -> list[Section]:
     """The folded end of every page; `everything` has the runs at learning rates that were not chosen, too."""
     test, confusion = study.final("test"), []
     if len(test):
-        size = range(len(test.confusion_matrix.iloc[0]))
         names = [str(name) for name in study.data.get("class_names") or ()]
-        figure = figures.confusion(test, names if len(names) == len(size) else list(map(str, size)), subtitle(study))
+        figure = figures.confusion(test, names, subtitle(study))
         caption = "Share of each class's test images (row) by the class that was predicted (column), over all seeds."
-        confusion = [picture(study, "confusion", "Confusions on the test images", caption, figure)]
+        confusion = [picture(study, "confusion", caption, figure)]
     source = [f"The original paper is {SOURCE}; its values are from one seed each."] * bool(published_for(study.recipe))
     plan = {name: study.plan.get(name) for name in ("study", "preset", "norms", "seeds")}
     varied = {name.removesuffix("s"): values for name, values in (study.plan.get("grid") or {}).items() if values}
+    facts = {name: _value(value) for name, value in {**plan, **study.recipe, **varied}.items()}
     return [
-        Section("All metrics", source, tables=tables.metrics(study), folded=True),
+        Section("All metrics", source, tables=[tables.metrics(study)], folded=True),
         Section("Classes", figures=confusion, folded=True),
         Section("Calibration", tables=[tables.calibration(study)], folded=True),
         Section("Time", tables=[time or tables.time(study)], folded=True),
         Section("Runs", tables=[tables.runs(everything)], folded=True),
-        Section(
-            "Configuration", facts={k: _value(v) for k, v in {**plan, **study.recipe, **varied}.items()}, folded=True
-        ),
+        Section("Configuration", facts=facts, folded=True),
         Section("Data and machine", facts=_provenance(everything), folded=True),
         Section("Command", code=str(study.plan.get("command") or ""), folded=True),
     ]
@@ -190,9 +155,7 @@ def details(study: Study, everything: Study, time: Any = None) -> list[Section]:
 def _value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return " ".join(map(_value, value)) or "none"
-    return (
-        "none" if value in (None, "") else {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-    )
+    return {"None": "none", "": "none", "True": "yes", "False": "no"}.get(str(value), str(value))
 
 
 def _provenance(study: Study) -> dict[str, str]:

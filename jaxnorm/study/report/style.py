@@ -6,9 +6,9 @@ import math
 import textwrap
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ParamSpec, cast
+from typing import Any, ParamSpec
 
 import matplotlib.style
 import numpy as np
@@ -16,26 +16,18 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#5b636d", "#dfe2e6", "#ffffff"
 WIDTH = 7.2  # inches; a page 390 pixels wide still shows letters of seven pixels
-LETTERS = 102  # of the subtitle's size in one line
+LETTERS, PANEL_LETTERS = 102, 84  # in one line of the subtitle, and in the titles of a row of panels
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a norm is drawn.
-
-    Attributes:
-        colour: of line, marker and band.
-        marker: matplotlib's code of the marker.
-        dash: lengths of strokes and gaps in line widths; empty for a solid line.
-        outline: whether the marker is an outline.
-    """
+    """How a norm is drawn: colour, matplotlib's code of its marker, strokes and gaps of its line in line widths."""
 
     colour: str
     marker: str
@@ -72,7 +64,8 @@ def of(norm: str) -> Style:
 def line(one: Style, marker: float | None = 5, **changes: Any) -> dict[str, Any]:
     """matplotlib's keywords for a line; `marker` is the size of its markers, None for a line without any."""
     dash = (0, one.dash) if one.dash else "-"
-    return {"color": one.colour, "linestyle": dash} | (markers(one, marker) if marker else {}) | changes
+    drawn = markers(one, marker) if marker and one.marker else {}
+    return {"color": one.colour, "linestyle": dash} | drawn | changes
 
 
 def markers(one: Style, size: float = 5, **changes: Any) -> dict[str, Any]:
@@ -148,45 +141,24 @@ def plain(text: str, length: int = 60) -> str:
     return shown if len(shown) <= length else shown[: length - 1] + "…"
 
 
-def named(label: str, one: Style, **changes: Any) -> Line2D:
-    """A legend's entry: a line with its marker."""
-    return Line2D([], [], label=plain(label), **line(one, **changes))
-
-
-def marked(label: str, one: Style) -> Line2D:
-    """A legend's entry: a marker alone."""
-    return Line2D([], [], label=label, **markers(one, 6, linestyle="none"))
-
-
-def shaded(label: str, alpha: float) -> Patch:
-    """A legend's entry: a band."""
-    return Patch(label=label, facecolor=INK, alpha=alpha, linewidth=0)
+def entry(label: str, one: Style, *, joined: bool = True) -> Line2D:
+    """A legend's entry: a line with its marker, if it has one, or the marker alone."""
+    return Line2D([], [], label=plain(label), **(line(one) if joined else markers(one, 6, linestyle="none")))
 
 
 def sheet(
-    title: str,
-    subtitle: str,
-    legend: Sequence[Artist],
-    panels: int = 1,
-    columns: int = 1,
-    height: float = 3,
-    **axes: Any,
-) -> tuple[Figure, list[Axes]]:
+    title: str, subtitle: str, legend: Sequence[Artist], panels: Sequence[str] = ("",), columns: int = 1,
+    height: float = 3, xlabel: str = "", size: float | None = None, **axes: Any,
+) -> tuple[Figure, list[Axes]]:  # fmt: skip
     """A figure and its panels, between title and subtitle above and a legend below.
 
-    Args:
-        title: first line, in bold.
-        subtitle: what every figure says of itself: data set, settings, seeds.
-        legend: entries; empty for a figure without one.
-        panels: number of panels.
-        columns: most panels side by side.
-        height: of a row of panels, in inches.
-        **axes: passed to `Figure.subplots`, such as sharey=True.
+    `panels` has their titles, of letters of `size` points, `columns` of them side by side, each row `height` inches
+    high. The lowest panels have the horizontal axis's name `xlabel`. `axes` is passed to `Figure.subplots`.
     """
-    columns = min(columns, panels)
-    rows = math.ceil(panels / columns)
+    columns = min(columns, len(panels))
+    rows = math.ceil(len(panels) / columns)
     lines = textwrap.wrap(plain(subtitle, 400), LETTERS) or [""]
-    longest = max((len(str(entry.get_label())) for entry in legend), default=0)
+    longest = max((len(str(one.get_label())) for one in legend), default=0)
     ncols = max(1, min(4, LETTERS // (longest + 8)))
     head = 0.35 + 0.18 * len(lines) + 0.22 * math.ceil(len(legend) / ncols)
     figure = Figure(figsize=(WIDTH, rows * height + head), layout="constrained")
@@ -196,27 +168,21 @@ def sheet(
     heading.set_parse_math(False)
     figure.add_artist(below)
     grid = figure.subplots(rows, columns, squeeze=False, **axes).ravel()
-    for spare in grid[panels:]:
+    for spare in grid[len(panels) :]:
         spare.remove()
-    for lowest in grid[max(0, panels - columns) : panels]:
-        lowest.tick_params(labelbottom=True)
+    for index, (axis, name) in enumerate(zip(grid, panels, strict=False)):
+        wrapped = textwrap.wrap(plain(name), PANEL_LETTERS // columns, break_long_words=False)
+        axis.set_title("\n".join(wrapped[:3]), size=size, parse_math=False)
+        if xlabel == "Epoch":
+            ticks = 5 if columns < 4 else max(2, 8 - columns)
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=ticks, integer=True, min_n_ticks=1))
+        if index + columns >= len(panels):
+            axis.set_xlabel(xlabel)
+            axis.tick_params(labelbottom=True)
     if legend:
         for text in figure.legend(handles=list(legend), loc="outside lower left", ncols=ncols).get_texts():
             text.set_parse_math(False)
-    return figure, list(grid[:panels])
-
-
-def panel(axis: Axes, title: str, xlabel: str = "", letters: int = 60, size: float | None = None) -> None:
-    """Titles a panel, in lines of about `letters` letters, and names its horizontal axis."""
-    lines = textwrap.wrap(plain(title), letters, break_long_words=False)[:3]
-    axis.set_title("\n".join(lines), size=size, parse_math=False)
-    axis.set_xlabel(xlabel)
-
-
-def epoch_axis(axes: Iterable[Axes], ticks: int = 5) -> None:
-    """Whole numbers along the horizontal axes."""
-    for axis in axes:
-        axis.xaxis.set_major_locator(MaxNLocator(nbins=ticks, integer=True, min_n_ticks=1))
+    return figure, list(grid[: len(panels)])
 
 
 def log_axis(axis: Axes) -> None:
@@ -230,20 +196,24 @@ def log_axis(axis: Axes) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
-def value_axis(axis: Axes, low: float, high: float, *, compressed: bool, ticks: int = 5, along: str = "y") -> None:
+def named_axis(axis: Axes, values: Sequence[float]) -> None:
+    """A tick with its number at each of `values` along a horizontal axis, and no other."""
+    axis.set_xticks(values, [f"{value:g}" for value in values])
+    axis.set_xticks([], minor=True)
+
+
+def value_axis(axis: Axes, low: float, high: float, *, compressed: bool, ticks: int = 5) -> None:
     """Limits and ticks from `low` to `high`; compressed: asinh, nearly linear up to 1 and logarithmic beyond."""
-    side = axis.yaxis if along == "y" else axis.xaxis
     there, back = (np.arcsinh, np.sinh) if compressed else (np.asarray, np.asarray)
     room = 0.04 * ((there(high) - there(low)) or 1.0)
     if compressed:
-        (axis.set_yscale if along == "y" else axis.set_xscale)("asinh", linear_width=1.0)
-        side.set_ticks(compressed_ticks(low, high, ticks), minor=False)
-        side.set_ticks([], minor=True)
-        side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+        axis.set_yscale("asinh", linear_width=1.0)
+        axis.set_yticks(compressed_ticks(low, high, ticks))
+        axis.set_yticks([], minor=True)
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
     else:
-        side.set_major_locator(MaxNLocator(nbins=ticks))
-    limits = cast(Callable[..., Any], axis.set_ylim if along == "y" else axis.set_xlim)
-    limits(float(back(there(low) - room)), float(back(there(high) + room)))
+        axis.yaxis.set_major_locator(MaxNLocator(nbins=ticks))
+    axis.set_ylim(float(back(there(low) - room)), float(back(there(high) + room)))
 
 
 def compressed_ticks(low: float, high: float, count: int) -> list[float]:
@@ -257,9 +227,3 @@ def compressed_ticks(low: float, high: float, count: int) -> list[float]:
             power = 10.0 ** math.floor(math.log10(value))
             ticks.add(side * max(step * power for step in (1, 2, 3, 5) if step * power <= value * (1 + 1e-9)))
     return sorted(ticks)
-
-
-def far_apart(extremes: Iterable[float]) -> bool:
-    """Whether one panel's largest value is more than four times the median panel's: a linear axis would hide those."""
-    sizes = sorted(abs(value) for value in extremes if math.isfinite(value))
-    return bool(sizes) and sizes[-1] > 4 * (sizes[len(sizes) // 2] or 1.0)

@@ -27,6 +27,8 @@ OF_A_RUN = (
     *("best_val_accuracy", "best_val_epoch"),
 )
 
+CALIBRATION = ("expected_calibration_error", "negative_log_likelihood")
+
 
 def summary_csv(study: Study) -> str:
     """One row for each norm, seed and split, in the order of the plan; a run without final figures has empty values.
@@ -59,18 +61,15 @@ def _variant(study: Study, planned: pd.DataFrame) -> dict[str, Any]:
     found: dict[str, Any] = {"norm": variant, "label": str(planned.label.iloc[0]), "num_complete": len(runs)}
     for split in SPLITS:
         rows = study.final(split).query("variant == @variant")
-        found[split] = {name: _moments(rows[name].tolist()) for name in METRICS}
-        found[split]["accuracy_interval"] = mean_interval(rows.accuracy.tolist())
+        moments = {name: {"mean": rows[name].mean(), "sd": standard_deviation(rows[name])} for name in METRICS}
+        found[split] = moments if len(rows) else dict.fromkeys(METRICS)
+        found[split]["accuracy_interval"] = mean_interval(rows.accuracy)
     found["median_epoch_seconds"] = study.epochs.seconds[study.epochs.variant == variant].median()
     if theirs := published_for(study.recipe).get(variant):
         alike = [comparable(run, run["epoch"]) for run in runs.to_dict("records")]
-        names = ("name", "train", "validation", "test", "test_macro_f1")
-        found["published"] = {n: getattr(theirs, n) for n in names} | {"comparable": bool(alike) and all(alike)}
+        found["published"] = vars(theirs) | {"comparable": bool(alike) and all(alike)}
+        del found["published"]["feature_quantiles"]
     return found
-
-
-def _moments(values: list[float]) -> dict[str, Any] | None:
-    return {"mean": float(np.mean(values)), "sd": standard_deviation(values)} if values else None
 
 
 def _run(study: Study, run: dict[str, Any]) -> dict[str, Any]:
@@ -79,11 +78,15 @@ def _run(study: Study, run: dict[str, Any]) -> dict[str, Any]:
     for row in rows.to_dict("records"):
         metrics = {name: row[name] for name in (*METRICS, "num_images")}
         splits[row["split"]] = metrics | {"class_f1": class_f1(row["confusion_matrix"]).tolist()}
-    calibration = {
-        "expected_calibration_error": None if answers is None else expected_calibration_error(answers),
-        "negative_log_likelihood": None if answers is None else negative_log_likelihood(answers),
-    }
-    return {name: run[name] for name in OF_A_RUN} | {"splits": splits} | calibration
+    known = (
+        {}
+        if answers is None
+        else {
+            "expected_calibration_error": expected_calibration_error(answers),
+            "negative_log_likelihood": negative_log_likelihood(answers),
+        }
+    )
+    return {name: run[name] for name in OF_A_RUN} | {"splits": splits} | dict.fromkeys(CALIBRATION) | known
 
 
 def _plain(value: Any) -> Any:

@@ -1,30 +1,46 @@
 """The tables that every study has: results, comparisons, metrics, calibration, time, runs, rates and gates."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from jaxnorm.study.report import formats
 from jaxnorm.study.report.comparisons import chosen, varies_rates
+from jaxnorm.study.report.feature_figures import final_gates, in_order
 from jaxnorm.study.report.formats import DASH, number, percent, points, spread
-from jaxnorm.study.report.frames import Study, finished_rows, setting_words
+from jaxnorm.study.report.frames import Study, setting_words
 from jaxnorm.study.report.page import Table
 from jaxnorm.study.report.published import comparable, published_for
 from jaxnorm.study.report.records import SPLITS
 from jaxnorm.study.report.statistics import correct, expected_calibration_error, negative_log_likelihood
 from jaxnorm.study.words import counted
 
-Row = Mapping[Any, str]
+Columns = Mapping[Any, "pd.Series[Any]"]
+"""Texts by column, which is a title, or a pair of a shared heading and a title."""
 
 
-def table(title: str, rows: Sequence[tuple[str, Row]], note: str = "") -> Table | None:
-    """A table of (norm, cells by column) pairs; None without rows."""
-    if not rows:
-        return None
-    return Table(title, pd.DataFrame([cells for _, cells in rows], index=[norm for norm, _ in rows]), note)
+def of_variants(study: Study, title: str, columns: Columns, note: str = "") -> Table | None:
+    """A table with a row for each variant of which a column says something; `columns` are indexed by label.
+
+    The first column is the label itself, unless `columns` has another "Variant".
+    """
+    norms = dict(zip(study.labels.values(), study.runs.drop_duplicates("variant").norm, strict=True))
+    found = pd.DataFrame({name: column.rename(index=str) for name, column in columns.items()})
+    kept = [label for label in norms if label in found.index]
+    frame = pd.DataFrame({"Variant": pd.Series(kept, kept, dtype=object), **found}).reindex(kept).fillna(DASH)
+    return Table(title, frame.set_axis([norms[label] for label in kept]), note) if kept else None
+
+
+def texts(rows: pd.DataFrame, column: str, text: Callable[..., str], *args: Any) -> pd.Series:
+    """`text(values, *args)` of each variant's values in a column."""
+    return rows.groupby("label", observed=True)[column].agg(text, *args).astype(object)
+
+
+def mean(values: pd.Series, digits: int, scale: float = 1.0) -> str:
+    """The mean as text."""
+    return number(values.mean(), digits, scale)
 
 
 def digits(study: Study) -> int:
@@ -35,26 +51,22 @@ def digits(study: Study) -> int:
 def status(run: Any) -> str:
     """What happened to a run (a row of `Study.runs`), in words."""
     epoch, of = 0 if pd.isna(run.epoch) else run.epoch, "" if pd.isna(run.num_epochs) else f" of {run.num_epochs}"
-    if run.status == "complete":
-        return (
-            f"stopped after epoch {epoch}{of}"
-            if of and epoch < run.num_epochs
-            else f"complete, {counted(epoch, 'epoch')}"
-        )
-    if run.status == "diverged":
-        return f"diverged at step {number(run.diverged_at_step)}, after epoch {epoch}{of}"
-    if run.status == "crashed":
-        return f"crashed after epoch {epoch}{of}: {textwrap.shorten(str(run.error or 'no reason recorded'), 200)}"
-    return "not started" if run.status == "missing" else f"unfinished, epoch {epoch}{of} reached"
+    stopped = bool(of) and epoch < run.num_epochs
+    return {
+        "complete": f"stopped after epoch {epoch}{of}" if stopped else f"complete, {counted(epoch, 'epoch')}",
+        "diverged": f"diverged at step {number(run.diverged_at_step)}, after epoch {epoch}{of}",
+        "crashed": f"crashed after epoch {epoch}{of}: {textwrap.shorten(str(run.error or 'no reason recorded'), 200)}",
+        "unfinished": f"unfinished, epoch {epoch}{of} reached",
+        "missing": "not started",
+    }[run.status]
 
 
 def state(runs: pd.DataFrame) -> str:
     """One cell for all seeds of a variant."""
-    if len(runs) == 1:
-        run = next(runs.itertuples())
-        stopped = run.status == "complete" and run.epoch < run.num_epochs
-        return f"epoch {run.epoch} of {run.num_epochs}" if stopped else run.status.replace("missing", "not started")
     counts = runs.status.replace("missing", "not started").value_counts(sort=False)
+    if len(runs) == 1:
+        stopped = runs.status.iloc[0] == "complete" and runs.epoch.iloc[0] < runs.num_epochs.iloc[0]
+        return f"epoch {runs.epoch.iloc[0]} of {runs.num_epochs.iloc[0]}" if stopped else counts.index[0]
     kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     return f"{len(runs)} seeds" if list(counts.index) == ["complete"] else kinds
 
@@ -69,153 +81,156 @@ def whose_statistics(study: Study) -> str:
     return f"Batch statistics are of each replica, one of {' or '.join(map(str, replicas))} equal parts of the batch."
 
 
-def is_comparable(study: Study) -> bool:
-    """Whether all finished runs follow the original paper's protocol to its end."""
-    runs = study.finished.to_dict("records")
-    return bool(runs) and all(comparable(run, run["epoch"]) for run in runs)
+def states(study: Study) -> pd.Series:
+    """By label: what happened to a variant."""
+    return pd.Series({label: state(runs) for label, runs in study.runs.groupby("label", observed=True)}, dtype=object)
 
 
 def results(study: Study) -> Table | None:
     """Final accuracies, the original paper's beside them on its data, and what happened to each variant."""
-    places, known, rows = digits(study), published_for(study.recipe), []
-    final = {split: study.final(split) for split in SPLITS}
-    for label, runs in study.runs.groupby("label", observed=True):
-        mine = {split: found[found.label == label] for split, found in final.items()}
-        test, norm = mine["test"], runs.norm.iloc[0]
-        cells: dict[Any, str] = {"Variant": str(label), ("Accuracy, %", "Test"): spread(test.accuracy, places, 100)}
-        for split in ("validation", "train"):
-            cells["Accuracy, %", split.capitalize()] = percent(mine[split].accuracy.mean(), places)
-        cells["On test", "Macro F1, %"] = percent(test.macro_f1.mean(), places)
-        cells["On test", "Loss"] = number(test.loss.mean(), 3)
-        if known:
-            theirs = known[norm].test if norm in known else float("nan")
-            cells["Original paper", "Test, %"] = percent(theirs)
-            if is_comparable(study):
-                cells["Original paper", "Difference"] = points(test.accuracy.mean() - theirs, 1)
-        rows.append((norm, cells | {"Status": state(runs)}))
+    places, known, finished = digits(study), published_for(study.recipe), study.finished.to_dict("records")
+    train, validation, test = map(study.final, SPLITS)
+    columns: dict[Any, pd.Series] = {
+        ("Accuracy, %", "Test"): texts(test, "accuracy", spread, places, 100),
+        ("Accuracy, %", "Validation"): texts(validation, "accuracy", mean, places, 100),
+        ("Accuracy, %", "Train"): texts(train, "accuracy", mean, places, 100),
+        ("On test", "Macro F1, %"): texts(test, "macro_f1", mean, places, 100),
+        ("On test", "Loss"): texts(test, "loss", mean, 3),
+    }
     note = "Mean over the finished seeds, ± standard deviation on test. " if places == 2 else ""
     if known:
+        norms = study.runs.drop_duplicates("label").set_index("label").norm.rename(index=str)
+        theirs = norms.map({norm: one.test for norm, one in known.items()}).astype(float)
+        columns["Original paper", "Test, %"] = theirs.map(percent)
         note += "The original paper's values are from one seed each, with a standard error of about 0.3 points. "
-        if not is_comparable(study):
+        if finished and all(comparable(run, run["epoch"]) for run in finished):
+            ours = test.groupby("label", observed=True).accuracy.mean().rename(index=str)
+            columns["Original paper", "Difference"] = (ours - theirs).map(lambda value: points(value, 1))
+        else:
             note += "Only runs of its own protocol, trained to the end, could be compared with them. "
-    return table("Results", rows, note + whose_statistics(study))
+    return of_variants(study, "Results", columns | {"Status": states(study)}, note + whose_statistics(study))
 
 
 def comparison(study: Study, found: pd.DataFrame) -> Table | None:
     """Paired differences in test accuracy, given what `comparisons.paired` found."""
     names = dict(zip(study.runs.norm, study.runs.norm_label, strict=True))
-    over_seeds, settings, rows = found.interval.notna().any(), found.tags.nunique() > 1, []
-    for one in found.itertuples():
-        cells: dict[Any, str] = {"Variant": names[one.norm], "against": names[one.baseline]}
-        cells |= {"Setting": setting_words(one.tags.split())} if settings else {}
-        cells["Difference"] = points(one.mean)
-        if over_seeds:
-            cells["Over seeds", "95 % interval"] = formats.interval_points(one.interval)
-            cells["Over seeds", "p"] = formats.p_value(one.p)
-            cells["Over seeds", "p, Holm"] = formats.p_value(one.holm_p)
-        cells["Over test images", "95 % interval"] = formats.interval_points(one.image_interval)
-        cells |= {"Kind": "planned" if one.planned else "exploratory"} if over_seeds else {}
-        rows.append((one.norm, cells))
-    return table("Paired differences", rows, "Test accuracy, in points.")
+    columns: dict[Any, pd.Series] = {"Variant": found.norm.map(names), "against": found.baseline.map(names)}
+    if found.tags.nunique() > 1:
+        columns["Setting"] = found.tags.map(lambda tags: setting_words(tags.split()))
+    columns["Difference"] = found["mean"].map(points)
+    if over_seeds := found.interval.notna().any():
+        columns["Over seeds", "95 % interval"] = found.interval.map(formats.interval_points)
+        columns["Over seeds", "p"] = found.p.map(formats.p_value)
+        columns["Over seeds", "p, Holm"] = found.holm_p.map(formats.p_value)
+    columns["Over test images", "95 % interval"] = found.image_interval.map(formats.interval_points)
+    if over_seeds:
+        columns["Kind"] = found.planned.map({True: "planned", False: "exploratory"})
+    frame = pd.DataFrame(columns).set_axis(found.norm)
+    return Table("Paired differences", frame, "Test accuracy, in points.") if len(frame) else None
 
 
-def metrics(study: Study) -> list[Table | None]:
-    """Accuracy, macro F1 and loss, a table for each split; the original paper's accuracy beside ours on its data."""
-    places, known, found = digits(study), published_for(study.recipe), []
-    for split in SPLITS:
-        rows = []
-        for label, mine in study.final(split).groupby("label", observed=True):
-            cells = {"Variant": str(label), "Accuracy, %": spread(mine.accuracy, places, 100)}
-            if known:
-                cells["Original paper, %"] = percent(getattr(known.get(mine.norm.iloc[0]), split, None))
-            cells |= {"Macro F1, %": spread(mine.macro_f1, places, 100), "Loss": spread(mine.loss, 3)}
-            rows.append((mine.norm.iloc[0], cells))
-        found.append(table(f"{'Training' if split == 'train' else split.capitalize()} images", rows))
-    return found
+def metrics(study: Study) -> Table | None:
+    """Accuracy, macro F1 and loss on each split; the original paper's accuracy beside ours on its data."""
+    places, known, columns = digits(study), published_for(study.recipe), {}
+    shown = {"accuracy": ("Accuracy, %", places, 100), "macro_f1": ("Macro F1, %", places, 100), "loss": ("Loss", 3, 1)}
+    for name, (title, *look) in shown.items():
+        for split in SPLITS:
+            columns[title, split.capitalize()] = texts(study.final(split), name, spread, *look)
+    for split in SPLITS if known else ():
+        values = {norm: percent(getattr(one, split)) for norm, one in known.items()}
+        column = "Original paper: accuracy, %", split.capitalize()
+        columns[column] = study.finished.drop_duplicates("label").set_index("label").norm.map(values)
+    return of_variants(study, "All metrics", columns)
 
 
 def calibration(study: Study) -> Table | None:
     """Expected calibration error and negative log-likelihood from the saved test logits."""
-    rows = []
-    for label, runs in study.finished.groupby("label", observed=True):
-        known = [one for run in runs.name if (one := study.predictions(run)) is not None]
-        if known:
-            cells = {
-                "Variant": str(label),
-                "Expected calibration error, points": spread(map(expected_calibration_error, known), 2, 100),
-                "Negative log-likelihood, nats": spread(map(negative_log_likelihood, known), 3),
-                "Test error, %": spread([1 - float(correct(one).mean()) for one in known], 2, 100),
-            }
-            rows.append((runs.norm.iloc[0], cells))
+    answers = {run: one for run in study.finished.name if (one := study.predictions(run)) is not None}
+    runs = study.finished[study.finished.name.isin(answers)]
+    known = runs.name.map(answers.get)
+    rows = runs.assign(
+        calibration=known.map(expected_calibration_error),
+        likelihood=known.map(negative_log_likelihood),
+        error=known.map(lambda one: 1 - float(correct(one).mean())),
+    )
+    columns = {
+        "Expected calibration error, points": texts(rows, "calibration", spread, 2, 100),
+        "Negative log-likelihood, nats": texts(rows, "likelihood", spread, 3),
+        "Test error, %": texts(rows, "error", spread, 2, 100),
+    }
     note = (
         "Expected calibration error: the mean gap between confidence and accuracy over 15 bins of equal width. It is "
         "never quite zero on a finite test set."
     )
-    return table("Calibration", rows, note)
+    return of_variants(study, "Calibration", columns, note)
 
 
 def time(study: Study) -> Table | None:
     """Median seconds of an epoch, whole training time and parameters."""
-    rows = []
-    for label, epochs in study.epochs.groupby("label", observed=True):
-        runs, finished = (found[found.label == label] for found in (study.runs, study.finished))
-        cells = {
-            "Variant": str(label),
-            "Median epoch": formats.seconds(float(epochs.seconds.median())),
-            "Training of one seed": formats.seconds(finished.seconds.mean()),
-            "Parameters": number(next(iter(runs.num_params.dropna()), None)),
-        }
-        rows.append((runs.norm.iloc[0], cells))
+    begun = study.runs[study.runs.name.isin(study.epochs.run)]
+    columns = {
+        "Median epoch": texts(study.epochs, "seconds", lambda values: formats.seconds(values.median())),
+        "Training of one seed": texts(study.finished, "seconds", lambda values: formats.seconds(values.mean())),
+        "Parameters": begun.groupby("label", observed=True).num_params.first().map(number),
+    }
     note = "An epoch's time includes its validation. Compilation is part of a run's first epoch, hence the median."
-    return table("Time", rows, note)
+    return of_variants(study, "Time", columns, note)
 
 
 def runs(study: Study) -> Table | None:
     """Every planned run and what happened to it."""
-    rows = []
-    for run in study.runs.itertuples():
-        best = DASH
-        if not pd.isna(run.best_val_accuracy):
-            best = f"{percent(run.best_val_accuracy)} (epoch {run.best_val_epoch})"
-        started = str(run.provenance.get("started") or DASH)[:19].replace("T", " ")
-        cells = {"Run": run.name, "Status": status(run), "Best validation, %": best}
-        rows.append((run.norm, cells | {"Training": formats.seconds(run.seconds), "Started (UTC)": started}))
-    return table("Runs", rows, "The best validation accuracy is what some papers quote; no weights were chosen by it.")
+    rows = study.runs
+    best = rows.best_val_accuracy.map(percent) + " (epoch " + rows.best_val_epoch.astype(str) + ")"
+    started = [str(one.get("started") or DASH)[:19].replace("T", " ") for one in rows.provenance]
+    columns = {
+        "Run": rows.name,
+        "Status": [status(run) for run in rows.itertuples()],
+        "Best validation, %": best.where(rows.best_val_accuracy.notna(), DASH),
+        "Training": rows.seconds.map(formats.seconds),
+        "Started (UTC)": started,
+    }
+    note = "The best validation accuracy is what some papers quote; no weights were chosen by it."
+    return Table("Runs", pd.DataFrame(columns).set_axis(rows.norm), note) if len(rows) else None
 
 
 def rates(study: Study) -> Table | None:
     """Validation accuracy of every norm at every learning rate, and test accuracy only at the chosen one."""
     if not varies_rates(study):
         return None
-    final, best, rows = study.final("validation"), chosen(study), []
-    for norm, planned in study.runs.groupby(pd.Categorical(study.runs.norm, study.norms), observed=True):
-        cells: dict[Any, str] = {"Variant": planned.norm_label.iloc[0]}
-        for rate, there in planned.groupby("learning_rate"):
-            lost = there.status.value_counts()
-            cells["Validation, %, at learning rate", f"{rate:g}"] = spread(
-                final.accuracy[final.run.isin(there.name)], 2, 100
-            ) + "".join(f", {lost[fate]} {fate}" for fate in ("diverged", "crashed") if fate in lost)
-        picked = best.final("test").query("norm == @norm")
-        cells["Chosen", "rate"] = f"{picked.learning_rate.iloc[0]:g}" if len(picked) else DASH
-        rows.append((str(norm), cells | {("Chosen", "Test, %"): spread(picked.accuracy, 2, 100)}))
+    final, best = study.final("validation"), chosen(study).final("test").groupby("norm")
+    columns: dict[Any, pd.Series] = {"Variant": study.runs.groupby("norm").norm_label.first()}
+    for rate, planned in study.runs.groupby("learning_rate"):
+        lost = planned.groupby("norm").status.agg(_lost)
+        shown = final[final.run.isin(planned.name)].groupby("norm").accuracy.agg(spread, 2, 100)
+        columns["Validation, %, at learning rate", f"{rate:g}"] = shown.reindex(lost.index, fill_value=DASH) + lost
+    columns["Chosen", "rate"] = best.learning_rate.first().map("{:g}".format)
+    columns["Chosen", "Test, %"] = best.accuracy.agg(spread, 2, 100)
+    frame = pd.DataFrame(columns).reindex(study.norms).fillna(DASH)
     note = "Validation accuracy after the last epoch decides; test accuracy is shown for the chosen rate alone."
-    return table("Learning rates", rows, f"{note} {whose_statistics(study)}")
+    return Table("Learning rates", frame, f"{note} {whose_statistics(study)}")
+
+
+def _lost(statuses: pd.Series) -> str:
+    counts = statuses.value_counts()
+    return "".join(f", {counts[fate]} {fate}" for fate in ("diverged", "crashed") if fate in counts)
 
 
 def gates(study: Study) -> Table | None:
     """Final gates by layer; one row for a variant whose gates are all equal."""
-    rows, last = [], finished_rows(study.gates)
-    last = last[last.epoch == last.groupby("variant", observed=True).epoch.transform("max")]
-    for label, mine in last.groupby("label", observed=True):
-        if mine.gate.nunique() == 1:
-            mine = mine.assign(layer="all layers")
-        for layer in sorted(dict.fromkeys(mine.layer), key=lambda layer: not layer.startswith("stem")):
-            values = mine.gate[mine.layer == layer].to_numpy()
-            low, middle, high = (number(float(value), 2) for value in np.quantile(values, (0.1, 0.5, 0.9)))
-            cells: dict[Any, str] = {"Variant": str(label), "Layer": layer}
-            cells |= {("Gate", "10 %"): low, ("Gate", "Median"): middle, ("Gate", "90 %"): high}
-            for end in (0, 1):
-                cells["Share of channels, %", f"at {end}"] = percent(float((values == end).mean()), 0)
-            rows.append((mine.norm.iloc[0], cells))
+    last = final_gates(study.gates).astype({"layer": str, "norm": str})
+    equal = last.groupby("variant", observed=True).gate.transform("nunique") == 1
+    last = last.assign(layer=last.layer.where(~equal, "all layers"))
+    last["place"] = last.layer.map({layer: place for place, layer in enumerate(in_order(last))})
+    if last.empty:
+        return None
+    keys = ["label", "place", "layer", "norm"]
+    groups = last.groupby(keys, observed=True).gate
+    labels, layers, norms = (groups.first().index.get_level_values(name) for name in ("label", "layer", "norm"))
+    columns: dict[Any, Any] = {"Variant": labels.astype(str), "Layer": layers}
+    for title, share in {"10 %": 0.1, "Median": 0.5, "90 %": 0.9}.items():
+        columns["Gate", title] = groups.quantile(share).map(lambda gate: number(gate, 2)).to_numpy()
+    for end in (0, 1):
+        shares = last.gate.eq(end).groupby([last[key] for key in keys], observed=True).mean()
+        columns["Share of channels, %", f"at {end}"] = shares.map(lambda share: percent(share, 0)).to_numpy()
     note = "After the last recorded epoch, all channels of all finished seeds. 1 is batch norm, 0 instance norm."
-    return table("Gates by layer", rows, note)
+    return Table("Gates by layer", pd.DataFrame(columns, index=norms), note)

@@ -19,18 +19,13 @@ from jaxnorm.study.report.summary import summary_csv, summary_json
 PAGES = {"batch_size_study": batch_sizes.page, "feature_evolution": features.page}
 """The page of each kind of study; any other kind has that of a comparison of norms."""
 NARROW = {
-    ("Accuracy, %", "Test"): "Test %",
-    ("Accuracy, %", "Validation"): "Val. %",
-    ("Accuracy, %", "Train"): "Train %",
-    ("On test", "Macro F1, %"): "F1 %",
-    ("On test", "Loss"): "Loss",
-    ("Original paper", "Test, %"): "Paper %",
-    ("Validation accuracy, %", "last epoch"): "Val. %",
-    ("Validation accuracy, %", "best epoch"): "Best %",
-    "Test accuracy, %": "Test %",
-    "Batch size": "Batch",
-}
-"""Titles in a terminal of the columns that are shown there."""
+    "Variant": "Variant", "Batch size": "Batch", "Rule": "Rule", ("Accuracy, %", "Test"): "Test %",
+    ("Accuracy, %", "Validation"): "Val. %", ("Accuracy, %", "Train"): "Train %", ("On test", "Macro F1, %"): "F1 %",
+    ("On test", "Loss"): "Loss", ("Original paper", "Test, %"): "Paper %",
+    ("Validation accuracy, %", "last epoch"): "Val. %", ("Validation accuracy, %", "best epoch"): "Best %",
+    "Test accuracy, %": "Test %", "Status": "Status",
+}  # fmt: skip
+"""The columns that a terminal shows, and their titles there."""
 
 
 def page_of(study: Study) -> Page:
@@ -55,14 +50,15 @@ def write_report(folder: Path) -> Path:
 def write_parts(study: Study, folder: Path, *, web_page: bool = True) -> None:
     """Writes the report of a study into a folder; without report.html where `web_page` is false."""
     page = page_of(study)
-    drawn = {figure.name: figure.png for section in page.sections for figure in section.figures}
+    drawn = {f"{figure.name}.png": figure.png for section in page.sections for figure in section.figures}
     try:
         files.write_text(folder / "summary.csv", summary_csv(study))
         files.write_text(folder / "summary.json", compact(summary_json(study)))
         for name, png in drawn.items():
-            files.write_bytes(folder / "figures" / f"{name}.png", png)
-        for stale in set((folder / "figures").glob("*.png")) - {folder / "figures" / f"{name}.png" for name in drawn}:
-            stale.unlink()  # of an earlier report on other files
+            files.write_bytes(folder / "figures" / name, png)
+        for path in (folder / "figures").glob("*.png"):
+            if path.name not in drawn:  # of an earlier report on other files
+                path.unlink()
         if web_page:
             files.write_text(folder / "report.html", html(page))
         files.write_text(folder / "report.md", markdown(page))
@@ -84,21 +80,14 @@ def print_table(folder: Path, console: Console) -> None:
     table = batch_sizes.by_batch_size(batch_sizes.in_order(study)) if batches else tables.results(study)
     if table is None:
         return
-    frame = table.frame.set_axis([NARROW.get(name, name) for name in table.frame], axis=1)
-    frame = frame[[name for name in frame if isinstance(name, str) and name != "Learning rate"]]
+    frame = table.frame[[name for name in table.frame if name in NARROW]]
     if batches:  # eight columns with deviations are too wide
         frame = frame.map(lambda cell: cell.partition(" ± ")[0])
-    shown = Lines(
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        title=Text(study.data_description),
-        title_justify="left",
-    )
+    title = Text(study.data_description)
+    shown = Lines(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left")
     for name in frame:
-        words = name in ("Variant", "Status", "Rule")
-        least = 11 if name in ("Variant", "Status") else None
-        shown.add_column(Text(str(name)), justify="left" if words else "right", no_wrap=not words, min_width=least)
+        words, least = name in ("Variant", "Status", "Rule"), 11 if name in ("Variant", "Status") else None
+        shown.add_column(NARROW[name], justify="left" if words else "right", no_wrap=not words, min_width=least)
     for norm, *cells in frame.itertuples(name=None):
         colour = style.of(norm).colour  # ink is dark, and so are many terminals
         mark = Text("● ", style="" if colour == style.INK else colour)

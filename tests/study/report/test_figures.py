@@ -6,8 +6,7 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from jaxnorm.study.report import batch_figures, feature_figures, figures, style
-from jaxnorm.study.report.arrays import BUCKETS, bucket_edges
+from jaxnorm.study.report import feature_figures, figures, style
 
 LABELS = {
     "flax_bn": "Flax batch norm",
@@ -119,7 +118,10 @@ def test_a_norm_has_one_style_whatever_is_beside_it():
     assert mine == style.of("mine") and mine.colour not in {one.colour for one in known.values()}
     for norms in (("gn",), ("bn", "mine", "gn")):
         runs = make_runs(norms)
-        for figure in (figures.accuracy(runs, make_epochs(runs), ABOUT), figures.loss(runs, make_epochs(runs), ABOUT)):
+        for figure in (
+            figures.curves(runs, make_epochs(runs), "accuracy", ABOUT),
+            figures.curves(runs, make_epochs(runs), "loss", ABOUT),
+        ):
             for norm in norms:
                 line = next(line for line in lines(figure.axes[1], norm) if len(line.get_xdata()) == 6)
                 assert line.get_marker() == style.of(norm).marker
@@ -129,7 +131,7 @@ def test_a_norm_has_one_style_whatever_is_beside_it():
 def test_curves_are_the_means_of_the_finished_runs_with_a_band_from_lowest_to_highest():
     runs = make_runs(fates={("gn", 1): ("diverged", 2), ("bn", 2): ("unfinished", 3)})
     epochs = make_epochs(runs)
-    figure = figures.accuracy(runs, epochs, ABOUT)
+    figure = figures.curves(runs, epochs, "accuracy", ABOUT)
     for axis, column in zip(figure.axes, ("train_accuracy", "val_accuracy"), strict=True):
         for norm in ("flax_bn", "bn", "gn"):
             line = next(line for line in lines(axis, norm) if len(line.get_xdata()) == 6)
@@ -138,7 +140,7 @@ def test_curves_are_the_means_of_the_finished_runs_with_a_band_from_lowest_to_hi
     bands = [band.get_paths()[0].vertices[:, 1] for band in figure.axes[1].collections]
     done = epochs[(epochs.norm == "bn") & (epochs.status == "complete")]
     assert any(np.isclose(band.max(), 100 * done.val_accuracy.max()) for band in bands)
-    losses = figures.loss(runs, epochs, ABOUT)
+    losses = figures.curves(runs, epochs, "loss", ABOUT)
     line = next(line for line in lines(losses.axes[0], "bn") if len(line.get_xdata()) == 6)
     np.testing.assert_allclose(line.get_ydata(), means(done, "train_loss", "bn"))
     assert losses.axes[0].get_yscale() == "log"
@@ -148,30 +150,32 @@ def test_a_loss_that_is_not_finite_is_a_gap():
     runs = make_runs(("bn",), seeds=(0, 1))
     epochs = make_epochs(runs)
     epochs.loc[(epochs.seed == 1) & (epochs.epoch == 3), "val_loss"] = np.inf
-    line = figures.loss(runs, epochs, ABOUT).axes[1].lines[0]
+    line = figures.curves(runs, epochs, "loss", ABOUT).axes[1].lines[0]
     assert np.isnan(line.get_ydata()).tolist() == [False, False, True, False, False, False]
 
 
-@pytest.mark.parametrize("draw", [figures.accuracy, figures.loss])
-def test_a_run_that_diverged_has_a_cross_at_its_step(draw):
+@pytest.mark.parametrize("kind", ["accuracy", "loss"])
+def test_a_run_that_diverged_has_a_cross_at_its_step(kind):
     runs = make_runs(fates={("gn", 1): ("diverged", 2), ("bn", 2): ("diverged", 0), ("bn", 1): ("unfinished", 3)})
-    figure = draw(runs, make_epochs(runs), ABOUT)
+    figure = figures.curves(runs, make_epochs(runs), kind, ABOUT)
     for axis in figure.axes:
         crosses = lines(axis, marker=style.DIVERGED.marker)
         assert sorted(line.get_xdata()[0] for line in crosses) == pytest.approx([11 / STEPS, 2 + 11 / STEPS])
     entries = [text.get_text() for text in figure.legends[0].get_texts()]
     assert len(entries) == 4 and "Flax batch norm" in entries  # the norms, and the cross
     finished = make_runs()
-    assert not any(lines(axis, marker="X") for axis in draw(finished, make_epochs(finished), ABOUT).axes)
+    assert not any(
+        lines(axis, marker="X") for axis in figures.curves(finished, make_epochs(finished), kind, ABOUT).axes
+    )
 
 
 def test_one_epoch_is_drawn_as_markers():
     runs = make_runs(("bn", "bin"), num_epochs=1)
     epochs = make_epochs(runs)
-    batches = batch_figures.batch_curves(runs, epochs, "fixed", ABOUT)
+    batches = figures.batch_curves(runs, epochs, "fixed", ABOUT)
     gates = make_gates(runs[runs.norm == "bin"])
     several = (
-        figures.accuracy(runs, epochs, ABOUT), feature_figures.feature_quantiles(epochs, ABOUT),
+        figures.curves(runs, epochs, "accuracy", ABOUT), feature_figures.feature_quantiles(epochs, ABOUT),
         feature_figures.gate_paths(runs, gates, ABOUT), batches,
     )  # fmt: skip
     for figure in several:
@@ -182,7 +186,7 @@ def test_one_epoch_is_drawn_as_markers():
 def test_test_accuracy_shows_seeds_mean_interval_and_published_value():
     runs = make_runs(("bn", "gn"))
     test = make_evaluations(runs)
-    intervals = pd.DataFrame({"low": [0.8, 0.7], "high": [1.04, 0.9]}, [LABELS["bn"], LABELS["gn"]])
+    intervals = {LABELS["bn"]: (0.8, 1.04), LABELS["gn"]: (0.7, 0.9)}
     (axis,) = figures.test_accuracy(test, intervals, ABOUT, {"bn": 0.878}).axes
     for row, norm in enumerate(("bn", "gn")):
         mine = [line for line in axis.lines if set(np.atleast_1d(line.get_ydata())) == {row}]
@@ -263,22 +267,6 @@ def test_layers_has_a_panel_for_each_layer_and_variant():
     np.testing.assert_allclose(figure.axes[3].lines[3].get_ydata(), done.groupby("epoch").q99.mean())
 
 
-def test_histograms_are_densities_of_all_values():
-    runs = make_runs(("bn", "gn"))
-    edges = bucket_edges()
-    counts = np.zeros(BUCKETS, int)
-    values = np.random.default_rng(0).uniform(1, 2, 100_000).astype(np.float32)
-    known = np.flatnonzero(np.isfinite(edges))
-    np.add.at(counts, known[np.searchsorted(edges[known], values, side="right") - 1], 1)
-    by_epoch = {"bn": {1: counts, 5: counts}, "gn": {5: counts}}
-    figure = feature_figures.histograms(by_epoch, runs, "pooled", "Title", ABOUT)
-    assert [len(axis.lines) for axis in figure.axes] == [2, 1]
-    for line in figure.axes[0].lines:  # a uniform density over one unit is 1
-        inside = (line.get_xdata() > 1.1) & (line.get_xdata() < 1.9)
-        np.testing.assert_allclose(line.get_ydata()[inside], 1, rtol=0.1)
-    assert any("pooled" in text for text in words(figure))
-
-
 def test_gate_histograms_count_the_channels_of_the_last_epoch():
     runs = make_runs(("bin", "bn"), seeds=(0, 1), fates={("bin", 1): ("unfinished", 3)})
     gates = make_gates(runs[runs.norm == "bin"])
@@ -312,7 +300,7 @@ def make_batches(ghosts=False):
 def test_batch_sizes_show_a_panel_a_rule_with_the_reference_in_both():
     runs = make_batches()
     evaluations = make_evaluations(runs, "validation", ("running", "precise"))
-    figure = batch_figures.batch_sizes(runs, evaluations, ABOUT)
+    figure = figures.batch_sizes(runs, evaluations, ABOUT)
     running = evaluations[(evaluations.norm == "bn") & (evaluations.statistics == "running")]
     for axis, rule in zip(figure.axes, ("fixed", "linear"), strict=True):
         line = lines(axis, "bn", style.of("bn").marker)[0]
@@ -327,9 +315,8 @@ def test_batch_sizes_show_a_panel_a_rule_with_the_reference_in_both():
 def test_ghosts_are_drawn_at_their_own_size():
     runs = make_batches(ghosts=True)
     evaluations = make_evaluations(runs, "validation")
-    figure = batch_figures.ghosts(evaluations, ABOUT)
     ghosts = evaluations[evaluations.ghost_batch_size.notna()]
-    for axis in figure.axes:
+    for axis in figures.batch_sizes(runs, evaluations, ABOUT).axes:
         real, ghost = (line for line in lines(axis, "bn") if line.get_linestyle() != "None")
         assert list(real.get_xdata()) == [8, 128] and list(ghost.get_xdata()) == [8]
         np.testing.assert_allclose(ghost.get_ydata(), 100 * (1 - ghosts.accuracy.mean()))
@@ -338,7 +325,7 @@ def test_ghosts_are_drawn_at_their_own_size():
 def test_batch_curves_have_a_panel_for_each_size():
     runs = make_batches()
     epochs = make_epochs(runs)
-    figure = batch_figures.batch_curves(runs, epochs, "linear", ABOUT)
+    figure = figures.batch_curves(runs, epochs, "linear", ABOUT)
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["Batch size 128", "Batch size 8"]
     mine = epochs[(epochs.lr_rule == "linear") & (epochs.norm == "gn")]
     line = lines(figure.axes[1], "gn", style.of("gn").marker)[0]
@@ -364,24 +351,24 @@ def test_every_figure_is_drawn_names_the_data_and_stays_on_its_sheet(case):
     epochs, begun = make_epochs(runs), runs[runs.epoch.notna()]
     gates = make_gates(begun[begun.norm == "bin"])
     drawn = [
-        figures.accuracy(runs, epochs, LONG),
-        figures.loss(runs, epochs, LONG),
+        figures.curves(runs, epochs, "accuracy", LONG),
+        figures.curves(runs, epochs, "loss", LONG),
         feature_figures.feature_quantiles(epochs, LONG),
         feature_figures.layers(make_layers(begun), LONG),
         feature_figures.gate_histograms(runs, gates, LONG),
         feature_figures.gate_paths(runs, gates, LONG),
-        batch_figures.batch_curves(runs, epochs, "fixed", LONG),
+        figures.batch_curves(runs, epochs, "fixed", LONG),
     ]
     if "flax_bn" in set(runs.norm):
         drawn.append(figures.sanity_check(epochs, LONG))
     if (runs.status == "complete").any():
         test = make_evaluations(runs)
-        ends = pd.DataFrame({"low": 0.1, "high": 0.9}, list(LABELS.values()))
+        ends = dict.fromkeys(LABELS.values(), (0.1, 0.9))
         drawn += [
             figures.test_accuracy(test, ends, LONG),
             figures.confusion(test, ["a", "b", "c"], LONG),
             figures.learning_rates(runs, test, LONG),
-            batch_figures.batch_sizes(runs, test, LONG),
+            figures.batch_sizes(runs, test, LONG),
         ]
     for figure in drawn:
         assert any("scikit-learn digits" in text for text in words(figure))
@@ -393,7 +380,7 @@ def test_every_figure_is_drawn_names_the_data_and_stays_on_its_sheet(case):
 
 def test_png_is_small_and_the_same_each_time():
     runs = make_runs()
-    first, second = (style.png(figures.accuracy(runs, make_epochs(runs), ABOUT)) for _ in range(2))
+    first, second = (style.png(figures.curves(runs, make_epochs(runs), "accuracy", ABOUT)) for _ in range(2))
     assert first == second and len(first) < 60_000
     with Image.open(io.BytesIO(first)) as image:
         assert image.mode == "P" and image.width > 1000

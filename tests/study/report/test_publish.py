@@ -56,9 +56,10 @@ def test_a_publication_has_the_tables_and_the_report_of_its_workdir(request, tmp
         pd.testing.assert_frame_equal(getattr(theirs, name), getattr(ours, name), check_exact=True)
     for run in ours.runs.name:
         pd.testing.assert_frame_equal(theirs.predictions(run), ours.predictions(run), check_exact=True)
-    for variant, by_epoch in ours.histograms("pooled").items():
-        for epoch, counts in by_epoch.items():
-            assert np.array_equal(theirs.histograms("pooled")[variant][epoch], counts)
+    if "arrays.npz" in published:  # what no page shows is kept as well
+        with np.load(folder / "arrays.npz") as arrays, np.load(workdir / "bin-seed0/arrays/epoch_0003.npz") as one:
+            place = arrays["bin-seed0/epochs/histogram"].tolist().index(3)
+            assert np.array_equal(arrays["bin-seed0/histogram/pooled"][place], one["histogram/pooled"])
     write_report(folder)
     assert content(folder) == {**published, "report.html": before["report.html"]}
 
@@ -121,7 +122,7 @@ def test_where_a_publication_may_not_be(make_workdir, tmp_path):
         (tmp_path / "full", "holds other files .'thesis.tex'"),
         (other, "holds other files"),
         (tmp_path / "dangling", "dangling is a link to nothing"),
-        (tmp_path / ("x" * 300), "must have a usable name, but .*File name too long"),
+        (tmp_path / ("x" * 300), "cannot be written .File name too long"),
         (Path("/proc/x"), "/proc/x cannot be written"),
     ]:
         with pytest.raises(UserError, match=words):

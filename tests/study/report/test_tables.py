@@ -24,6 +24,16 @@ def test_results_are_means_and_deviations_over_the_seeds(make_workdir):
     assert column(table, "Status") == ["3 seeds", "3 seeds"]
 
 
+def test_metrics_are_those_of_every_split(make_workdir):
+    study = read_study(make_workdir(norms=("bn", "gn"), dataset="cifar10"))
+    table = tables.metrics(study)
+    for split in ("train", "validation", "test"):
+        rows = study.final(split)
+        assert column(table, split.capitalize(), "Loss") == [f"{value:.3f}" for value in rows.loss]
+        assert column(table, split.capitalize(), "Accuracy, %") == [f"{100 * value:.1f}" for value in rows.accuracy]
+    assert column(table, "Validation", "Original paper: accuracy, %") == ["88.0", "86.1"]
+
+
 def test_the_original_paper_is_beside_ours_on_its_own_terms(make_workdir):
     options = dict(norms=("bn", "gn"), dataset="cifar10")
     full = tables.results(read_study(make_workdir("full", num_epochs=100, **options)))
@@ -85,7 +95,7 @@ def test_growth_is_against_the_first_epoch_and_levels_are_against_batch_norm(fea
     rows = study.layers.query("layer == 'pooled' and norm == 'none'").sort_values("epoch").q99
     expected = rows.iloc[-1] / rows.iloc[0]
     assert grown.query("layer == 'pooled' and variant == 'none'").ratio.tolist() == [expected]
-    levels = features.level_table(study, grown)
+    levels = features.growth_tables(study, grown)[1]
     assert ("", "Batch norm") not in levels.columns and len(levels.rows) == 16
 
 
@@ -93,12 +103,13 @@ def test_batches_in_order_and_one_run_for_both_rules_at_128(batches_workdir):
     study = batch_sizes.in_order(read_study(batches_workdir))
     table = batch_sizes.by_batch_size(study)
     rows = list(zip(*[column(table, name) for name in ("Variant", "Batch size", "Rule", "Learning rate")], strict=True))
-    assert rows[:5] == [
+    real = [row for row in rows if "ghosts" not in row[1]]
+    assert real[:5] == [
         ("Batch norm", "128", "fixed\u00a0=\u00a0linear", "0.1"), ("Batch norm", "8", "fixed", "0.1"),
         ("Batch norm", "2", "fixed", "0.1"), ("Batch norm", "8", "linear", "0.00625"),
         ("Batch norm", "2", "linear", "0.001563"),
     ]  # fmt: skip
-    assert {row[0] for row in rows[5:]} == {"Group norm"}
+    assert {row[0] for row in real[5:]} == {"Group norm"}
 
 
 @pytest.mark.parametrize(("running", "precise", "parts"), [
@@ -117,13 +128,17 @@ def test_what_is_lost_in_training_and_what_only_in_the_averages(tmp_path, runnin
     assert cells == ["Batch norm", "8", "128", "fixed", *parts]
 
 
-def test_ghosts_are_between_the_whole_batch_and_the_real_small_one(batches_workdir):
+def test_ghosts_are_beside_the_whole_batch_and_the_real_small_one(batches_workdir):
     study = read_study(batches_workdir)
-    validation = study.final("validation").query("norm == 'bn' and lr_rule == 'fixed'").set_index("run").accuracy
-    table, group = batch_sizes.ghosts(batch_sizes.in_order(study)), "Validation accuracy, %"
-    assert column(table, "Ghost") == ["8", "2"]
-    assert column(table, "whole batch", group)[0] == f"{100 * validation['bn-bs128-seed0']:.1f}"
-    assert column(table, "real, fixed rate", group)[0] == f"{100 * validation['bn-bs8-seed0']:.1f}"
+    accuracy = study.final("validation").set_index("run").accuracy
+    table = batch_sizes.by_batch_size(batch_sizes.in_order(study))
+    sizes, shown = column(table, "Batch size"), column(table, "last epoch", "Validation accuracy, %")
+    for size, run in {
+        "128 in ghosts of 8": "bn-bs128-ghost8-seed0",
+        "128": "bn-bs128-seed0",
+        "8": "bn-bs8-seed0",
+    }.items():
+        assert shown[sizes.index(size)] == f"{100 * accuracy[run]:.1f}"
 
 
 def test_time_leaves_out_the_epoch_that_compiles(make_grid):
