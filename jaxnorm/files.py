@@ -168,7 +168,7 @@ def storage_message(error: OSError) -> str:
     fix = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "make it writable"
     return (
         f"the disk must take {path}, but does not ({error.strerror}{room}); {fix} and run the same command again: "
-        "what was saved before is whole"
+        "what was saved before is intact"
     )
 
 

@@ -14,6 +14,9 @@ from jaxnorm.errors import UserError
 from jaxnorm.norms import BatchInstanceNorm, BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from jaxnorm.study.config import GHOST_BATCH_NORMS, nearest
 
+EPSILON = 1e-5  # the original paper's, as is the weight of the old running value
+MOMENTUM = 0.9
+
 
 class Identity(nn.Module):
     """y = x, without parameters: the network without normalization.
@@ -143,8 +146,8 @@ def _batch(cls: Any, **fields: Any) -> Callable[..., nn.Module]:
     def build(*, train: bool, axis_name: Any, dtype: Any, name: str | None, **more: Any) -> nn.Module:
         return cls(
             use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-5,
+            momentum=MOMENTUM,
+            epsilon=EPSILON,
             axis_name=axis_name,
             dtype=dtype,
             name=name,
@@ -158,7 +161,7 @@ def _batch(cls: Any, **fields: Any) -> Callable[..., nn.Module]:
 def _sample(cls: Any, **fields: Any) -> Callable[..., nn.Module]:
     # Statistics of one image: the same in training and evaluation, and with any number of devices.
     def build(*, train: bool, axis_name: Any, dtype: Any, name: str | None) -> nn.Module:  # noqa: ARG001
-        return cls(epsilon=1e-5, dtype=dtype, name=name, **fields)
+        return cls(epsilon=EPSILON, dtype=dtype, name=name, **fields)
 
     return build
 

@@ -84,8 +84,12 @@ def averages(study: Study, rule: str) -> str:
     found = lost(study, rule)
     words = [
         f"of the {number(100 * one.whole, 1)} points that {within(one.label)} loses at batch size {one.small} against "
-        f"{one.large}, {number(100 * one.averages, 1) if one.averages > 0 else 'none'} were lost in the averages "
-        "(precise statistics bring them back), the rest in training"
+        f"{one.large}, "
+        + (
+            f"precise statistics bring back {number(100 * one.averages, 1)}; the rest was lost in training"
+            if one.averages > 0
+            else "precise statistics bring back none: all were lost in training"
+        )
         for one in found[found.whole > 0].drop_duplicates("norm", keep="last").itertuples()
     ]
     return f"{RULES[rule]}: {'; '.join(words)}." if words else ""

@@ -112,7 +112,9 @@ def html(page: Page) -> str:
     """The page as HTML. Whatever a run's name or command holds is shown as text."""
     norms = {norm for section in page.sections for table in section.tables if table for norm in table.frame.index}
     marks = {norm: (_path(style.of(norm).marker), style.of(norm)) for norm in sorted(norms - {""})}
-    return _template("page.html.jinja", autoescape=True).render(page=page, marks=marks, ink=style.INK)
+    return _template("page.html.jinja", autoescape=True, finalize=_unbroken).render(
+        page=page, marks=marks, ink=style.INK
+    )
 
 
 def markdown(page: Page) -> str:
@@ -124,6 +126,11 @@ def _template(name: str, **options: Any) -> jinja2.Template:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     options |= dict(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
     return jinja2.Environment(loader=loader, **options).get_template(name)
+
+
+def _unbroken(value: Any) -> Any:
+    """`value` with its per cent signs kept on the line of their numbers."""
+    return value.replace(" %", "\u00a0%") if type(value) is str else value
 
 
 def _escaped(value: Any) -> Any:

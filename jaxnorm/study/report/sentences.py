@@ -87,7 +87,7 @@ def cautions(study: Study) -> list[str]:
         errors = listed([f"{number(100 * standard_error(mean, images), 1)} at {percent(mean)} %" for mean in ends])
         found.append(
             f"This is a demonstration on {images} test images of small handwritten digits: the standard error of one "
-            f"accuracy is, in points, {errors}. The study itself needs CIFAR-10: --preset study."
+            f"accuracy is, in points, {errors}. The full experiment needs CIFAR-10: --preset study."
         )
     if "jpeg" in data.lower():
         found.append(f"The images are {data}, not the original pixels: differences from published values include this.")

@@ -1,4 +1,4 @@
-"""Writes the report of a study: the page, its Markdown twin, figures and summaries; prints the results."""
+"""Writes the report of a study: the page, the same in Markdown, figures and summaries; prints the results."""
 
 from pathlib import Path
 

@@ -151,7 +151,7 @@ def _devices() -> list[Finding]:
     found = f"{count} x {kind} ({platform_of}), {cores()} processor cores"
     if platform_of != "cpu":
         return [Finding("Devices", found, "good")]
-    fix = "the presets quick and short are made for this; --preset study wants a GPU or TPU"
+    fix = "the presets quick and short are made for this; --preset study needs a GPU or TPU"
     findings = [Finding("Devices", f"{found}, no accelerator", "note", fix)]
     if shutil.which("nvidia-smi"):
         fix = "pip install -U 'jax[cuda13]', then look again"
