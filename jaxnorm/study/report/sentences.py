@@ -93,8 +93,8 @@ def cautions(study: Study) -> list[str]:
         found.append(f"The images are {data}, not the original pixels: differences from published values include this.")
     if study.recipe.get("dataset") == "cifar10" and planned not in (None, 100):
         found.append(
-            f"The schedule has {counted(planned, 'epoch')}; that of the original paper has 100. Its values are beside ours "
-            "for orientation only."
+            f"The schedule has {counted(planned, 'epoch')}; that of the original paper has 100. Its values are beside "
+            "ours for orientation only."
         )
     stops = sorted(set(study.finished.epoch.dropna()))
     if stops and planned is not None and stops[0] < planned:
