@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-MOST_MEMORY = 1_000_000_000  # bytes that a worker may hold between two tests
+MOST_MEMORY = 700_000_000  # bytes that a worker may hold between two tests
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
