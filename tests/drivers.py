@@ -27,8 +27,8 @@ def environment(tmp_path):
     return {**clean, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "COLUMNS": "100"}
 
 
-def drive(driver, tmp_path, *arguments, timeout=300, cores=None):
-    """Runs a driver in an empty folder, on some processor cores; its standard output and error are no terminal."""
+def drive(driver, tmp_path, *arguments, timeout=900):
+    """Runs a driver in an empty folder; its standard output and error are no terminal."""
     return subprocess.run(
         [sys.executable, str(path_of(driver)), *map(str, arguments)],
         cwd=tmp_path,
@@ -36,7 +36,6 @@ def drive(driver, tmp_path, *arguments, timeout=300, cores=None):
         capture_output=True,
         text=True,
         timeout=timeout,
-        preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
     )
 
 
@@ -84,7 +83,7 @@ def start_together(places, *arguments):
     return started
 
 
-def compare_together(places, *arguments, timeout=300):
+def compare_together(places, *arguments, timeout=900):
     """Runs them to their end: a finished process for each, as from `drive`."""
     started = start_together(places, *arguments)
     ended = [process.communicate(timeout=timeout) for process in started]
