@@ -15,7 +15,7 @@ test-report: .venv/test
 	$(BIN)/python -m pytest -m browser tests/study/report $(ARGS)
 
 test-durability: .venv/test
-	$(BIN)/python -m pytest -m durability tests/durability $(ARGS)
+	$(BIN)/python -m pytest -m durability tests $(ARGS)
 
 test-notebook: .venv/notebook
 	$(BIN)/python -m pytest -m notebook tests/test_notebook.py $(ARGS)

@@ -57,6 +57,7 @@ def workers_of(process):
     return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
+@pytest.mark.durability
 @needs_cores
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux lists a process's children")
 def test_a_study_that_is_stopped_and_loses_a_worker_ends_with_the_files_of_one_job(tmp_path):
