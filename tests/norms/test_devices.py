@@ -136,4 +136,5 @@ def test_positions_of_a_sample_may_lie_on_several_devices(cases, name, masked):
 
 def test_initialisation_needs_no_mapped_axis(cases, build):
     for layer in (build(axis_name="data"), cases["layer"].layer(axis_name="data")):
-        jax.eval_shape(layer.init, jax.random.key(0), data()[0])
+        variables = jax.eval_shape(layer.init, jax.random.key(0), data()[0])
+        assert "scale" in variables["params"]

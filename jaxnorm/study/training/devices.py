@@ -52,7 +52,10 @@ class Devices:
 
     def replicate(self, tree: Any) -> Any:
         """Copies the arrays of `tree` to every device; every process must hold the same values."""
-        return tree if self.mesh is None else jax.tree.map(self._to_all, tree)
+        if self.mesh is None:
+            return tree
+        sharding = NamedSharding(self.mesh, P())
+        return jax.tree.map(lambda leaf: _put(leaf, sharding), tree)
 
     def shard(self, batch: jax.Array) -> jax.Array:
         """Within jit: cuts the batch along its first axis into one part per device."""
@@ -66,20 +69,20 @@ class Devices:
         """The arrays of a replicated `tree` on this process's first device alone, for work that is not shared."""
         return tree if self.mesh is None else jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
-    def _to_all(self, leaf: Any) -> jax.Array:
-        assert self.mesh is not None
-        sharding = NamedSharding(self.mesh, P())
-        if num_processes() == 1:
-            return jax.device_put(leaf, sharding)
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(self._to_all(jax.random.key_data(leaf)))
-        values = np.asarray(leaf)
-        return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
-
     def _constrain(self, tree: Any, spec: P) -> Any:
         if self.mesh is None:
             return tree
         return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, spec))
+
+
+def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    """An array with this sharding. Every process has the same values."""
+    if num_processes() == 1:
+        return jax.device_put(leaf, sharding)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), sharding))
+    values = np.asarray(leaf)
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 
 
 def devices_for(config: Config, num_devices: NumDevices = "auto") -> Devices:
