@@ -5,7 +5,8 @@ It is looked for in `--data-dir`, else `$JAXNORM_DATA_DIR`, else `$XDG_CACHE_HOM
 
 1. `cifar10/3.0.2`, a directory prepared by tensorflow-datasets in the array_record format;
 2. `cifar-10-batches-bin`, the unpacked binary archive (the data folder may also be this folder itself);
-3. `cifar-10-binary.tar.gz`, the binary archive.
+3. `cifar-10-binary.tar.gz`, the binary archive;
+4. `cifar10_labels.xz` and `cifar10_part1.xz` to `cifar10_part3.xz`, see `jaxnorm.study.data.packed`.
 
 Otherwise the archive is downloaded there and prepared as 1. Every source gives the same records in the same order, so
 that equal data has one fingerprint: the SHA-256 of the six binary files, concatenated.
@@ -22,7 +23,7 @@ import numpy as np
 
 from jaxnorm.errors import UserError, one_line
 from jaxnorm.files import cache_folder, sha256
-from jaxnorm.study.data import binary, tfds_directory
+from jaxnorm.study.data import binary, packed, tfds_directory
 from jaxnorm.study.data.binary import ARCHIVE_NAME, CLASS_NAMES, FOLDER_NAME, SIDE, Release, readable
 from jaxnorm.study.data.cache import Decoded, cached
 from jaxnorm.study.data.dataset import Dataset, Split, take
@@ -145,6 +146,11 @@ def find(folder: Path, release: Release, *, progress: bool) -> Source | None:
             return records, f"the archive {archive} (SHA-256 {digest[:8]}…, not the official one's)"
 
         return Source(archive, (archive,), read)
+    if len(packed.missing_files(folder)) <= len(packed.PARTS):
+        files = tuple(folder / name for name in (packed.LABELS, *packed.PARTS) if (folder / name).exists())
+        return Source(
+            folder, files, lambda: (packed.read_packed(folder, release), f"the packed files in {folder}")
+        )
     return None
 
 

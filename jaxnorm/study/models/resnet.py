@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 import flax.linen as nn
@@ -113,6 +113,7 @@ class Block(nn.Module):
         norm: builds each normalization layer; None leaves normalization out.
         conv: builds each convolution.
         weights: initial ones, see `initializers`.
+        activation: in place of relu.
         axis_name: mapped axis over which the norms combine their statistics, or None.
         dtype: of the computation; None infers it from the input and parameters.
 
@@ -124,6 +125,7 @@ class Block(nn.Module):
     norm: NormBuilder | None = None
     conv: ConvBuilder = Conv
     weights: Weights = "torch"
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
     axis_name: str | None = None
     dtype: Any = None
 
@@ -133,14 +135,14 @@ class Block(nn.Module):
         norm = functools.partial(_norm, self.norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
         conv = functools.partial(_conv, self.conv, weights=self.weights, dtype=self.dtype)
         y = conv(x, self.num_filters, 3, self.strides, name="conv1")
-        y = nn.relu(norm(y, name="norm1"))
+        y = self.activation(norm(y, name="norm1"))
         y = conv(y, self.num_filters, 3, 1, name="conv2")
         y = norm(y, name="norm2")
         shortcut = x
         if self.strides != 1 or x.shape[-1] != self.num_filters:
             shortcut = conv(x, self.num_filters, 1, self.strides, name="conv_proj")
             shortcut = norm(shortcut, name="norm_proj")
-        return nn.relu(y + shortcut)
+        return self.activation(y + shortcut)
 
 
 class ResNet(nn.Module):
@@ -158,6 +160,7 @@ class ResNet(nn.Module):
         num_classes: number of logits.
         num_filters: channels of the first stage.
         weights: initial ones: "torch" for all uniform within 1/sqrt(fan_in), "he" for N(0, 2/fan_in) and biases of 0.
+        activation: in place of relu, such as `nn.silu`, whose gradient has no jump.
         axis_name: mapped axis over which the norms combine their statistics, or None.
         dtype: of the computation; None infers it from the input and parameters (float32).
 
@@ -181,6 +184,7 @@ class ResNet(nn.Module):
     num_classes: int = 10
     num_filters: int = 16
     weights: Weights = "torch"
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
     axis_name: str | None = None
     dtype: Any = None
 
@@ -189,7 +193,7 @@ class ResNet(nn.Module):
         """Logits of a batch of images, (N, H, W, C) with the data's mean subtracted."""
         x = _conv(self.conv, x, self.num_filters, 3, 1, weights=self.weights, dtype=self.dtype, name="stem_conv")
         x = _norm(self.norm, x, train=train, axis_name=self.axis_name, dtype=self.dtype, name="stem_norm")
-        x = nn.relu(x)
+        x = self.activation(x)
         for stage in range(3):
             for block in range(self.num_blocks):
                 x = Block(
@@ -198,6 +202,7 @@ class ResNet(nn.Module):
                     norm=self.norm,
                     conv=self.conv,
                     weights=self.weights,
+                    activation=self.activation,
                     axis_name=self.axis_name,
                     dtype=self.dtype,
                     name=f"stage{stage + 1}_block{block + 1}",

@@ -49,13 +49,7 @@ def train_step(state: TrainState, image: jax.Array, label: jax.Array) -> tuple[T
         The state after the step, and the batch's mean cross entropy before it. Where that or a gradient is not finite,
         `diverged_at` is set, and the fields in `TrainState.saved` keep their values in this step and all later ones.
     """
-
-    def loss_function(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        logits, model_state = _forward(state, {**state.variables, "params": params}, image)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), label)
-        return losses.mean(), (logits, model_state)
-
-    (loss, (logits, model_state)), gradients = jax.value_and_grad(loss_function, has_aux=True)(state.params)
+    (loss, (logits, model_state)), gradients = loss_and_gradients(state, image, label)
     updates, opt_state = state.tx.update(gradients, state.opt_state, state.params)
     stepped = state.replace(
         step=state.step + 1,
@@ -75,6 +69,29 @@ def train_step(state: TrainState, image: jax.Array, label: jax.Array) -> tuple[T
     good = diverged_at < 0
     saved = jax.tree.map(lambda new, old: jnp.where(good, new, old), stepped.saved, state.saved)
     return stepped.replace(**saved, diverged_at=diverged_at), loss
+
+
+def loss_and_gradients(
+    state: TrainState, image: jax.Array, label: jax.Array
+) -> tuple[tuple[jax.Array, tuple[jax.Array, Any]], Any]:
+    """The mean cross entropy of a batch in training mode, and its gradients.
+
+    Args:
+        state: before the step.
+        image: (B, H, W, 3), augmented and with the mean subtracted.
+        label: (B,) int32.
+
+    Returns:
+        ((loss, (logits, model state after the batch)), gradients by the parameters).
+    """
+
+    def loss_function(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        logits, model_state = _forward(state, {**state.variables, "params": params}, image)
+        at_least_float32 = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        losses = optax.softmax_cross_entropy_with_integer_labels(at_least_float32, label)
+        return losses.mean(), (logits, model_state)
+
+    return jax.value_and_grad(loss_function, has_aux=True)(state.params)
 
 
 def _forward(state: TrainState, variables: Any, image: jax.Array) -> tuple[jax.Array, Any]:
