@@ -7,18 +7,20 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from jaxnorm.study.data.binary import SIDE
+from jaxnorm.study.data.cifar10 import MEAN
 from jaxnorm.study.data.dataset import Dataset, Split
 from jaxnorm.study.training.optimizer import make_optimizer
 from jaxnorm.study.training.state import create_state
 from jaxnorm.study.training.step import train_step
 
 
-def random_images(num_train: int, num_validation: int) -> Dataset:
-    """A data set of noise, 32x32 pixels in ten classes."""
+def random_images(num_train: int, num_validation: int, num_test: int = 8) -> Dataset:
+    """A data set of noise, prepared like CIFAR-10: 32x32 pixels, ten classes."""
     draw = np.random.default_rng(0)
 
     def split(count: int) -> Split:
-        image = draw.integers(0, 256, (count, 32, 32, 3), np.uint8)
+        image = draw.integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
         return Split(image=image, label=draw.integers(0, 10, count).astype(np.int32))
 
     return Dataset(
@@ -28,9 +30,9 @@ def random_images(num_train: int, num_validation: int) -> Dataset:
         fingerprint="0" * 64,
         train=split(num_train),
         validation=split(num_validation),
-        test=split(8),
-        mean=(0.5, 0.5, 0.5),
-        pad=4,
+        test=split(num_test),
+        mean=MEAN,
+        pad=SIDE // 8,
         flip=True,
         class_names=tuple("0123456789"),
     )

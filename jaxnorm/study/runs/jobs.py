@@ -19,6 +19,7 @@ from jaxnorm.study.runs.progress import Display, Progress
 from jaxnorm.study.runs.shares import Share, shares
 from jaxnorm.study.runs.signals import SIGNALS, StopRequest
 from jaxnorm.study.runs.study import Execution, outcome, steps_left, unfinished
+from jaxnorm.study.runs.time_limit import TimeLimit
 from jaxnorm.study.runs.workdir import Workdir
 from jaxnorm.study.runs.worker import SetUp, examine_machine, train_given_runs
 
@@ -61,6 +62,7 @@ def train_side_by_side(
     jobs: int,
     machine: Machine,
     set_up: SetUp,
+    limit: TimeLimit | None = None,
 ) -> int:
     """Trains every run of a grid that is not finished, several at a time, each in a worker process.
 
@@ -75,6 +77,7 @@ def train_side_by_side(
         jobs: number of workers.
         machine: where they train.
         set_up: what a worker loads first.
+        limit: chooses the order of the runs; what trains when it is over is stopped and saved.
 
     Returns:
         The exit code, as that of `study.train_grid`.
@@ -87,17 +90,23 @@ def train_side_by_side(
     free = shares(jobs, machine)
     workers: dict[Connection, _Worker] = {}
     failure: Exception | None = None
+
+    def take() -> Config:
+        return waiting.popleft() if limit is None else limit.take(waiting)
+
     with contextlib.ExitStack() as stack:
         stack.callback(_close, workers)  # if there is an error here, that ends them
         stop = stack.enter_context(StopRequest())
         display = stack.enter_context(Display(console, steps_left(waiting, dataset, workdir), jobs))
         while waiting or workers:
+            if limit is not None and limit.is_over and not stop.is_set:
+                stop.request(signal.SIGTERM)
             if stop.is_set or failure is not None:
                 waiting.clear()
                 for worker in workers.values():
                     worker.stop(stop.signal or signal.SIGTERM)
             while waiting and free:
-                worker = _Worker(waiting.popleft(), free.pop(0), dataset.fingerprint, set_up, workdir, execution)
+                worker = _Worker(take(), free.pop(0), dataset.fingerprint, set_up, workdir, execution)
                 workers[worker.connection] = worker
             for worker in _ready(workers):
                 try:
@@ -110,13 +119,15 @@ def train_side_by_side(
                 if kind == "failed":
                     failure = failure or values[0]
                 elif kind == "next":
-                    worker.give(waiting.popleft() if waiting else None)
+                    worker.give(take() if waiting else None)
                 elif kind == "done":
                     worker.config = None
                 else:
                     getattr(display, kind)(*values)
                     if kind == "end":
                         worker.config = None  # its outcome is written
+                        if limit is not None:
+                            limit.ended(values[0])
     if failure is not None:
         raise failure
     return outcome(configs, workdir, stop if stop.is_set else None)

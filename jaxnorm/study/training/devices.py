@@ -253,6 +253,8 @@ def use_compilation_cache(folder: Path) -> None:
     """
     if platform() != "cpu":
         jax.config.update("jax_compilation_cache_dir", str(folder))
+        # The many small programs of a network's initial weights, too.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def any_of(flag: bool) -> bool:

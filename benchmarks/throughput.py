@@ -1,0 +1,358 @@
+"""Training throughput on an accelerator: python benchmarks/throughput.py
+
+Epochs through the study's own `train_steps` on noise of CIFAR-10's shape, by variant, batch size and steps in one call;
+with CUDA graphs for loops; beside plain Flax and PyTorch; and several processes side by side on one device. Each
+contender is a process with flags of its own, which compiles its programs in threads. Times are of the steps alone.
+Then the time of each kernel of one call, from JAX's profiler.
+
+Without --all it measures bn, flax_bn and gn at 128 and 8. About two minutes on an H100.
+"""
+
+import argparse
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import timing
+
+NORMS = ("flax_bn", "none", "bn", "in", "bin", "ln", "gn", "bin_frozen")
+GRAPHS = "--xla_gpu_enable_command_buffer=+WHILE,+CONVOLUTION --xla_gpu_graph_min_graph_size=1"
+MOST_STEPS = 1000
+FRAMEWORKS = ("jaxnorm", "flax", "torch")
+Program = tuple[str, int, int]
+"""Variant, batch size, steps in one call."""
+SIDE_BY_SIDE = (1, 2, 4, 8)
+LEAST_GAIN = 1.1
+"""Processes side by side must be this many times as fast as one after the other to be used."""
+
+
+def jax_call(program: Program, *, plain: bool, num_images: int, dtype: str | None) -> Callable[[], Any]:
+    """A compiled call of `train_steps`, which goes on where the last one stopped."""
+    import jax
+
+    from benchmarks import flax_study
+    from benchmarks.workload import random_images
+    from jaxnorm import NORMS as REGISTERED
+    from jaxnorm import ResNet14
+    from jaxnorm.study.training.images import on_device
+    from jaxnorm.study.training.optimizer import make_optimizer
+    from jaxnorm.study.training.state import create_state
+    from jaxnorm.study.training.step import epoch_order, train_steps
+
+    norm, batch_size, num_steps = program
+    dataset = random_images(num_images, 8)
+    images = on_device(dataset.train, dataset)
+    model = flax_study.resnet(norm) if plain else ResNet14(norm=REGISTERED[norm], dtype=dtype)
+    state = create_state(model, make_optimizer(0.1, 10.0, 100, num_images // batch_size), 0, dataset.image_shape)
+    order = epoch_order(0, 1, num_images)
+    compiled = train_steps.lower(state, images, order, batch_size=batch_size, num_steps=num_steps).compile()
+    jax.block_until_ready(order)
+
+    def call() -> Any:
+        nonlocal state
+        state, latest = compiled(state, images, order)
+        return latest
+
+    return call
+
+
+def torch_call(program: Program) -> Callable[[], None]:
+    """So many steps of PyTorch, eager, on one prepared batch, in float32 without TF32; it returns when they are done."""
+    import torch
+
+    from benchmarks import torch_study
+
+    norm, batch_size, num_steps = program
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = torch_study.ResNet(torch_study.NORMS[norm]).to(device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    image = torch.randn(batch_size, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
+    label = torch.randint(0, 10, (batch_size,), device=device)
+
+    def call() -> None:
+        for _ in range(num_steps):
+            optimizer.zero_grad(set_to_none=True)
+            torch.nn.functional.cross_entropy(model(image), label).backward()
+            optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return call
+
+
+def answerer(framework: str, num_images: int, dtype: str | None) -> Callable[[Any], dict[str, Any]]:
+    """How a contender's process answers: it prepares programs, measures one, or profiles one."""
+    calls: dict[Program, Callable[[], Any]] = {}
+
+    def prepare(program: Program) -> str | None:
+        try:
+            if framework == "torch":
+                calls[program] = torch_call(program)
+            else:
+                plain = framework == "flax"
+                calls[program] = jax_call(program, plain=plain, num_images=num_images, dtype=dtype)
+        except Exception as error:  # the others are measured all the same
+            return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return None
+
+    def seconds_of(call: Callable[[], Any], rounds: int, seconds: float) -> list[float]:
+        run = timing.clock(call) if framework != "torch" else _host_clock(call)
+        run(1)
+        once = run(1)
+        count = max(1, round(seconds / max(once, 1e-6)))
+        return [run(count) / count for _ in range(rounds)]
+
+    def answer(request: Any) -> dict[str, Any]:
+        kind, *values = request
+        if kind == "prepare":
+            started = time.perf_counter()
+            programs = [tuple(program) for program in values[0]]
+            with ThreadPoolExecutor(1 if framework == "torch" else os.cpu_count()) as pool:
+                errors = dict(zip(map(str, programs), pool.map(prepare, programs), strict=True))
+            return {"seconds": time.perf_counter() - started, "errors": {k: v for k, v in errors.items() if v}}
+        if kind == "profile":
+            return profile(calls[tuple(values[0])])
+        program, rounds, seconds = values
+        return {"seconds": seconds_of(calls[tuple(program)], rounds, seconds)}
+
+    return answer
+
+
+def _host_clock(call: Callable[[], Any]) -> timing.Clock:
+    def run(count: int) -> float:
+        started = time.perf_counter()
+        for _ in range(count):
+            call()
+        return time.perf_counter() - started
+
+    return run
+
+
+def profile(call: Callable[[], Any]) -> dict[str, Any]:
+    """Time and number of launches of each kernel in one call, the longest first."""
+    import jax
+
+    jax.block_until_ready(call())
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        with jax.profiler.trace(folder):
+            jax.block_until_ready(call())
+        seconds = time.perf_counter() - started
+        (path,) = Path(folder).rglob("*.xplane.pb")
+        data = jax.profiler.ProfileData.from_file(str(path))
+        kernels: dict[str, list[float]] = {}
+        for plane in data.planes:
+            if not plane.name.startswith("/device:"):
+                continue
+            for line in plane.lines:
+                if line.name.startswith("Stream") or "Ops" in line.name:
+                    for event in line.events:
+                        entry = kernels.setdefault(event.name, [0.0, 0])
+                        entry[0] += event.duration_ns / 1e9
+                        entry[1] += 1
+    longest = sorted(kernels.items(), key=lambda item: -item[1][0])
+    return {
+        "seconds": seconds,
+        "device_seconds": sum(entry[0] for entry in kernels.values()),
+        "launches": sum(entry[1] for entry in kernels.values()),
+        "kernels": [{"name": name[:120], "seconds": entry[0], "launches": entry[1]} for name, entry in longest[:60]],
+    }
+
+
+@contextlib.contextmanager
+def multi_process_service(folder: Path) -> Iterator[dict[str, str] | None]:
+    """NVIDIA's MPS for the processes that get its variables: their kernels then run at the same time. None without."""
+    if shutil.which("nvidia-cuda-mps-control") is None:
+        yield None
+        return
+    variables = {"CUDA_MPS_PIPE_DIRECTORY": str(folder / "pipe"), "CUDA_MPS_LOG_DIRECTORY": str(folder / "log")}
+    for place in variables.values():
+        Path(place).mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, **variables}
+    started = subprocess.run(["nvidia-cuda-mps-control", "-d"], env=environment, capture_output=True, check=False)
+    try:
+        yield variables if started.returncode == 0 else None
+    finally:
+        subprocess.run(
+            ["nvidia-cuda-mps-control"], env=environment, input=b"quit\n", capture_output=True, check=False, timeout=20
+        )
+
+
+class Contender:
+    """A framework under some flags, and the programs that it is measured with."""
+
+    def __init__(
+        self,
+        name: str,
+        framework: str,
+        programs: list[Program],
+        arguments: list[str],
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.name, self.framework, self.programs = name, framework, programs
+        flags = f"{os.environ.get('XLA_FLAGS', '')} {(environment or {}).pop('XLA_FLAGS', '')}".strip()
+        self.environment = {"JAX_DEFAULT_MATMUL_PRECISION": "highest", **(environment or {}), "XLA_FLAGS": flags}
+        self.worker = timing.Worker("--worker", framework, *arguments, environment=self.environment)
+
+
+def measure(contenders: list[Contender], rounds: int, seconds: float, keep: Callable[[dict[str, Any]], None]) -> None:
+    """Measures every program of each contender, after all are compiled; hands each result on at once."""
+    with ThreadPoolExecutor(len(contenders)) as pool:
+        prepared = list(pool.map(lambda each: each.worker.ask(["prepare", each.programs]), contenders))
+    for contender, answer in zip(contenders, prepared, strict=True):
+        errors = answer.get("errors", {})
+        for program in contender.programs:
+            norm, batch_size, num_steps = program
+            entry: dict[str, Any] = {
+                "contender": contender.name,
+                "environment": contender.environment,
+                "norm": norm,
+                "batch_size": batch_size,
+                "steps_per_call": num_steps,
+                "compiled_seconds": answer.get("seconds"),
+            }
+            error = answer.get("error") or errors.get(str(program))
+            if error is None:
+                found = contender.worker.ask(["measure", program, rounds, seconds])
+                error = found.get("error")
+            if error is None:
+                entry["seconds_per_call"] = found["seconds"]
+                entry["images_per_second"] = batch_size * num_steps / min(found["seconds"])
+            keep({**entry, "error": error})
+
+
+def side_by_side(
+    program: Program, arguments: list[str], environment: dict[str, str], numbers: list[int], seconds: float
+) -> list[dict[str, Any]]:
+    """Images per second of several processes that train on one device at the same time, all together."""
+    most = max(numbers)
+    part = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.8 / most:.3f}"}
+    own = [Contender(f"job {job}", "jaxnorm", [program], arguments, {**environment, **part}) for job in range(most)]
+    results = []
+    with ThreadPoolExecutor(most) as pool:
+        prepared = list(pool.map(lambda each: each.worker.ask(["prepare", each.programs]), own))
+        error = next((a.get("error") or str(a["errors"]) for a in prepared if a.get("error") or a.get("errors")), None)
+        for number in numbers if error is None else []:
+            started = time.perf_counter()
+            answers = list(pool.map(lambda each: each.worker.ask(["measure", program, 1, seconds]), own[:number]))
+            errors = [answer["error"] for answer in answers if "error" in answer]
+            rate = 0.0 if errors else sum(program[1] * program[2] / answer["seconds"][0] for answer in answers)
+            taken = time.perf_counter() - started
+            results.append({"jobs": number, "images_per_second": rate, "wall": taken, "error": (errors or [None])[0]})
+    for each in own:
+        each.worker.close()
+    return results or [{"jobs": most, "images_per_second": 0.0, "error": error}]
+
+
+def best_way(results: dict[str, Any]) -> dict[str, Any]:
+    """Flags, number of jobs and whether MPS, with which a study trains the fastest on this device."""
+    rates = {
+        (entry["contender"], entry["norm"], entry["batch_size"], entry["steps_per_call"]): entry["images_per_second"]
+        for entry in results["programs"]
+        if entry.get("images_per_second")
+    }
+
+    def fastest(contender: str) -> float:
+        return max((r for (name, norm, size, _), r in rates.items() if (name, norm, size) == (contender, "bn", 128)), default=0)
+
+    graphs = fastest("graphs") > 1.03 * fastest("jaxnorm")
+    one = next((e["images_per_second"] for e in results["jobs"] if e["jobs"] == 1 and not e["mps"]), 0.0)
+    best = max(results["jobs"], key=lambda entry: entry["images_per_second"], default=None)
+    gains = best is not None and one > 0 and best["images_per_second"] >= LEAST_GAIN * one
+    return {
+        "xla_flags": GRAPHS if graphs else "",
+        "jobs": best["jobs"] if best and gains else 1,
+        "mps": bool(best and gains and best["mps"]),
+        "images_per_second": best["images_per_second"] if best else fastest("jaxnorm"),
+    }
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Measures all; keeps each result as soon as it is there."""
+    epoch = {size: min(args.num_images // size, MOST_STEPS) for size in args.batch_sizes}
+    norms = NORMS if args.all else args.norms
+    ours = [(norm, size, steps) for size in args.batch_sizes for norm in norms for steps in sorted({1, epoch[size]})]
+    ours += [("bn", size, 100) for size in args.batch_sizes if epoch[size] > 100 and "bn" in norms]
+    whole = [(norm, size, epoch[size]) for size in args.batch_sizes for norm in norms]
+    bn = [program for program in whole if program[0] == "bn"] or whole[:1]
+    common = ["--num-images", str(args.num_images)]
+    results: dict[str, Any] = {"programs": [], "jobs": [], "profile": None, "best": None}
+
+    def keep(entry: dict[str, Any]) -> None:
+        results["programs"].append(entry)
+        rate = f"{entry['images_per_second']:,.0f} images/s" if entry["error"] is None else entry["error"]
+        where = f"{entry['contender']} {entry['norm']} batch {entry['batch_size']}, {entry['steps_per_call']} steps a call"
+        print(f"{where}: {rate}", flush=True)
+        timing.keep(args.json, results=results)
+
+    contenders = [
+        Contender("jaxnorm", "jaxnorm", ours, common),
+        Contender("graphs", "jaxnorm", whole, common, {"XLA_FLAGS": GRAPHS}),
+        Contender("tf32", "jaxnorm", bn, common, {"JAX_DEFAULT_MATMUL_PRECISION": "default"}),
+        Contender("flax", "flax", whole, common),
+    ]
+    if args.all:
+        contenders.append(Contender("bfloat16", "jaxnorm", whole, [*common, "--dtype", "bfloat16"]))
+    if not args.gpu:  # CUDA graphs and TF32 are of NVIDIA's devices
+        contenders = [each for each in contenders if each.name in ("jaxnorm", "flax", "bfloat16")]
+    torch_programs: list[Program] = [(norm, size, 20) for _, size, _ in bn for norm in norms if norm != "bin_frozen"]
+    if args.torch:
+        contenders.append(Contender("torch", "torch", torch_programs, common))
+    measure(contenders, args.rounds, args.seconds, keep)
+    profiled = max(bn, key=lambda program: program[1])
+    results["profile"] = contenders[0].worker.ask(["profile", profiled])
+    timing.keep(args.json, results=results)
+    results["best"] = best_way(results)
+    for contender in contenders:
+        contender.worker.close()
+    environment = {"XLA_FLAGS": results["best"]["xla_flags"]}
+    with tempfile.TemporaryDirectory() as folder, multi_process_service(Path(folder)) as service:
+        for mps in (False, True) if args.mps and service else (False,):
+            variables = {**environment, **(service or {})} if mps else environment
+            for entry in side_by_side(profiled, common, variables, args.jobs, args.seconds):
+                results["jobs"].append({**entry, "mps": mps})
+                print(f"{entry['jobs']} jobs{' with MPS' if mps else ''}: {entry['images_per_second']:,.0f} images/s", flush=True)
+            timing.keep(args.json, results=results)
+    results["best"] = best_way(results)
+    timing.keep(args.json, results=results)
+    print(f"best: {results['best']}", flush=True)
+    return results
+
+
+def main() -> None:
+    parser = timing.parser(__doc__, rounds=3, seconds=0.5)
+    parser.add_argument("--norms", nargs="+", choices=NORMS, default=["bn", "flax_bn", "gn"], metavar="NORM")
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[128, 8])
+    parser.add_argument("--num-images", type=int, default=40_000, help="in an epoch (default: 40000)")
+    parser.add_argument("--jobs", nargs="+", type=int, default=list(SIDE_BY_SIDE), help="processes side by side")
+    parser.add_argument("--mps", action="store_true", help="also with NVIDIA's MPS, which is started and ended here")
+    parser.add_argument("--all", action="store_true", help="all variants, and bfloat16")
+    parser.add_argument("--worker", choices=FRAMEWORKS, help=argparse.SUPPRESS)
+    parser.add_argument("--dtype", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        timing.serve(answerer(args.worker, args.num_images, args.dtype))
+        return
+    import importlib.util
+
+    args.torch = importlib.util.find_spec("torch") is not None
+    args.gpu = subprocess.run(
+        [sys.executable, "-c", "import jax, sys; sys.exit(jax.default_backend() != 'gpu')"], check=False
+    ).returncode == 0
+    run(args)
+
+
+if __name__ == "__main__":
+    main()
