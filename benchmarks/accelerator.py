@@ -16,7 +16,9 @@ filelock, jinja2 and pandas.
 """
 
 import argparse
+import contextlib
 import functools
+import hashlib
 import os
 import shutil
 import signal
@@ -36,6 +38,8 @@ from jaxnorm.errors import UserError
 from jaxnorm.study.cli import entry
 
 NORMS = ("flax_bn", "none", "bn", "in", "bin", "ln", "gn", "bin_frozen")
+RECIPE: dict[str, Any] = dict(dataset="cifar10", batch_size=128, num_epochs=100)
+ROOT = Path(__file__).resolve().parents[1]
 CORRECTNESS_SHARE, SPEED_SHARE = 0.35, 0.6  # of the time that is left when they begin
 SECONDS_TO_END = 8.0  # to stop the runs, and to write the archives
 SECONDS_BETWEEN_ARCHIVES = 10.0
@@ -84,8 +88,7 @@ def describe_machine(out: Path) -> None:
         query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.max.sm", "--format=csv,noheader"]
         driver = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20).stdout.strip()
     program = "from benchmarks import timing; import json; print(json.dumps(timing.machine()))"
-    root = Path(__file__).resolve().parents[1]
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=root)
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
     if found.returncode:
         reason = found.stderr.strip().splitlines()[-1:]
         raise UserError(f"JAX must find a device, but does not ({' '.join(reason)}); see --platform")
@@ -96,7 +99,8 @@ def describe_machine(out: Path) -> None:
 
 def relevant(environment: Any) -> list[tuple[str, str]]:
     """The variables that JAX and XLA read."""
-    return sorted((name, value) for name, value in environment.items() if name.startswith(("JAX_", "XLA_", "NVIDIA_TF32")))
+    known = ("JAX_", "JAXNORM_", "XLA_", "NVIDIA_TF32")
+    return sorted((name, value) for name, value in environment.items() if name.startswith(known))
 
 
 def measure(script: str, out: Path, arguments: list[str], seconds: float) -> None:
@@ -114,25 +118,32 @@ def measure(script: str, out: Path, arguments: list[str], seconds: float) -> Non
             process.wait()
 
 
-def compile_ahead(norms: list[str], platform: str | None, batch_size: int, num_epochs: int, seconds: float) -> None:
-    """Fills the cache of programs: every variant trains one epoch on noise, all at once, in one process."""
+def compile_ahead(args: argparse.Namespace, clock: Clock) -> None:
+    """Fills the cache of programs, once: every variant trains an epoch on noise, all at once, in one process."""
+    if args.platform == "cpu" or args.rehearse:  # JAX keeps no programs of a CPU
+        return
+    machine = files.read_json(args.out / "machine.json")
+    key = [machine, os.environ.get("XLA_FLAGS"), args.norms]
+    done = files.cache_folder() / "programs" / hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+    if done.exists():
+        return
     program = (
         "import sys; from concurrent.futures import ThreadPoolExecutor; from benchmarks.workload import random_images;"
         "from jaxnorm import Config, train; from jaxnorm.files import cache_folder;"
         "from jaxnorm.study.training.devices import use_compilation_cache;"
         "use_compilation_cache(cache_folder() / 'programs'); noise = random_images(40_000, 10_000, 10_000);"
-        f"settings = dict(dataset='cifar10', batch_size={batch_size}, num_epochs={num_epochs}, stop_after_epoch=1);"
+        f"settings = dict({RECIPE}, stop_after_epoch=1);"
         "list(ThreadPoolExecutor(16).map(lambda norm: train(Config(norm=norm, **settings), noise), sys.argv[1:]))"
     )
-    if platform == "cpu":  # JAX keeps no programs there
-        return
-    started = time.monotonic()
-    root = Path(__file__).resolve().parents[1]
+    started, limit = time.monotonic(), max(clock.left / 2, 1)
+    command = [sys.executable, "-c", program, *args.norms]
     try:
-        code = subprocess.run([sys.executable, "-c", program, *norms], check=False, cwd=root, timeout=seconds).returncode
+        code = subprocess.run(command, check=False, cwd=ROOT, timeout=limit).returncode
     except subprocess.TimeoutExpired:
         code = -signal.SIGKILL
     print(f"Programs: compiled in {time.monotonic() - started:.0f} s, exit code {code}", flush=True)
+    if code == 0:
+        files.write_text(done, "")
 
 
 def load(dataset: str, data_dir: Path | None) -> Any:
@@ -150,23 +161,18 @@ def train_study(args: argparse.Namespace, clock: Clock, jobs: int) -> int:
     from jaxnorm.study.runs.lock import held
     from jaxnorm.study.runs.progress import StudyConsole, say
     from jaxnorm.study.runs.provenance import command
-    from jaxnorm.study.runs.study import Execution, steps_left, unfinished
-    from jaxnorm.study.runs.time_limit import TimeLimit
+    from jaxnorm.study.runs.study import Execution, unfinished
     from jaxnorm.study.runs.workdir import Workdir
 
-    name, preset, recipe = "cifar10", "study", dict(dataset="cifar10", batch_size=128, num_epochs=100)
-    if args.rehearse:
-        name, preset, recipe = "digits", "quick", dict(dataset="digits", batch_size=128, num_epochs=2)
+    preset, recipe = ("quick", {**RECIPE, "dataset": "digits", "num_epochs": 2}) if args.rehearse else ("study", RECIPE)
     configs = [Config(norm=norm, seed=seed, **recipe) for seed in range(args.seeds) for norm in args.norms]
     workdir = Workdir(args.out / "runs", study="compare_norms")
-    set_up = functools.partial(load, name, args.data_dir)
+    set_up = functools.partial(load, recipe["dataset"], args.data_dir)
     console = StudyConsole()
     with held(workdir.path):
         workdir.check(configs)
         dataset = set_up()
-        ahead = threading.Thread(
-            target=compile_ahead, args=(args.norms, args.platform, 128, recipe["num_epochs"], clock.left / 2)
-        )
+        ahead = threading.Thread(target=compile_ahead, args=(args, clock))
         ahead.start()
         machine = examine_elsewhere(jobs, set_up)
         for note in workdir.check_surroundings(configs, machine.surroundings):
@@ -175,13 +181,9 @@ def train_study(args: argparse.Namespace, clock: Clock, jobs: int) -> int:
         plan.announce(configs, todo, dataset, machine, workdir.path, console, jobs=jobs)
         workdir.describe(configs, preset=preset, command=command())
         ahead.join()
-        limit = TimeLimit(clock.left, steps_left(todo, dataset, workdir))
+        execution = Execution(num_devices=1, seconds=clock.left)
         return train_side_by_side(
-            *(configs, dataset, workdir, console, Execution(num_devices=1)),
-            jobs=jobs,
-            machine=machine,
-            set_up=set_up,
-            limit=limit,
+            configs, dataset, workdir, console, execution, jobs=jobs, machine=machine, set_up=set_up
         )
 
 
@@ -254,6 +256,8 @@ def main() -> int:
     if args.platform != "cpu" and shutil.which("nvidia-smi"):
         flags = f"{flags} --xla_gpu_exclude_nondeterministic_ops=true".strip()
         os.environ["XLA_FLAGS"] = flags
+    if args.platform != "cpu":
+        os.environ["JAXNORM_KERNELS"] = "off"  # they are for a CPU, and compiling them takes time
     describe_machine(args.out)
     correctness, speed = args.out / "correctness.json", args.out / "speed.json"
     if not correctness.exists():
@@ -263,25 +267,31 @@ def main() -> int:
     if not speed.exists():
         arguments = [*REHEARSED["throughput"]] if args.rehearse else []
         arguments += [flag for flag, given in (("--mps", args.mps), ("--all", args.speed)) if given]
-        share = SPEED_SHARE if has_data else 1.0
+        share = SPEED_SHARE if has_data else 0.85
         measure("throughput.py", speed, arguments, share * clock.left)
         archive.pack(args.out)
+    best = ((files.read_json(speed) or {}).get("results") or {}).get("best") or {}
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {best.get('xla_flags', '')}".strip()
+    if not has_data:
+        compile_ahead(args, clock)
+        archive.pack(args.out)
+        return 0
     archivist = Archivist(args.out)
     archivist.start()
     try:
-        return study(args, clock) if has_data else 0
+        return study(args, clock, best)
     finally:
         archivist.end()
 
 
-def study(args: argparse.Namespace, clock: Clock) -> int:
+def study(args: argparse.Namespace, clock: Clock, best: dict[str, Any]) -> int:
     """Trains in the way that the speed test found best."""
     from benchmarks.throughput import multi_process_service
 
-    best = ((files.read_json(args.out / "speed.json") or {}).get("results") or {}).get("best") or {}
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {best.get('xla_flags', '')}".strip()
-    with tempfile.TemporaryDirectory() as folder, multi_process_service(Path(folder)) as service:
-        if args.mps and service and best.get("mps", True):
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        service = stack.enter_context(multi_process_service(Path(folder))) if args.mps else None
+        if service and best.get("mps"):
             os.environ.update(service)
         code = train_study(args, clock, args.jobs or best.get("jobs", 1))
     return 0 if code == 143 else code  # the time is over, and all is saved

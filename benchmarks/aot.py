@@ -5,7 +5,6 @@ run, so there are no times. The numbers of kernels are exact for this compiler, 
 (autotuning is off). A variant takes half a minute on two CPU cores.
 """
 
-import argparse
 import os
 import re
 import sys

@@ -27,7 +27,9 @@ def pack(out: Path) -> list[Path]:
         The archives.
     """
     packets = [[out / name for name in FACTS if (out / name).exists()] + list(out.glob("runs/study.json"))]
-    packets += [_files_of(folder) for folder in sorted((path.parent for path in out.glob("runs/*/config.json")), key=_age)]
+    packets += [
+        _files_of(folder) for folder in sorted((path.parent for path in out.glob("runs/*/config.json")), key=_age)
+    ]
     archives: list[list[Entry]] = [[]]
     for packet in packets:
         with contextlib.suppress(FileNotFoundError):

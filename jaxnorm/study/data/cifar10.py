@@ -148,9 +148,7 @@ def find(folder: Path, release: Release, *, progress: bool) -> Source | None:
         return Source(archive, (archive,), read)
     if len(packed.missing_files(folder)) <= len(packed.PARTS):
         files = tuple(folder / name for name in (packed.LABELS, *packed.PARTS) if (folder / name).exists())
-        return Source(
-            folder, files, lambda: (packed.read_packed(folder, release), f"the packed files in {folder}")
-        )
+        return Source(folder, files, lambda: (packed.read_packed(folder, release), f"the packed files in {folder}"))
     return None
 
 

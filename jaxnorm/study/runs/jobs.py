@@ -62,7 +62,6 @@ def train_side_by_side(
     jobs: int,
     machine: Machine,
     set_up: SetUp,
-    limit: TimeLimit | None = None,
 ) -> int:
     """Trains every run of a grid that is not finished, several at a time, each in a worker process.
 
@@ -77,7 +76,6 @@ def train_side_by_side(
         jobs: number of workers.
         machine: where they train.
         set_up: what a worker loads first.
-        limit: chooses the order of the runs; what trains when it is over is stopped and saved.
 
     Returns:
         The exit code, as that of `study.train_grid`.
@@ -90,44 +88,39 @@ def train_side_by_side(
     free = shares(jobs, machine)
     workers: dict[Connection, _Worker] = {}
     failure: Exception | None = None
-
-    def take() -> Config:
-        return waiting.popleft() if limit is None else limit.take(waiting)
-
+    steps = steps_left(waiting, dataset, workdir)
+    limit = TimeLimit(execution.seconds, steps)
     with contextlib.ExitStack() as stack:
         stack.callback(_close, workers)  # if there is an error here, that ends them
         stop = stack.enter_context(StopRequest())
-        display = stack.enter_context(Display(console, steps_left(waiting, dataset, workdir), jobs))
+        display = stack.enter_context(Display(console, steps, jobs))
         while waiting or workers:
-            if limit is not None and limit.is_over and not stop.is_set:
+            if limit.is_over:
                 stop.request(signal.SIGTERM)
             if stop.is_set or failure is not None:
                 waiting.clear()
                 for worker in workers.values():
                     worker.stop(stop.signal or signal.SIGTERM)
             while waiting and free:
-                worker = _Worker(take(), free.pop(0), dataset.fingerprint, set_up, workdir, execution)
+                worker = _Worker(limit.take(waiting), free.pop(0), dataset.fingerprint, set_up, workdir, execution)
                 workers[worker.connection] = worker
             for worker in _ready(workers):
-                try:
-                    kind, *values = worker.connection.recv()
-                except (EOFError, OSError):
+                kind, *values = worker.receive()
+                if kind == "gone":
                     del workers[worker.connection]
                     free.append(worker.share)
                     worker.bury(workdir, display)
-                    continue
-                if kind == "failed":
+                elif kind == "failed":
                     failure = failure or values[0]
                 elif kind == "next":
-                    worker.give(take() if waiting else None)
+                    worker.give(limit.take(waiting) if waiting else None)
                 elif kind == "done":
                     worker.config = None
                 else:
                     getattr(display, kind)(*values)
                     if kind == "end":
                         worker.config = None  # its outcome is written
-                        if limit is not None:
-                            limit.ended(values[0])
+                        limit.ended(values[0])
     if failure is not None:
         raise failure
     return outcome(configs, workdir, stop if stop.is_set else None)
@@ -152,6 +145,13 @@ class _Worker:
         if not self._is_stopping:
             self._is_stopping = True
             self._send(number)
+
+    def receive(self) -> Any:
+        """Its next message, see `worker`; ("gone",) if it is no longer there."""
+        try:
+            return self.connection.recv()
+        except (EOFError, OSError):
+            return ("gone",)
 
     def bury(self, workdir: Workdir, progress: Progress) -> None:
         """The process is gone: the run that it had has crashed."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,11 +34,13 @@ class Execution:
         num_devices: devices that share each batch.
         steps_per_call: steps in one dispatch; None chooses by platform.
         checkpoint_every_seconds: time between checkpoints; None chooses by what one costs.
+        seconds: after which runs in several jobs are stopped and saved.
     """
 
     num_devices: NumDevices = "auto"
     steps_per_call: int | None = None
     checkpoint_every_seconds: float | None = None
+    seconds: float = math.inf
 
 
 def train_grid(

@@ -14,18 +14,18 @@ class TimeLimit:
     one, else the slowest. Until a run has ended, all are taken to fit.
 
     Args:
-        seconds: from now on.
+        seconds: from now on; may be infinite.
         steps_left: steps that each run still has to do.
         clock: the time in seconds.
 
     Examples:
         >>> runs = [Config(norm="bn"), Config(norm="gn"), Config(norm="gn", seed=1)]
-        >>> limit = TimeLimit(10, {runs[0]: 60, runs[1]: 600, runs[2]: 30}, clock=iter([0.0, 0.0, 6.0, 6.0]).__next__)
+        >>> limit = TimeLimit(10, {runs[0]: 60, runs[1]: 600, runs[2]: 30}, iter([0.0, 0.0, 6.0, 6.0, 6.0]).__next__)
         >>> waiting = collections.deque(runs)
         >>> limit.take(waiting).name
         'bn-seed0'
         >>> limit.ended(runs[0])  # after 6 s: 0.1 s a step
-        >>> limit.take(waiting).name  # gn-seed0 would take 60 s, but 4 are left
+        >>> limit.take(waiting).name  # gn-seed0 would take 60 s, and 4 are left
         'gn-seed1'
     """
 
@@ -53,8 +53,8 @@ class TimeLimit:
         return config
 
     def ended(self, config: Config) -> None:
-        """A run is complete or has diverged: its pace is known."""
-        if self._steps[config]:
+        """A run is over. Its pace counts unless it was stopped because the time is over."""
+        if self._steps[config] and not self.is_over:
             pace = (self._clock() - self._began[config]) / self._steps[config]
             self._pace[config.norm] = max(pace, self._pace.get(config.norm, 0.0))
 
