@@ -6,7 +6,8 @@ In this order, each within its own share of the time, and everything written as 
 2. correctness: loss and gradients against float64, a resumed run against one that was not stopped (correctness.json);
 3. speed: images per second by batch size, steps in one call and number of processes side by side (speed.json);
 4. the study: CIFAR-10, 100 epochs, eight variants at seed 0, then at seed 1 and so on (DIR/runs), in the way that was
-   the fastest, in float32 without TF32.
+   the fastest. Its products and convolutions are in TF32 where the device has it (--precision default): that is what
+   the frameworks do, and three times as fast on an H200. Sums are in a fixed order, so that a run repeats bit for bit.
 
 DIR/result.tar (and result-2.tar, ... of at most 16 MB each) hold all of it. With these archives in DIR the same command
 goes on, on this machine or on another one of its kind. Then `python -m jaxnorm publish DIR/runs results/NAME`.
@@ -19,6 +20,7 @@ import argparse
 import contextlib
 import functools
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -32,7 +34,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import archive, timing
+from benchmarks import archive
+from benchmarks.throughput import GRAPHS, multi_process_service
 from jaxnorm import files
 from jaxnorm.errors import UserError
 from jaxnorm.study.cli import entry
@@ -62,6 +65,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--platform", choices=("cpu", "cuda", "tpu"), help="instead of the best device there is")
     parser.add_argument("--norms", nargs="+", choices=NORMS, default=list(NORMS), metavar="NORM", help="of the study")
     parser.add_argument("--seeds", type=int, default=10, help="of the study, as far as time allows (default: 10)")
+    parser.add_argument(
+        "--precision", choices=("default", "highest"), default="default", help="of the study's products"
+    )
     parser.add_argument("--jobs", type=int, help="runs side by side, instead of what the speed test finds best")
     parser.add_argument("--mps", action="store_true", help="try NVIDIA's MPS for them, which is started and ended here")
     parser.add_argument("--speed", action="store_true", help="measure all variants, and bfloat16")
@@ -81,6 +87,11 @@ class Clock:
         return self._end - time.monotonic()
 
 
+def add_flags(flags: str) -> None:
+    """Adds compiler flags for this process's children."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+
+
 def describe_machine(out: Path) -> None:
     """Writes what is there."""
     driver = None
@@ -92,7 +103,7 @@ def describe_machine(out: Path) -> None:
     if found.returncode:
         reason = found.stderr.strip().splitlines()[-1:]
         raise UserError(f"JAX must find a device, but does not ({' '.join(reason)}); see --platform")
-    machine = timing.json.loads(found.stdout.splitlines()[-1])
+    machine = json.loads(found.stdout.splitlines()[-1])
     files.write_json(out / "machine.json", {**machine, "driver": driver, "environment": dict(relevant(os.environ))})
     print(f"Machine: {machine['devices']}, jax {machine['jax']}, {driver or machine['processor']}", flush=True)
 
@@ -118,12 +129,12 @@ def measure(script: str, out: Path, arguments: list[str], seconds: float) -> Non
             process.wait()
 
 
-def compile_ahead(args: argparse.Namespace, clock: Clock) -> None:
+def compile_ahead(args: argparse.Namespace, clock: Clock, flags: str) -> None:
     """Fills the cache of programs, once: every variant trains an epoch on noise, all at once, in one process."""
-    if args.platform == "cpu" or args.rehearse:  # JAX keeps no programs of a CPU
+    if args.platform == "cpu":  # JAX keeps no programs there
         return
-    machine = files.read_json(args.out / "machine.json")
-    key = [machine, os.environ.get("XLA_FLAGS"), args.norms]
+    environment = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
+    key = [files.read_json(args.out / "machine.json"), environment["XLA_FLAGS"], args.norms]
     done = files.cache_folder() / "programs" / hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     if done.exists():
         return
@@ -138,7 +149,7 @@ def compile_ahead(args: argparse.Namespace, clock: Clock) -> None:
     started, limit = time.monotonic(), max(clock.left / 2, 1)
     command = [sys.executable, "-c", program, *args.norms]
     try:
-        code = subprocess.run(command, check=False, cwd=ROOT, timeout=limit).returncode
+        code = subprocess.run(command, check=False, cwd=ROOT, env=environment, timeout=limit).returncode
     except subprocess.TimeoutExpired:
         code = -signal.SIGKILL
     print(f"Programs: compiled in {time.monotonic() - started:.0f} s, exit code {code}", flush=True)
@@ -172,7 +183,7 @@ def train_study(args: argparse.Namespace, clock: Clock, jobs: int) -> int:
     with held(workdir.path):
         workdir.check(configs)
         dataset = set_up()
-        ahead = threading.Thread(target=compile_ahead, args=(args, clock))
+        ahead = threading.Thread(target=compile_ahead, args=(args, clock, ""))
         ahead.start()
         machine = examine_elsewhere(jobs, set_up)
         for note in workdir.check_surroundings(configs, machine.surroundings):
@@ -248,14 +259,12 @@ def main() -> int:
     has_data = check_data(args)
     if archive.unpack(args.out):
         print(f"Going on from the archives in {args.out}", flush=True)
-    os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"  # no TF32
+    os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = args.precision
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     if args.platform:
         os.environ["JAX_PLATFORMS"] = args.platform
-    flags = os.environ.get("XLA_FLAGS", "")
     if args.platform != "cpu" and shutil.which("nvidia-smi"):
-        flags = f"{flags} --xla_gpu_exclude_nondeterministic_ops=true".strip()
-        os.environ["XLA_FLAGS"] = flags
+        add_flags("--xla_gpu_exclude_nondeterministic_ops=true")
     if args.platform != "cpu":
         os.environ["JAXNORM_KERNELS"] = "off"  # they are for a CPU, and compiling them takes time
     describe_machine(args.out)
@@ -267,13 +276,15 @@ def main() -> int:
     if not speed.exists():
         arguments = [*REHEARSED["throughput"]] if args.rehearse else []
         arguments += [flag for flag, given in (("--mps", args.mps), ("--all", args.speed)) if given]
-        share = SPEED_SHARE if has_data else 0.85
+        # Before anything else uses the device: algorithms are chosen by their times. CUDA graphs are most likely best.
+        compile_ahead(args, clock, GRAPHS)
+        share = SPEED_SHARE if has_data else 1.0
         measure("throughput.py", speed, arguments, share * clock.left)
         archive.pack(args.out)
     best = ((files.read_json(speed) or {}).get("results") or {}).get("best") or {}
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {best.get('xla_flags', '')}".strip()
+    add_flags(best.get("xla_flags", ""))
     if not has_data:
-        compile_ahead(args, clock)
+        compile_ahead(args, clock, "")
         archive.pack(args.out)
         return 0
     archivist = Archivist(args.out)
@@ -286,8 +297,6 @@ def main() -> int:
 
 def study(args: argparse.Namespace, clock: Clock, best: dict[str, Any]) -> int:
     """Trains in the way that the speed test found best."""
-    from benchmarks.throughput import multi_process_service
-
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         service = stack.enter_context(multi_process_service(Path(folder))) if args.mps else None

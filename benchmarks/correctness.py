@@ -192,17 +192,12 @@ def precision() -> dict[str, float]:
     padded = np.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
     exact = sum(padded[:, i : i + 32, j : j + 32] @ kernel[i, j] for i in range(3) for j in range(3))
     errors = {}
+    numbers = ("NHWC", "HWIO", "NHWC")
+    left32, right32, image32, kernel32 = (array.astype(np.float32) for array in (left, right, image, kernel))
     for name in ("default", "highest"):
-        setting = None if name == "default" else name
-        product = jax.numpy.dot(left.astype(np.float32), right.astype(np.float32), precision=setting)
-        convolved = jax.lax.conv_general_dilated(
-            image.astype(np.float32),
-            kernel.astype(np.float32),
-            (1, 1),
-            "SAME",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=setting,
-        )
+        with jax.default_matmul_precision(name):
+            product = jax.numpy.dot(left32, right32)
+            convolved = jax.lax.conv_general_dilated(image32, kernel32, (1, 1), "SAME", dimension_numbers=numbers)
         errors[f"product_{name}"] = relative_error([product], [left @ right])
         errors[f"convolution_{name}"] = relative_error([convolved], [exact])
     return errors
