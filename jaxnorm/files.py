@@ -144,6 +144,27 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects in a file of JSON lines; none if there is no such file.
+
+    What follows the last line feed is not read: it is empty, or a line that a kill cut off.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if a line is no JSON object.
+    """
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+    except FileNotFoundError:
+        return []
+    if not all(isinstance(line, dict) for line in lines):
+        raise ValueError("a line is no object")
+    return lines
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes as 64 hexadecimal digits."""
     with path.open("rb") as file:

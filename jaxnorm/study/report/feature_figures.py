@@ -1,6 +1,5 @@
 """Figures of what the layers compute: quantiles over training, and the gates of batch-instance norm."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,17 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from jaxnorm.study.report import style
-from jaxnorm.study.report.figures import run_legend
-from jaxnorm.study.report.frames import finished_rows
+from jaxnorm.study.report.frames import finished_rows, quantiles_of
 
-COMPRESSED = " · axis compressed beyond ±1 (asinh)"
-DOTS = style.DASHES[3]
-
-
-def quantiles_of(rows: pd.DataFrame) -> list[str]:
-    """The columns of quantiles, as q1, q20, q80, q99, in ascending order."""
-    found = [name for name in map(str, rows) if re.fullmatch(r"q\d+(\.\d+)?", name)]
-    return sorted(found, key=lambda name: float(name[1:]))
+_COMPRESSED = " · axis compressed beyond ±1 (asinh)"
+_DOTS = style.DASHES[3]
 
 
 @style.styled
@@ -32,16 +24,19 @@ def feature_quantiles(
 ) -> Figure:
     """Quantiles over the epochs, a panel for each variant, on shared axes: the mean over the finished runs.
 
-    `rows` are epochs, or those of a layer; `published` has the original paper's quantiles after epoch 100 by norm.
+    Args:
+        rows: rows of `Study.epochs`, or of `Study.layers` for one layer.
+        subtitle: what the figure is of, see `figures.subtitle`.
+        published: by norm, the original paper's quantiles after epoch 100.
     """
     title, paths = "Distribution of the pooled features", _paths(rows)
     known = [value for values in (published or {}).values() for value in values]
     low, high, compressed = _limits(paths.values(), known)
-    about, entries, panels = subtitle + COMPRESSED * compressed, _quantile_legend(rows), list(paths)
+    about, entries, panels = subtitle + _COMPRESSED * compressed, _quantile_legend(rows), list(paths)
     figure, axes = style.sheet(title, about, entries, panels, 4, 1.9, "Epoch", sharex=True, sharey=True)
     for axis, (label, path) in zip(axes, paths.items(), strict=True):
         norm = rows.norm[rows.label == label].iloc[0]
-        draw_fan(axis, path, style.of(norm))
+        _draw_fan(axis, path, style.of(norm))
         if values := (published or {}).get(norm):
             diamonds = style.markers(style.PUBLISHED, 2.5, markeredgewidth=0.9, clip_on=False, zorder=4)
             axis.plot([100] * len(values), values, linestyle="none", **diamonds)
@@ -51,11 +46,16 @@ def feature_quantiles(
 
 @style.styled
 def layers(rows: pd.DataFrame, subtitle: str) -> Figure:
-    """Quantiles of every layer (a row) and variant (a column) over the epochs; a row shares its vertical axis."""
+    """Quantiles of every layer (a row) and variant (a column) over the epochs; a row shares its vertical axis.
+
+    Args:
+        rows: rows of `Study.layers`.
+        subtitle: what the figure is of, see `figures.subtitle`.
+    """
     paths = {str(name): _paths(mine) for name, mine in rows.groupby("layer", observed=True, sort=False)}
     labels = list(dict.fromkeys(label for found in paths.values() for label in found))
     panels = labels + [""] * (len(paths) - 1) * len(labels)
-    about = subtitle + COMPRESSED * any(_limits(found.values())[2] for found in paths.values())
+    about = subtitle + _COMPRESSED * any(_limits(found.values())[2] for found in paths.values())
     title, columns = "Distribution of every layer over training", len(labels)
     # Not shared axes: matplotlib's time grows with the square of their number.
     figure, axes = style.sheet(title, about, _quantile_legend(rows), panels, columns, 0.74, "Epoch", 7)
@@ -63,7 +63,7 @@ def layers(rows: pd.DataFrame, subtitle: str) -> Figure:
         low, high, compressed = _limits(found.values())
         for axis, label in zip(axes[row * columns : (row + 1) * columns], labels, strict=True):
             if label in found:
-                draw_fan(axis, found[label], style.of(rows.norm[rows.label == label].iloc[0]), width=0.6)
+                _draw_fan(axis, found[label], style.of(rows.norm[rows.label == label].iloc[0]), width=0.6)
             style.value_axis(axis, low, high, compressed=compressed, ticks=3)
             axis.set_xlim(1 - 0.04 * rows.epoch.max(), 1.04 * rows.epoch.max())
             axis.tick_params(labelsize=7.5, labelleft=label == labels[0], labelbottom=row == len(paths) - 1)
@@ -73,7 +73,7 @@ def layers(rows: pd.DataFrame, subtitle: str) -> Figure:
     return figure
 
 
-def draw_fan(axis: Axes, path: pd.DataFrame, one: style.Style, width: float = 1.0) -> None:
+def _draw_fan(axis: Axes, path: pd.DataFrame, one: style.Style, width: float = 1.0) -> None:
     """A line for each quantile; a pale band between the outermost two and a darker one between the next."""
     for outer, alpha in zip(range(path.shape[1] // 2), (0.14, 0.3), strict=False):
         low, high = path.iloc[:, outer], path.iloc[:, -1 - outer]
@@ -115,10 +115,16 @@ def _quantile_legend(rows: pd.DataFrame) -> Sequence[Artist]:
 
 @style.styled
 def gate_histograms(runs: pd.DataFrame, gates: pd.DataFrame, subtitle: str) -> Figure:
-    """Share of each layer's channels by their gate after the last epoch; a vertical line where all gates are equal."""
+    """Share of each layer's channels by their gate after the last epoch; a vertical line where all gates are equal.
+
+    Args:
+        runs: rows of `Study.runs`.
+        gates: rows of `Study.gates`.
+        subtitle: what the figure is of, see `figures.subtitle`.
+    """
     last = final_gates(gates)
-    names = in_order(last)
-    entries, panels = run_legend(runs[runs.variant.isin(last.variant)]), [name.replace("/", "/ ") for name in names]
+    names = _in_order(last)
+    entries, panels = style.run_legend(runs[runs.variant.isin(last.variant)]), [name.replace("/", "/ ") for name in names]
     title = "Gates of every layer at the end"
     figure, axes = style.sheet(title, subtitle, entries, panels, 5, 1.25, "Gate", 7.5, sharex=True, sharey=True)
     for axis, name in zip(axes, names, strict=True):
@@ -137,13 +143,19 @@ def gate_histograms(runs: pd.DataFrame, gates: pd.DataFrame, subtitle: str) -> F
 
 @style.styled
 def gate_paths(runs: pd.DataFrame, gates: pd.DataFrame, subtitle: str) -> Figure:
-    """Gates over training by part of the network: median and 10 to 90 % band above, share at 1 and at 0 below."""
+    """Gates over training by part of the network: median and 10 to 90 % band above, share at 1 and at 0 below.
+
+    Args:
+        runs: rows of `Study.runs`.
+        gates: rows of `Study.gates`.
+        subtitle: what the figure is of, see `figures.subtitle`.
+    """
     rows = finished_rows(gates)
     part_of = rows.layer.str.extract(r"^([^_/]*)")[0].str.replace(r"(\d+)", r" \1", regex=True).str.capitalize()
     rows = rows.assign(part=part_of, at_one=100.0 * (rows.gate == 1), at_zero=100.0 * (rows.gate == 0))
     parts = sorted(rows.part.unique(), key=lambda part: part != "Stem")
-    shares = [style.entry(f"share at {end}", style.Style(style.INK, "", dash)) for end, dash in ((1, ()), (0, DOTS))]
-    entries, columns = [*run_legend(runs[runs.variant.isin(rows.variant)]), *shares], min(5, len(parts))
+    shares = [style.entry(f"share at {end}", style.Style(style.INK, "", dash)) for end, dash in ((1, ()), (0, _DOTS))]
+    entries, columns = [*style.run_legend(runs[runs.variant.isin(rows.variant)]), *shares], min(5, len(parts))
     panels = [f"{part}: {what}" for what in ("median", "share (%)") for part in parts]
     figure, axes = style.sheet("Gates over training", subtitle, entries, panels, columns, 1.65, "Epoch", sharex=True)
     for above, below, part in zip(axes, axes[len(parts) :], parts, strict=False):
@@ -152,7 +164,7 @@ def gate_paths(runs: pd.DataFrame, gates: pd.DataFrame, subtitle: str) -> Figure
             low, middle, high = (by_epoch.gate.quantile(share) for share in (0.1, 0.5, 0.9))
             above.fill_between(middle.index, low, high, color=one.colour, alpha=0.2, linewidth=0)
             above.plot(middle.index, middle, markevery=max(1, len(middle) // 8), **style.line(one, 4))
-            for name, dash in (("at_one", ()), ("at_zero", DOTS)):
+            for name, dash in (("at_one", ()), ("at_zero", _DOTS)):
                 share = by_epoch[name].mean()
                 below.plot(share.index, share, **style.line(replace(one, dash=dash), 4 if len(share) == 1 else None))
         above.set(ylim=(-0.04, 1.04), yticks=(0, 0.5, 1))
@@ -161,11 +173,15 @@ def gate_paths(runs: pd.DataFrame, gates: pd.DataFrame, subtitle: str) -> Figure
 
 
 def final_gates(gates: pd.DataFrame) -> pd.DataFrame:
-    """Of each variant the gates after its last epoch, see `finished_rows`."""
+    """Of each variant the gates after the last epoch of its finished runs.
+
+    Args:
+        gates: rows of `Study.gates`.
+    """
     rows = finished_rows(gates)
     return rows[rows.epoch == rows.groupby("variant", observed=True).epoch.transform("max")]
 
 
-def in_order(gates: pd.DataFrame) -> list[str]:
+def _in_order(gates: pd.DataFrame) -> list[str]:
     """Layers as the network applies them: a file holds them by name, and the stem after the stages."""
     return sorted(dict.fromkeys(gates.layer), key=lambda name: not name.startswith("stem"))

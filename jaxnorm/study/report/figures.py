@@ -1,7 +1,6 @@
 """Figures that compare norms: curves over the epochs, accuracies on the test images, learning rates, confusions.
 
-Each takes DataFrames as `Study` has them, a subtitle (see `subtitle`), and returns a matplotlib Figure. Fractions are
-drawn in per cent.
+Each takes DataFrames as `Study` has them and returns a matplotlib Figure. Fractions are drawn in per cent.
 """
 
 import math
@@ -11,22 +10,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxnorm.study.report import style
-from jaxnorm.study.report.comparisons import EQUALITY_MARGIN, SANITY_PAIR
-from jaxnorm.study.report.frames import under_rule
+from jaxnorm.study.report.frames import RULES, under_rule
 
-SANITY_PANELS = ("Training loss (log)", "Validation acc. (%)", "Difference (points)")
 EQUAL = "#009e73"  # the band in which two variants count as equal
 
 
 def subtitle(runs: pd.DataFrame, data: str) -> str:
-    """What every figure says of itself: the data in words, batch size, epochs, initialization, seeds."""
+    """What every figure says of itself: data, batch size, epochs, initialization, seeds.
+
+    Args:
+        runs: rows of `Study.runs`.
+        data: the data in words.
+    """
     words = [data]
     if runs.batch_size.nunique() == 1:
         words.append(f"batch size {runs.batch_size.iloc[0]:g}")
@@ -41,13 +42,12 @@ def subtitle(runs: pd.DataFrame, data: str) -> str:
     return " · ".join(words)
 
 
-RULES = {"fixed": "Fixed rate", "linear": "Linear rate"}
 OTHER_STATISTICS = {
     "precise": ("precise statistics, own batch size", "D"),
     "precise_128": ("precise statistics, batches of 128", "s"),
     "evaluation_batch": ("statistics of the evaluation batch", "^"),
 }
-CURVES = {
+_CURVES = {
     "accuracy": {"train_accuracy": "Training accuracy (%)", "val_accuracy": "Validation accuracy (%)"},
     "loss": {"train_loss": "Training loss (log scale)", "val_loss": "Validation loss (log scale)"},
 }
@@ -55,14 +55,21 @@ CURVES = {
 
 @style.styled
 def curves(runs: pd.DataFrame, epochs: pd.DataFrame, kind: str, subtitle: str) -> Figure:
-    """Training and validation accuracy or loss over the epochs, with a cross where a run diverged."""
-    titles, shown, title = CURVES[kind], _percent(epochs), f"{kind.capitalize()} over training"
+    """Training and validation accuracy or loss over the epochs, with a cross where a run diverged.
+
+    Args:
+        runs: rows of `Study.runs`.
+        epochs: rows of `Study.epochs`.
+        kind: accuracy or loss.
+        subtitle: what the figure is of, see `subtitle`.
+    """
+    titles, shown, title = _CURVES[kind], _percent(epochs), f"{kind.capitalize()} over training"
     panels = list(titles.values())
-    figure, axes = style.sheet(title, subtitle, run_legend(runs), panels, 2, 3.0, "Epoch", sharey=True)
+    figure, axes = style.sheet(title, subtitle, style.run_legend(runs), panels, 2, 3.0, "Epoch", sharey=True)
     for axis, column in zip(axes, titles, strict=True):
         for offset, (_, rows) in enumerate(shown.groupby("label", observed=True)):
-            draw_curve(axis, rows, column, style.of(rows.norm.iloc[0]), offset)
-        draw_crosses(axis, runs, shown, column, 0.98 if kind == "loss" else 0.02)
+            _draw_curve(axis, rows, column, style.of(rows.norm.iloc[0]), offset)
+        _draw_crosses(axis, runs, shown, column, 0.98 if kind == "loss" else 0.02)
     if kind == "loss":
         style.log_axis(axes[0])  # shared
     return figure
@@ -75,23 +82,7 @@ def _percent(epochs: pd.DataFrame) -> pd.DataFrame:
     return epochs.assign(**shown, **100 * epochs[["train_accuracy", "val_accuracy"]])
 
 
-def run_legend(runs: pd.DataFrame, by: str = "label") -> list[Artist]:
-    """An entry for each variant, with what happened to its runs where not all finished, and one for the crosses."""
-    entries: list[Artist] = []
-    for label, rows in runs.groupby(by, observed=True, sort=by == "label"):
-        open_runs = rows.status[rows.status != "complete"]
-        text = style.plain(str(label), 34)
-        if len(open_runs) and len(rows) == 1:
-            text += f" ({'not started' if open_runs.iloc[0] == 'missing' else open_runs.iloc[0]})"
-        elif len(open_runs):
-            text += f" ({len(open_runs)} of {len(rows)} not finished)"
-        entries.append(style.entry(text, style.of(rows.norm.iloc[0])))
-    if (runs.status == "diverged").any():
-        entries.append(style.entry("diverged", style.DIVERGED, joined=False))
-    return entries
-
-
-def draw_curve(axis: Axes, rows: pd.DataFrame, column: str, one: style.Style, offset: int = 0) -> None:
+def _draw_curve(axis: Axes, rows: pd.DataFrame, column: str, one: style.Style, offset: int = 0) -> None:
     """One variant's `column` over the epochs: the mean of its finished runs, with a band from lowest to highest.
 
     Every other run is a thin line of its own: a run that ended early must not make the mean jump.
@@ -102,20 +93,20 @@ def draw_curve(axis: Axes, rows: pd.DataFrame, column: str, one: style.Style, of
     if len(table):
         mean = table.mean(axis=1, skipna=False)
         above = 3.5 if one.outline else 3
-        axis.plot(mean.index, mean, **style.line(one, 4.5, markevery=spaced(len(mean), offset), zorder=above))
+        axis.plot(mean.index, mean, **style.line(one, 4.5, markevery=_spaced(len(mean), offset), zorder=above))
         if table.shape[1] > 1:
             axis.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=one.colour, alpha=0.16, lw=0)
     for _, run in rows[~rows.run.isin(table.columns)].groupby("run", sort=False):
-        axis.plot(run.epoch, run[column], **style.line(one, 3.5, linewidth=1.1, markevery=spaced(len(run))))
+        axis.plot(run.epoch, run[column], **style.line(one, 3.5, linewidth=1.1, markevery=_spaced(len(run))))
 
 
-def spaced(count: int, offset: int = 0) -> tuple[int, int]:
+def _spaced(count: int, offset: int = 0) -> tuple[int, int]:
     """First of about 12 markers along a line of `count` points, and the step between them."""
     every = max(1, math.ceil(count / 12))
     return offset % every, every
 
 
-def draw_crosses(axis: Axes, runs: pd.DataFrame, epochs: pd.DataFrame, column: str, worst: float) -> None:
+def _draw_crosses(axis: Axes, runs: pd.DataFrame, epochs: pd.DataFrame, column: str, worst: float) -> None:
     """A cross where a run diverged: at its last value, or at the height `worst` (0 to 1) if it finished no epoch."""
     steps = (epochs.step / epochs.epoch).groupby(epochs.batch_size).median()
     for run in runs[(runs.status == "diverged") & runs.batch_size.isin(steps.index)].itertuples():
@@ -140,7 +131,11 @@ def test_accuracy(
 ) -> Figure:  # fmt: skip
     """Test accuracy after the last epoch: dots for the seeds, a mark for their mean, a bar for its interval.
 
-    `intervals` has the ends of the bars by label, `published` the original paper's value by norm.
+    Args:
+        evaluations: rows of `Study.evaluations` on test.
+        intervals: by label, the ends of the bar.
+        subtitle: what the figure is of, see `subtitle`.
+        published: by norm, the original paper's value.
     """
     published = published or {}
     groups = [(str(label), rows) for label, rows in evaluations.groupby("label", observed=True)]
@@ -167,18 +162,23 @@ def test_accuracy(
 
 
 @style.styled
-def sanity_check(
-    epochs: pd.DataFrame, subtitle: str, pair: Sequence[str] = SANITY_PAIR, margin: float = EQUALITY_MARGIN
-) -> Figure:
-    """A norm and the baseline it must equal: loss, accuracy, and their difference with a band of `margin`."""
+def sanity_check(epochs: pd.DataFrame, subtitle: str, pair: Sequence[str], margin: float) -> Figure:
+    """A norm and the baseline it must equal: loss, accuracy, and their difference with a band.
+
+    Args:
+        epochs: rows of `Study.epochs`.
+        subtitle: what the figure is of, see `subtitle`.
+        pair: the norm and the baseline.
+        margin: half the height of the band, a fraction.
+    """
     other, baseline = (_percent(epochs[epochs.norm == norm]) for norm in pair)
     labels = {norm: str(rows.label.iloc[0]) for norm, rows in zip(pair, (other, baseline), strict=True)}
     entries = [style.entry(labels[norm], style.of(norm)) for norm in reversed(pair)]
-    title, panels = f"Sanity check: {' and '.join(labels.values())}", list(SANITY_PANELS)
+    title, panels = f"Sanity check: {' and '.join(labels.values())}", ["Training loss (log)", "Validation acc. (%)", "Difference (points)"]
     figure, axes = style.sheet(title, subtitle, entries, panels, 3, 2.6, "Epoch")
     for axis, column in zip(axes, ("train_loss", "val_accuracy"), strict=False):
         for rows in (baseline, other):  # the outline last: both remain visible
-            draw_curve(axis, rows, column, style.of(rows.norm.iloc[0]))
+            _draw_curve(axis, rows, column, style.of(rows.norm.iloc[0]))
     style.log_axis(axes[0])
     both = other.merge(baseline, on=["seed", "epoch"], suffixes=("", "_of_baseline"))
     table = (both.val_accuracy - both.val_accuracy_of_baseline).groupby([both.epoch, both.seed]).mean().unstack()
@@ -186,7 +186,7 @@ def sanity_check(
     axes[2].axhline(0, color=style.MUTED, linewidth=0.8)
     axes[2].plot(table.index, table, color=style.INK, linewidth=0.8, alpha=0.45)
     mean = table.mean(axis=1, skipna=False)
-    axes[2].plot(table.index, mean, **style.line(style.of(pair[0]), 4, markevery=spaced(len(table))))
+    axes[2].plot(table.index, mean, **style.line(style.of(pair[0]), 4, markevery=_spaced(len(table))))
     bound = 1.1 * max(200 * margin, float(np.nanmax(np.abs(table.to_numpy()))))
     style.value_axis(axes[2], -bound, bound, compressed=bound > 10)
     if bound > 10:
@@ -196,13 +196,19 @@ def sanity_check(
 
 @style.styled
 def learning_rates(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str) -> Figure:
-    """Validation error after the last epoch by learning rate; a cross at the top where a run diverged."""
-    shown, panel = errors(evaluations), "Validation error after the last epoch (%)"
-    title, legend = "Validation error by learning rate", run_legend(runs, "norm_label")
+    """Validation error after the last epoch by learning rate; a cross at the top where a run diverged.
+
+    Args:
+        runs: rows of `Study.runs`.
+        evaluations: rows of `Study.evaluations` on validation.
+        subtitle: what the figure is of, see `subtitle`.
+    """
+    panel = "Validation error after the last epoch (%)"
+    title, legend = "Validation error by learning rate", style.run_legend(runs, "norm_label")
     figure, (axis,) = style.sheet(title, subtitle, legend, [panel], xlabel="Learning rate (log scale)")
-    for norm, rows in shown.groupby("norm", sort=False):
-        draw_points(axis, rows, "learning_rate", "error", style.of(str(norm)))
-    error_axis([axis])
+    for norm, rows in evaluations.groupby("norm", sort=False):
+        _draw_errors(axis, rows, "learning_rate", style.of(str(norm)))
+    _error_axis([axis])
     for _, run in runs[runs.status == "diverged"].iterrows():
         axis.plot([run.learning_rate], [0.99], transform=axis.get_xaxis_transform(), **_cross(run.norm))
     axis.set_xscale("log")
@@ -210,20 +216,16 @@ def learning_rates(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str)
     return figure
 
 
-def errors(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """The same rows with a column `error`, in per cent."""
-    return evaluations.assign(error=100 * (1 - evaluations.accuracy))
+def _draw_errors(axis: Axes, rows: pd.DataFrame, x: str, one: style.Style) -> None:
+    """The mean error at each `x`, joined by a line, and a pale dot for each seed where there are several."""
+    errors = 100 * (1 - rows.accuracy)
+    means = errors.groupby(rows[x]).agg(["mean", "size"])
+    axis.plot(means.index, means["mean"], **style.line(one, zorder=3))
+    several = rows[x].isin(means.index[means["size"] > 1])
+    axis.plot(rows[x][several], errors[several], "o", color=one.colour, alpha=0.35, markersize=4, markeredgewidth=0)
 
 
-def draw_points(axis: Axes, rows: pd.DataFrame, x: str, y: str, one: style.Style, **changes: Any) -> None:
-    """The mean of `y` at each `x`, joined by a line, and a pale dot for each seed where there are several."""
-    means = rows.groupby(x)[y].agg(["mean", "size"])
-    axis.plot(means.index, means["mean"], **style.line(one, zorder=3, **changes))
-    several = rows[rows[x].isin(means.index[means["size"] > 1])]
-    axis.plot(several[x], several[y], "o", color=one.colour, alpha=0.35, markersize=4, markeredgewidth=0)
-
-
-def error_axis(axes: Sequence[Axes]) -> None:
+def _error_axis(axes: Sequence[Axes]) -> None:
     """A logarithmic scale where the errors (per cent) span more than a factor of four and none is zero."""
     shown = np.concatenate([np.asarray(one.get_ydata(), float) for axis in axes for one in axis.lines])
     shown = shown[np.isfinite(shown)]
@@ -234,7 +236,11 @@ def error_axis(axes: Sequence[Axes]) -> None:
 
 
 def rules_of(rows: pd.DataFrame) -> list[str]:
-    """The rules for the learning rate under which anything was trained."""
+    """The rules for the learning rate under which anything was trained.
+
+    Args:
+        rows: rows of any table of a `Study`.
+    """
     return [rule for rule in RULES if (rows.lr_rule == rule).any()]
 
 
@@ -244,62 +250,51 @@ def batch_sizes(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str) ->
 
     Hollow markers: the same weights with other statistics. Dashed, in both panels: ghosts, at their own size, trained
     with the rate of their large batch.
+
+    Args:
+        runs: rows of `Study.runs`.
+        evaluations: rows of `Study.evaluations` on validation.
+        subtitle: what the figure is of, see `subtitle`.
     """
-    shown = errors(evaluations)
+    shown = evaluations
     running, parts = shown[shown.statistics == "running"], shown[shown.ghost_batch_size.notna()]
     kinds = {kind: look for kind, look in OTHER_STATISTICS.items() if (shown.statistics == kind).any()}
     ghosts = {norm: replace(style.of(norm), marker="h", dash=style.DASHES[1], outline=True) for norm in parts.norm}
-    entries = run_legend(runs[runs.ghost_batch_size.isna()], "norm_label")
+    entries = style.run_legend(runs[runs.ghost_batch_size.isna()], "norm_label")
     for name, marker in kinds.values():
         entries.append(style.entry(name, style.Style(style.INK, marker, outline=True), joined=False))
     entries += [style.entry(f"ghosts, {norm}", look) for norm, look in ghosts.items()]
     title, rules, xlabel = "Validation error by batch size", rules_of(shown), "Batch size (log scale)"
-    panels = [f"{RULES[rule]}: validation error (%)" for rule in rules]
+    panels = [f"{rule.capitalize()} rate: validation error (%)" for rule in rules]
     figure, axes = style.sheet(title, subtitle, entries, panels, 2, 3.1, xlabel, sharey=True)
     sizes = sorted({*shown.batch_size, *parts.ghost_batch_size})
     for axis, rule in zip(axes, rules, strict=True):
         for norm, rows in under_rule(shown, rule).groupby("norm", sort=False):
-            draw_points(axis, rows[rows.statistics == "running"], "batch_size", "error", style.of(str(norm)))
+            _draw_errors(axis, rows[rows.statistics == "running"], "batch_size", style.of(str(norm)))
             for place, (kind, (_, marker)) in enumerate(kinds.items(), start=1):
-                means = rows[rows.statistics == kind].groupby("batch_size").error.mean()
+                means = 100 * (1 - rows[rows.statistics == kind].groupby("batch_size").accuracy.mean())
                 hollow = replace(style.of(str(norm)), marker=marker, outline=True)
                 beside = means.index / 2 ** (0.14 * place)
                 axis.plot(beside, means, linestyle="none", **style.markers(hollow, 4, zorder=4))
         for norm, look in ghosts.items():
             mine = running[(running.norm == norm) & running.ghost_batch_size.notna()]
-            draw_points(axis, mine, "ghost_batch_size", "error", look)
+            _draw_errors(axis, mine, "ghost_batch_size", look)
         axis.set_xscale("log", base=2)
         style.named_axis(axis, sizes)
         axis.set_xlim(max(sizes) * 2**0.35, min(sizes) / 2**0.6)  # the largest on the left, as in the group norm paper
-    error_axis(axes)
-    return figure
-
-
-@style.styled
-def batch_curves(runs: pd.DataFrame, epochs: pd.DataFrame, rule: str, subtitle: str) -> Figure:
-    """Validation (thick) and training accuracy (thin) over the epochs under a rule, a panel for each batch size."""
-    shown, planned = under_rule(epochs, rule), under_rule(runs, rule)
-    shown = shown.assign(val_accuracy=100 * shown.val_accuracy, train_accuracy=100 * shown.train_accuracy)
-    sizes = sorted(shown.batch_size.unique(), reverse=True)
-    thin = style.entry("thin: training accuracy", style.Style(style.MUTED, "", style.DASHES[3]))
-    title, entries = f"Accuracy (%): {RULES[rule].lower()}", [*run_legend(planned, "norm_label"), thin]
-    panels = [f"Batch size {size:g}" for size in sizes]
-    figure, axes = style.sheet(title, subtitle, entries, panels, 3, 2.2, "Epoch", sharex=True, sharey=True)
-    for axis, size in zip(axes, sizes, strict=True):
-        here = shown[shown.batch_size == size]
-        for offset, (norm, rows) in enumerate(here.groupby("norm", sort=False)):
-            draw_curve(axis, rows, "val_accuracy", style.of(str(norm)), offset)
-            for _, run in rows.groupby("run"):
-                dotted = replace(style.of(str(norm)), dash=style.DASHES[3])
-                marker = 3 if len(run) == 1 else None
-                axis.plot(run.epoch, run.train_accuracy, **style.line(dotted, marker, linewidth=0.9, zorder=2.5))
-        draw_crosses(axis, planned[planned.batch_size == size], here, "val_accuracy", 0.02)
+    _error_axis(axes)
     return figure
 
 
 @style.styled
 def confusion(evaluations: pd.DataFrame, class_names: Sequence[str], subtitle: str) -> Figure:
-    """What each variant takes the images of a class for: the share of every pair of classes, over all seeds."""
+    """What each variant takes the images of a class for: the share of every pair of classes, over all seeds.
+
+    Args:
+        evaluations: rows of `Study.evaluations` on test.
+        class_names: names of the classes; numbers are shown if there are too many or too few.
+        subtitle: what the figure is of, see `subtitle`.
+    """
     groups = {str(label): rows for label, rows in evaluations.groupby("label", observed=True)}
     title, height = "Confusions on the test images", 1.7 + 0.9 / math.ceil(len(groups) / 4)  # names below the lowest
     figure, axes = style.sheet(

@@ -7,65 +7,68 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxnorm.study.report.statistics import Interval, standard_deviation
 from jaxnorm.study.words import duration
 
 DASH = "–"
 """The cell of a table where there is no value."""
+NAMED = 6
+"""Up to how many runs are all named."""
 
 
 def number(value: Any, digits: int = 0, scale: float = 1.0) -> str:
-    """A number with `digits` decimals and a true minus sign; a dash where there is none."""
+    """`scale` times `value` with `digits` decimals and a true minus sign; a dash where there is none."""
     if pd.isna(value) or not math.isfinite(value):
         return DASH
     return f"{scale * value:,.{digits}f}".replace("-", "−")
 
 
 def percent(value: Any, digits: int = 1) -> str:
-    """A fraction in per cent, without the sign."""
+    """The fraction `value` in per cent with `digits` decimals, without the sign."""
     return number(value, digits, 100)
 
 
 def points(value: Any, digits: int = 2) -> str:
-    """A difference of fractions in percentage points, always signed."""
+    """`value`, a difference of fractions, in percentage points with `digits` decimals, always signed."""
     rounded = float("nan") if value is None else round(100 * value, digits) + 0.0  # no "−0.00"
     return ("+" if rounded > 0 else "") + number(rounded, digits)
 
 
 def spread(values: Iterable[float], digits: int, scale: float = 1.0) -> str:
-    """mean ± standard deviation; the value alone where there is one, a dash where there is none."""
+    """mean ± standard deviation of `scale` times `values`; one value alone, and a dash for none."""
     scaled = [scale * value for value in values]
     mean = number(float(np.mean(scaled)) if scaled else None, digits)
-    return mean if mean == DASH or len(scaled) == 1 else f"{mean} ± {number(standard_deviation(scaled), digits)}"
+    return mean if mean == DASH or len(scaled) == 1 else f"{mean} ± {number(float(np.std(scaled, ddof=1)), digits)}"
 
 
-def interval_points(interval: Interval | None, digits: int = 2) -> str:
-    """An interval of fractions in points."""
+def interval_points(interval: Any, digits: int = 2) -> str:
+    """An `Interval` of fractions in points with `digits` decimals; a dash for None."""
     return DASH if interval is None else f"{points(interval.low, digits)} to {points(interval.high, digits)}"
 
 
 def p_value(value: Any) -> str:
-    """A p-value with three significant digits, or that it is below 0.001."""
+    """The p-value `value` with three significant digits, or that it is below 0.001."""
     return DASH if pd.isna(value) else "< 0.001" if value < 0.001 else f"{value:.3g}"
 
 
 def times(ratio: float) -> str:
-    """A ratio with three significant digits."""
+    """`ratio` with three significant digits and a times sign."""
     return f"{number(ratio, 2 if ratio < 10 else 1 if ratio < 100 else 0)} ×" if math.isfinite(ratio) else DASH
 
 
 def seconds(value: Any) -> str:
-    """A duration; a dash where there is none."""
+    """The duration `value`, in seconds, as text; a dash where there is none."""
     return DASH if pd.isna(value) else duration(value, 1 if value >= 1 else 2)
 
 
-def listed(items: Sequence[str]) -> str:
-    """a, b and c."""
+def listed(items: Sequence[str], most: int | None = None) -> str:
+    """`items` as "a, b and c"; beyond `most` of them the rest is a number."""
+    if most is not None and len(items) > most:
+        items = [*items[:most], f"{len(items) - most} more"]
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 
 def within(label: str) -> str:
-    """A label within a sentence: "batch norm"; "Flax" stays, and a name with a capital second letter, as "BN"."""
+    """`label` within a sentence: "batch norm"; "Flax" stays, and a name with a capital second letter, as "BN"."""
     return label if label[1:2].isupper() or label.startswith("Flax ") else label[:1].lower() + label[1:]
 
 

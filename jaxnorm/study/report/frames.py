@@ -1,29 +1,40 @@
-"""A study's folder as tables: runs, epochs, evaluations, layers. The rest of `report/` is computed from these."""
+"""A study as tables: runs, epochs, evaluations, layers, gates. The rest of `report/` is computed from these."""
 
-import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
-from jaxnorm.errors import UserError
-from jaxnorm.files import reading
-from jaxnorm.study.config import REFERENCE_BATCH_SIZE
-from jaxnorm.study.report import folders, records
-from jaxnorm.study.report.folders import quantile_columns
-from jaxnorm.study.report.records import METRICS, OUTCOME, TYPED
+from jaxnorm.study.config import REFERENCE_BATCH_SIZE, Recipe
 
+SPLITS = ("train", "validation", "test")
+METRICS = ("accuracy", "micro_f1", "macro_f1", "loss")
 SETTINGS = (
     *("norm", "variant", "label", "norm_label", "seed", "batch_size", "learning_rate", "lr_rule"),
     *("ghost_batch_size", "num_replicas", "tags", "status"),
 )
 """The columns that describe a run; every row of every table has them."""
-PERCENTAGES = (1.0, 20.0, 80.0, 99.0)
-"""The quantiles that a run records by default, in per cent."""
+RULES = {"fixed": "a fixed", "linear": "a linear"}
+"""The rules for the learning rate at other batch sizes, in words."""
+POOLED = "pooled"
+"""The layer of the pooled features, the input of the classifier."""
+Arrays = dict[str, dict[int, np.ndarray]]
+"""Arrays by layer and epoch."""
+
+
+class Files(Protocol):
+    """What a study reads from its folder when it is first used; see `folders`."""
+
+    def arrays(self, run: str, kind: str) -> Arrays:
+        """A run's arrays of a kind: gate or quantiles."""
+
+    def predictions(self, run: str) -> pd.DataFrame | None:
+        """A run's answers to the test images; see `Study.predictions`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +58,7 @@ class Study:
             features in columns such as `q1`, `q20`, `q80`, `q99`.
         evaluations: a row for each run, split and kind of statistics (`split`, `statistics`): `accuracy`, `micro_f1`,
             `macro_f1`, `loss`, `num_images`, and `confusion_matrix` (true by predicted class). Fractions and nats.
+        files: the folder's other files, read when first used.
     """
 
     folder: Path
@@ -54,19 +66,19 @@ class Study:
     runs: pd.DataFrame
     epochs: pd.DataFrame
     evaluations: pd.DataFrame
+    files: Files
 
     @cached_property
     def layers(self) -> pd.DataFrame:
         """A row for each run, epoch and layer: quantiles of its output (`q1`, ...), read when first used."""
-        columns = quantile_columns(self.percentages)
         rows = [
-            pd.DataFrame(np.array([*by_epoch.values()], float), columns=columns).assign(
+            pd.DataFrame(np.array([*by_epoch.values()], float), columns=self.quantiles).assign(
                 run=run, epoch=list(by_epoch), layer=layer
             )
             for run in self.runs.name
             for layer, by_epoch in self._read(run, "quantiles").items()
         ]
-        return self._described(rows, ["run", "epoch", "layer", *columns])
+        return self._of_layers(rows, ["run", "epoch", "layer", *self.quantiles])
 
     @cached_property
     def gates(self) -> pd.DataFrame:
@@ -78,28 +90,36 @@ class Study:
                 index = pd.MultiIndex.from_product([list(by_epoch), range(table.shape[1])], names=["epoch", "channel"])
                 one = pd.DataFrame({"gate": table.ravel()}, index).reset_index()
                 rows.append(one.assign(run=run, layer=layer))
-        return self._described(rows, ["run", "epoch", "layer", "channel", "gate"])
+        return self._of_layers(rows, ["run", "epoch", "layer", "channel", "gate"])
 
     def predictions(self, run: str) -> pd.DataFrame | None:
         """A row for each test image: `label`, `predicted`, `confidence` of that class, `log_likelihood` of the label.
 
-        None for a run without predictions. A float32 is kept as such.
+        Args:
+            run: the run's name.
+
+        Returns:
+            The table, whose floats are float32; None for a run without predictions.
 
         Raises:
             UserError: if the file is damaged.
         """
-        return folders.read_predictions(self.folder, run)
+        return self.files.predictions(run)
 
     def with_runs(self, runs: pd.DataFrame) -> "Study":
-        """The study with these rows in place of `runs`; the other tables follow."""
-        runs = _named(runs)
+        """The study with other runs; the other tables follow.
+
+        Args:
+            runs: rows of `runs`, perhaps with other `tags`.
+        """
+        runs = named(runs)
         evaluations, epochs = (table[table.run.isin(runs.name)] for table in (self.evaluations, self.epochs))
         own = [name for name in SETTINGS if name in evaluations]
         return replace(
             self,
             runs=runs,
-            epochs=_described(runs, epochs.drop(columns=own)),
-            evaluations=_described(runs, evaluations.drop(columns=own)),
+            epochs=described(runs, epochs.drop(columns=own)),
+            evaluations=described(runs, evaluations.drop(columns=own)),
         )
 
     @property
@@ -120,7 +140,12 @@ class Study:
     @property
     def percentages(self) -> list[float]:
         """The recorded quantiles of the features, in per cent."""
-        return _percentages(self.plan)
+        return [float(value) for value in self.recipe.get("quantiles") or Recipe().quantiles]
+
+    @property
+    def quantiles(self) -> list[str]:
+        """The columns of the quantiles in `epochs` and `layers`: q1 for 1 per cent."""
+        return [f"q{value:g}" for value in self.percentages]
 
     @property
     def data(self) -> dict[str, Any]:
@@ -142,81 +167,48 @@ class Study:
         """The rows of `runs` that have final figures."""
         return self.runs[self.runs.status == "complete"]
 
+    @property
+    def digits(self) -> int:
+        """Decimals of an accuracy in per cent: two where a variant has several finished seeds."""
+        return 2 if self.finished.variant.duplicated().any() else 1
+
     def final(self, split: str, statistics: str = "running") -> pd.DataFrame:
-        """The rows of `evaluations` of finished runs, on one split with one kind of statistics."""
+        """The rows of `evaluations` of finished runs.
+
+        Args:
+            split: train, validation or test.
+            statistics: the kind of batch statistics; `running` for running averages.
+        """
         rows = self.evaluations
         return rows[(rows.split == split) & (rows.statistics == statistics) & (rows.status == "complete")]
 
-    def _read(self, run: str, kind: str) -> folders.Arrays:
+    def _read(self, run: str, kind: str) -> Arrays:
         """Arrays by layer and epoch, of the epochs in the run's metrics: a resumed run trains later ones again."""
-        known, found = set(self.epochs.epoch[self.epochs.run == run]), folders.read_arrays(self.folder, run, kind)
+        known, found = set(self.epochs.epoch[self.epochs.run == run]), self.files.arrays(run, kind)
         return {layer: {e: by_epoch[e] for e in sorted(by_epoch) if e in known} for layer, by_epoch in found.items()}
 
-    def _described(self, rows: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    def _of_layers(self, rows: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
         # Large tables: a category takes a byte a row, and is compared a hundred times faster than text.
         runs = self.runs.astype({"norm": "category", "variant": "category", "status": "category"})
         found = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns, dtype=float)
-        return _described(runs, found[columns].astype({"run": "category", "layer": "category"}))
+        return described(runs, found[columns].astype({"run": "category", "layer": "category"}))
 
 
-def read_study(folder: str | Path) -> Study:
-    """Reads a workdir or a publication: `study.json`, and every run that it plans. An unfinished run is no error.
+def quantiles_of(rows: pd.DataFrame) -> list[str]:
+    """The columns of quantiles, in ascending order.
 
     Args:
-        folder: what a driver wrote (its ``--workdir``), or what ``python -m jaxnorm publish`` made of it.
-
-    Returns:
-        The tables, see `Study`.
-
-    Raises:
-        UserError: if `folder` holds no study, or a damaged file (the message names the file).
-
-    Examples:
-        >>> import jaxnorm
-        >>> study = jaxnorm.read_study("results/digits_seeds")
-        >>> accuracy = study.final("test").groupby("norm").accuracy.mean()
-        >>> round(float(accuracy["bn"]), 4), round(float(accuracy["gn"]), 4)
-        (0.9933, 0.9356)
+        rows: rows of `Study.epochs` or `Study.layers`.
     """
-    folder = Path(folder)
-    path = folder / "study.json"
-    if not path.is_file():
-        raise UserError(
-            f"a workdir holds a study.json, but {folder} does not; give the folder that a driver wrote (its --workdir)"
-        )
-    with reading(path):
-        plan = json.loads(path.read_text(encoding="utf-8"))
-        if not all(isinstance(norm, str) for norm in plan["norms"]) or not isinstance(plan.get("grid") or {}, dict):
-            raise ValueError("its norms are no names, or its grid is no object")
-        rows = [records.planned(plan, entry) for entry in plan["runs"]]
-        percentages = _percentages(plan)
-        left_out = dict(plan.get("left_out") or {})  # of a publication: what was being trained then, and how far
-    names = [row["name"] for row in rows]
-    objects, evaluations = folders.read_objects(folder, names), []
-    epochs = folders.read_epochs(folder, names, percentages).rename(columns={"learning_rate": "rate"})
-    for row in rows:
-        name = row["name"]
-        if name in left_out:
-            row |= {"status": "unfinished", "epoch": left_out[name]}
-        if name in objects:
-            last = epochs[epochs.run == name].tail(1).to_dict("records")
-            row |= records.outcome(folder, row, objects[name], last[0] if last else {})
-            evaluations += records.evaluations(folder, name, objects[name]["result"])
-    runs = _runs(rows)
-    columns = ["run", "split", "statistics", *METRICS, "num_images", "confusion_matrix"]
-    return Study(
-        folder, plan, runs, _described(runs, epochs), _described(runs, pd.DataFrame(evaluations, columns=columns))
-    )
-
-
-def _percentages(plan: Mapping[str, Any]) -> list[float]:
-    return [float(value) for value in plan["recipe"].get("quantiles") or PERCENTAGES]
+    found = [name for name in map(str, rows) if re.fullmatch(r"q\d+(\.\d+)?", name)]
+    return sorted(found, key=lambda name: float(name[1:]))
 
 
 def finished_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """Of each variant the rows of its finished runs; of all its runs where none is finished.
 
-    Rows of epochs are kept where all those runs have that epoch, so that a mean is over the same runs everywhere.
+    Args:
+        rows: rows of epochs. Kept are epochs that all those runs have: a mean is over the same runs everywhere.
     """
     complete = rows.status == "complete"
     kept = rows[complete | ~rows.variant.isin(rows.variant[complete])]
@@ -225,9 +217,12 @@ def finished_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def under_rule(rows: pd.DataFrame, rule: str) -> pd.DataFrame:
-    """The rows of real batches (without ghosts) under a rule for the learning rate: fixed or linear.
+    """The rows of real batches (without ghosts) under a rule for the learning rate.
 
-    At batch size 128 both rules give the same rate: a norm that was trained there under one only is under both.
+    Args:
+        rows: rows of any table. At batch size 128 both rules give the same rate: a norm that was trained there under
+            one only is under both.
+        rule: fixed or linear.
     """
     real = rows[rows.ghost_batch_size.isna()]
     mine, at_reference = real[real.lr_rule == rule], real[real.batch_size == REFERENCE_BATCH_SIZE]
@@ -244,24 +239,20 @@ TAGS = {
 
 
 def setting_words(tags: Iterable[str]) -> str:
-    """Tags in words: bs8 is batch size 8."""
+    """Tags in words: bs8 is batch size 8.
+
+    Args:
+        tags: what distinguishes runs of a norm and seed.
+    """
     return ", ".join(pd.Series(list(tags), dtype=str).replace(TAGS, regex=True))
 
 
-def _runs(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """The table of runs, with the columns that describe a variant."""
-    own = [name for name in SETTINGS if name not in ("variant", "label")]
-    columns = dict.fromkeys(["name", *own, *OUTCOME, "provenance", *(name for row in rows for name in row)])
-    frame = pd.DataFrame(rows, columns=list(columns))
-    said = {row["norm"]: row["norm_label"] for row in reversed(rows) if row["norm_label"] != row["norm"]}
-    frame["norm_label"] = frame.norm.map(said).fillna(frame.norm)
-    for name, kind in TYPED.items():
-        frame[name] = (pd.to_numeric(frame[name]) if kind == "Int64" else frame[name]).astype(kind)
-    return _named(frame.fillna({"num_replicas": 1, "lr_rule": "fixed"}))
+def named(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with `variant` and `label`.
 
-
-def _named(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with `variant` and `label` made from `norm`, `norm_label` and `tags`."""
+    Args:
+        runs: a table with `norm`, `norm_label` and `tags`.
+    """
     tags = runs.tags.str.split()
     variant = ["-".join([norm, *each]) for norm, each in zip(runs.norm, tags, strict=True)]
     label = [
@@ -271,7 +262,12 @@ def _named(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(variant=variant, label=pd.Categorical(label, list(dict.fromkeys(label)), ordered=True))
 
 
-def _described(runs: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with the settings of their run."""
+def described(runs: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the settings of their run.
+
+    Args:
+        runs: the runs, with `name` and the settings.
+        rows: rows with a column `run`.
+    """
     about = runs[list(SETTINGS)].iloc[pd.Index(runs.name).get_indexer(rows.run)]
     return pd.concat([rows.reset_index(drop=True), about.reset_index(drop=True)], axis=1)

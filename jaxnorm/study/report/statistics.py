@@ -17,37 +17,58 @@ EXACT_UP_TO = 16
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval and how it was made."""
+    """A 95 % interval.
+
+    Attributes:
+        low: lower end.
+        high: upper end.
+        method: how it was made.
+    """
 
     low: float
     high: float
     method: str
 
     def within(self, margin: float) -> bool:
-        """Whether the whole interval lies inside (-margin, margin): equality for practical purposes."""
+        """Whether the whole interval is inside (-margin, margin): equality for practical purposes."""
         return -margin < self.low and self.high < margin
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether zero lies outside."""
+        """Whether zero is outside."""
         return self.low > 0 or self.high < 0
 
 
 def standard_deviation(values: Sequence[float]) -> float | None:
-    """sqrt(sum (x - mean)^2 / (n - 1)); None for fewer than two values."""
+    """sqrt(sum (x - mean)^2 / (n - 1)).
+
+    Args:
+        values: n numbers.
+
+    Returns:
+        The deviation; None for fewer than two values.
+    """
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def standard_error(accuracy: float, num_images: int) -> float:
-    """sqrt(p (1 - p) / N): the noise that the choice of N test images puts on one accuracy."""
+    """sqrt(p (1 - p) / N): the noise that the choice of test images puts on one accuracy.
+
+    Args:
+        accuracy: p, a fraction.
+        num_images: N.
+    """
     return math.sqrt(max(accuracy * (1 - accuracy), 0.0) / num_images)
 
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
-    """95 % interval of the mean: Student's t below 10 values, BCa bootstrap from there; None for a single value.
+    """95 % interval of the mean: Student's t below 10 values, BCa bootstrap (Efron 1987) from there.
 
-    Given paired differences, it is the paired interval. BCa: Efron 1987; its resampling is seeded, so that equal values
-    give equal intervals.
+    Args:
+        values: one number a seed; of paired differences the interval is the paired one.
+
+    Returns:
+        The interval, None for a single value. Resampling is seeded: equal values give equal intervals.
     """
     array = np.asarray(values, dtype=np.float64)
     if len(array) < 2:
@@ -69,7 +90,13 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
     """Two-sided p of the paired sign-flip test: the share of sign patterns whose |mean| reaches the observed one.
 
     Exact up to 16 differences, 100,000 seeded random patterns beyond (the observed one counted in). Not below 2 / 2^n:
-    five seeds cannot go below 0.0625. None for fewer than two differences.
+    five seeds cannot go below 0.0625.
+
+    Args:
+        differences: one number a seed.
+
+    Returns:
+        p; None for fewer than two differences.
 
     Examples:
         >>> sign_flip_p([1.0, 2.0, 3.0, 4.0, 5.0])
@@ -87,7 +114,10 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (1979): p_(i) (m - i + 1), made monotone and capped at 1, in the given order.
+    """Holm's step-down adjustment (1979): p_(i) (m - i + 1), made monotone and capped at 1.
+
+    Args:
+        p_values: m of them; the result is in the same order.
 
     Examples:
         >>> holm([0.01, 0.04, 0.03])
@@ -102,10 +132,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def image_interval(differences: np.ndarray, num_resamples: int = 10_000) -> Interval:
-    """95 % percentile bootstrap of the mean over images, given one paired difference per image.
+    """95 % percentile bootstrap of the mean over images.
 
     The differences take few values (correct minus correct, averaged over the seeds), so that a resample of the images
     is one multinomial draw over those values: the same distribution as drawing images, at a thousandth of the work.
+
+    Args:
+        differences: one paired difference an image, shape (N,).
+        num_resamples: how many resamples of the images.
     """
     values, counts = np.unique(np.asarray(differences, dtype=np.float64), return_counts=True)
     draws = np.random.default_rng(0).multinomial(counts.sum(), counts / counts.sum(), size=num_resamples)
@@ -113,32 +147,10 @@ def image_interval(differences: np.ndarray, num_resamples: int = 10_000) -> Inte
     return Interval(float(low), float(high), "bootstrap over test images")
 
 
-def class_f1(confusion_matrix: np.ndarray) -> np.ndarray:
-    """F1 of every class, 2 TP / (2 TP + FP + FN); 0 for a class neither present nor predicted."""
-    hits = np.diag(confusion_matrix).astype(float)
-    either = confusion_matrix.sum(axis=0) + confusion_matrix.sum(axis=1)
-    return np.divide(2 * hits, either, out=np.zeros_like(hits), where=either > 0)
-
-
 def correct(predictions: pd.DataFrame) -> np.ndarray:
-    """1.0 where the predicted class is the label's, else 0.0; shape (N,)."""
-    return (predictions.predicted == predictions.label).to_numpy(np.float64)
+    """1.0 where the predicted class is the label's, else 0.0; shape (N,).
 
-
-def negative_log_likelihood(predictions: pd.DataFrame) -> float:
-    """-mean log p(label), in nats."""
-    return float(-predictions.log_likelihood.to_numpy().mean(dtype=np.float64))
-
-
-def expected_calibration_error(predictions: pd.DataFrame, bins: int = 15) -> float:
-    """sum over bins of (n_b / N) |accuracy_b - confidence_b|, equal-width bins (Guo et al. 2017, arXiv 1706.04599).
-
-    The confidence of an image is its largest probability; a bin holds its upper edge.
+    Args:
+        predictions: see `Study.predictions`.
     """
-    confidence = predictions.confidence.to_numpy(np.float64)
-    if not np.isfinite(confidence).all():
-        return float("nan")
-    # ceil puts a confidence of exactly k/bins into bin k-1, so that 1.0 falls into the last one.
-    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gap = np.bincount(which, weights=correct(predictions) - confidence, minlength=bins)
-    return float(np.abs(gap).sum() / len(confidence))
+    return (predictions.predicted == predictions.label).to_numpy(np.float64)

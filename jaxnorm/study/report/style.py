@@ -12,8 +12,10 @@ from typing import Any, ParamSpec
 
 import matplotlib.style
 import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
@@ -27,7 +29,14 @@ LETTERS, PANEL_LETTERS = 102, 84  # in one line of the subtitle, and in the titl
 
 @dataclass(frozen=True)
 class Style:
-    """How a norm is drawn: colour, matplotlib's code of its marker, strokes and gaps of its line in line widths."""
+    """How a norm is drawn.
+
+    Attributes:
+        colour: of lines, bands and markers.
+        marker: matplotlib's code of the marker.
+        dash: strokes and gaps of the line, in line widths; empty for a solid line.
+        outline: whether the marker is hollow.
+    """
 
     colour: str
     marker: str
@@ -54,7 +63,7 @@ PUBLISHED = Style(INK, "D", outline=True)
 
 
 def of(norm: str) -> Style:
-    """The style of a norm. That of a registered norm follows from its name, and is the same in every study."""
+    """The style of `norm`. That of a user's own norm follows from its id, and is the same in every study."""
     if norm in STYLES:
         return STYLES[norm]
     code = zlib.crc32(norm.encode())
@@ -62,14 +71,17 @@ def of(norm: str) -> Style:
 
 
 def line(one: Style, marker: float | None = 5, **changes: Any) -> dict[str, Any]:
-    """matplotlib's keywords for a line; `marker` is the size of its markers, None for a line without any."""
+    """matplotlib's keywords for a line of style `one`, with `changes`; `marker` is the size of its markers or None."""
     dash = (0, one.dash) if one.dash else "-"
     drawn = markers(one, marker) if marker and one.marker else {}
     return {"color": one.colour, "linestyle": dash} | drawn | changes
 
 
 def markers(one: Style, size: float = 5, **changes: Any) -> dict[str, Any]:
-    """matplotlib's keywords for markers: filled with a pale rim, so that they stay apart, or an outline."""
+    """matplotlib's keywords for markers of style `one` and a `size`, with `changes`.
+
+    They are filled, with a pale rim that keeps them apart, or an outline.
+    """
     return {
         "marker": one.marker,
         "markersize": size + (1.5 if one.outline else 0),
@@ -123,14 +135,15 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return drawn
 
 
-def png(figure: Figure, dpi: int = 180) -> bytes:
-    """The figure as PNG of 256 colours. The same figure gives the same bytes."""
-    whole, small = io.BytesIO(), io.BytesIO()
+def png(figure: Figure, dpi: int = 144) -> bytes:
+    """`figure` as PNG of 256 colours with `dpi` dots an inch. The same figure gives the same bytes."""
+    canvas, small = FigureCanvasAgg(figure), io.BytesIO()
     with matplotlib.style.context(["default", RC]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing", UserWarning)  # a label in a script without a font
-        figure.savefig(whole, format="png", dpi=dpi, metadata={"Software": None})
-    with Image.open(whole) as image:
-        few = image.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        figure.set_dpi(dpi)
+        canvas.draw()  # once: savefig draws twice
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    few = image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     few.save(small, "png", optimize=True, dpi=(dpi, dpi))
     return small.getvalue()
 
@@ -142,8 +155,29 @@ def plain(text: str, length: int = 60) -> str:
 
 
 def entry(label: str, one: Style, *, joined: bool = True) -> Line2D:
-    """A legend's entry: a line with its marker, if it has one, or the marker alone."""
+    """An entry of a legend, `label`: a line of style `one` with its marker, or the marker alone if not `joined`."""
     return Line2D([], [], label=plain(label), **(line(one) if joined else markers(one, 6, linestyle="none")))
+
+
+def run_legend(runs: pd.DataFrame, by: str = "label") -> list[Artist]:
+    """An entry for each variant, with what happened to its runs where not all finished, and one for the crosses.
+
+    Args:
+        runs: rows of `Study.runs`.
+        by: the column with the names: label or norm_label.
+    """
+    entries: list[Artist] = []
+    for label, rows in runs.groupby(by, observed=True, sort=by == "label"):
+        open_runs = rows.status[rows.status != "complete"]
+        text = plain(str(label), 34)
+        if len(open_runs) and len(rows) == 1:
+            text += f" ({'not started' if open_runs.iloc[0] == 'missing' else open_runs.iloc[0]})"
+        elif len(open_runs):
+            text += f" ({len(open_runs)} of {len(rows)} not finished)"
+        entries.append(entry(text, of(rows.norm.iloc[0])))
+    if (runs.status == "diverged").any():
+        entries.append(entry("diverged", DIVERGED, joined=False))
+    return entries
 
 
 def sheet(
@@ -152,8 +186,16 @@ def sheet(
 ) -> tuple[Figure, list[Axes]]:  # fmt: skip
     """A figure and its panels, between title and subtitle above and a legend below.
 
-    `panels` has their titles, of letters of `size` points, `columns` of them side by side, each row `height` inches
-    high. The lowest panels have the horizontal axis's name `xlabel`. `axes` is passed to `Figure.subplots`.
+    Args:
+        title: the figure's title.
+        subtitle: what it is of; wrapped.
+        legend: entries of the legend.
+        panels: the panels' titles.
+        columns: panels side by side.
+        height: of a row of panels, in inches.
+        xlabel: the horizontal axis's name, below the lowest panels.
+        size: of the panels' titles, in points.
+        axes: passed to `Figure.subplots`.
     """
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
@@ -186,7 +228,7 @@ def sheet(
 
 
 def log_axis(axis: Axes) -> None:
-    """A logarithmic vertical axis with plain numbers within four decades, and powers of ten beyond."""
+    """Makes the vertical scale of `axis` logarithmic, with plain numbers within four decades, powers of ten beyond."""
     axis.set_yscale("log")
     low, high = axis.get_ylim()
     decades = math.log10(high / low)
@@ -197,18 +239,26 @@ def log_axis(axis: Axes) -> None:
 
 
 def named_axis(axis: Axes, values: Sequence[float]) -> None:
-    """A tick with its number at each of `values` along a horizontal axis, and no other."""
+    """Puts a tick with its number at each of `values` along the horizontal side of `axis`, and no other."""
     axis.set_xticks(values, [f"{value:g}" for value in values])
     axis.set_xticks([], minor=True)
 
 
 def value_axis(axis: Axes, low: float, high: float, *, compressed: bool, ticks: int = 5) -> None:
-    """Limits and ticks from `low` to `high`; compressed: asinh, nearly linear up to 1 and logarithmic beyond."""
+    """Sets limits and ticks of a vertical axis.
+
+    Args:
+        axis: the panel.
+        low: the lowest value.
+        high: the highest value.
+        compressed: whether the scale is asinh: nearly linear up to 1 and logarithmic beyond.
+        ticks: about how many.
+    """
     there, back = (np.arcsinh, np.sinh) if compressed else (np.asarray, np.asarray)
     room = 0.04 * ((there(high) - there(low)) or 1.0)
     if compressed:
         axis.set_yscale("asinh", linear_width=1.0)
-        axis.set_yticks(compressed_ticks(low, high, ticks))
+        axis.set_yticks(_compressed_ticks(low, high, ticks))
         axis.set_yticks([], minor=True)
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
     else:
@@ -216,7 +266,7 @@ def value_axis(axis: Axes, low: float, high: float, *, compressed: bool, ticks: 
     axis.set_ylim(float(back(there(low) - room)), float(back(there(high) + room)))
 
 
-def compressed_ticks(low: float, high: float, count: int) -> list[float]:
+def _compressed_ticks(low: float, high: float, count: int) -> list[float]:
     """0 and about `count` - 1 round numbers between `low` and `high`, evenly along an asinh axis."""
     sides = [side for side in (-1, 1) if side * (low if side < 0 else high) > 0.1 * max(-low, high)]
     each = max(1, (count - 1) // max(1, len(sides)))

@@ -94,14 +94,10 @@ class RunDirectory:
         """
         path = self.path / "metrics.jsonl"
         try:
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            rows = [json.loads(line) for line in lines if line.endswith("\n")]
-            for row in rows:
-                if not isinstance(row, dict) or not all(isinstance(row.get(name), int) for name in ("epoch", "step")):
-                    raise ValueError("a line lacks its epoch or step")
+            rows = files.read_lines(path)
+            if not all(isinstance(row.get(name), int) for row in rows for name in ("epoch", "step")):
+                raise ValueError("a line lacks its epoch or step")
             return rows
-        except FileNotFoundError:
-            return []
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path} must hold JSON lines, but is damaged ({one_line(error)}); {self._fix}") from None
 
