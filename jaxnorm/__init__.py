@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from jaxnorm.study.registry import NORMS as NORMS
     from jaxnorm.study.registry import make_norm as make_norm
     from jaxnorm.study.registry import register_norm as register_norm
-    from jaxnorm.study.report.frames import read_study as read_study
+    from jaxnorm.study.report.folders import read_study as read_study
     from jaxnorm.study.training.run import train as train
 
 __version__ = "0.1.0"
@@ -51,7 +51,7 @@ _STUDY = {
     "jaxnorm.study.config": ("DEFAULT_NORMS", "PRESETS", "Config"),
     "jaxnorm.study.models.resnet": ("ResNet", "ResNet14"),
     "jaxnorm.study.registry": ("NORMS", "make_norm", "register_norm"),
-    "jaxnorm.study.report.frames": ("read_study",),
+    "jaxnorm.study.report.folders": ("read_study",),
     "jaxnorm.study.training.run": ("train",),
 }
 _MODULE_OF = {name: module for module, names in {**_LIBRARY, **_STUDY}.items() for name in names}

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,28 @@ def write_json(path: Path, content: Any) -> None:
         ValueError: if a number is not finite.
     """
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def json_line(value: Any) -> str:
+    """A JSON `value` as one line without spaces.
+
+    Raises:
+        ValueError: if a number is not finite.
+    """
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def compact_json(content: Mapping[str, Any]) -> str:
+    """A JSON object, `content`, with a line for each entry, and for each entry of an entry."""
+    lines = []
+    for key, value in content.items():
+        inner = json_line(value)
+        if isinstance(value, dict):
+            inner = "{\n" + ",\n".join(f"{json_line(name)}: {json_line(each)}" for name, each in value.items()) + "\n}"
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            inner = "[\n" + ",\n".join(map(json_line, value)) + "\n]"
+        lines.append(f"{json_line(key)}: {inner}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -22,8 +22,11 @@ COLUMNS = ("norm", "baseline", "tags", "seeds", "differences", "mean", "interval
 def paired(study: Study) -> pd.DataFrame:
     """Differences in test accuracy, paired by seed: a row for each pair with a finished seed in common.
 
-    Every norm against `bn`, and the planned pairs, in each setting by itself, at one learning rate for each norm (see
-    `chosen`). Holm's correction is over all planned rows.
+    Every norm against `bn`, and the planned pairs, in each setting by itself. Holm's correction is over all planned
+    rows.
+
+    Args:
+        study: a study with one learning rate for each norm in a setting, see `chosen`.
 
     Returns:
         Columns `norm, baseline, tags, seeds, differences` (lists), `mean`, `interval` (over seeds; None for one seed),
@@ -80,13 +83,13 @@ def _over_images(study: Study, pairs: Sequence[tuple[str, str]]) -> Interval | N
 
 
 def validation_gaps(study: Study) -> pd.DataFrame:
-    """The library's batch norm minus ours: validation accuracy in points by epoch and seed."""
+    """The library's batch norm minus ours in a `study`: validation accuracy in points by epoch and seed."""
     table = study.epochs.pivot_table("val_accuracy", "epoch", ["norm", "tags", "seed"])
     return 100 * (table[SANITY_PAIR[0]] - table[SANITY_PAIR[1]]).dropna(how="all").dropna(how="all", axis=1)
 
 
 def varies_rates(study: Study) -> bool:
-    """Whether the study trains every norm at several learning rates."""
+    """Whether a `study` trains every norm at several learning rates."""
     return len((study.plan.get("grid") or {}).get("learning_rates") or ()) > 1
 
 
@@ -94,7 +97,10 @@ def chosen(study: Study) -> Study:
     """The study with each norm only at the learning rate with the highest mean validation accuracy at the end.
 
     Rates with more finished seeds come first: one at which a seed diverged is not better for it. Where batch sizes or
-    other settings vary as well, each has its own choice. A study that varies no rate is returned as it is.
+    other settings vary as well, each has its own choice.
+
+    Args:
+        study: the study; one that varies no rate is returned as it is.
     """
     if not (study.plan.get("grid") or {}).get("learning_rates"):
         return study

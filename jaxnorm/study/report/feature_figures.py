@@ -124,7 +124,10 @@ def gate_histograms(runs: pd.DataFrame, gates: pd.DataFrame, subtitle: str) -> F
     """
     last = final_gates(gates)
     names = _in_order(last)
-    entries, panels = style.run_legend(runs[runs.variant.isin(last.variant)]), [name.replace("/", "/ ") for name in names]
+    entries, panels = (
+        style.run_legend(runs[runs.variant.isin(last.variant)]),
+        [name.replace("/", "/ ") for name in names],
+    )
     title = "Gates of every layer at the end"
     figure, axes = style.sheet(title, subtitle, entries, panels, 5, 1.25, "Gate", 7.5, sharex=True, sharey=True)
     for axis, name in zip(axes, names, strict=True):

@@ -174,7 +174,10 @@ def sanity_check(epochs: pd.DataFrame, subtitle: str, pair: Sequence[str], margi
     other, baseline = (_percent(epochs[epochs.norm == norm]) for norm in pair)
     labels = {norm: str(rows.label.iloc[0]) for norm, rows in zip(pair, (other, baseline), strict=True)}
     entries = [style.entry(labels[norm], style.of(norm)) for norm in reversed(pair)]
-    title, panels = f"Sanity check: {' and '.join(labels.values())}", ["Training loss (log)", "Validation acc. (%)", "Difference (points)"]
+    title, panels = (
+        f"Sanity check: {' and '.join(labels.values())}",
+        ["Training loss (log)", "Validation acc. (%)", "Difference (points)"],
+    )
     figure, axes = style.sheet(title, subtitle, entries, panels, 3, 2.6, "Epoch")
     for axis, column in zip(axes, ("train_loss", "val_accuracy"), strict=False):
         for rows in (baseline, other):  # the outline last: both remain visible

@@ -78,7 +78,7 @@ class Folder:
         for run in runs:
             path = self.path / run / "metrics.jsonl"
             with reading(path):
-                # A run resumed from an older checkpoint may record an epoch twice; the weights belong to the later line.
+                # A run resumed from an older checkpoint may record an epoch twice: the later line is of its weights.
                 last = {line["epoch"]: line for line in read_lines(path)}.values()
                 none = [None] * len(quantiles)  # a network of the user's own may sow no pooled features
                 rows = [[*(one[name] for name in MEASURED), *(one["feature_quantiles"] or none)] for one in last]

@@ -1,5 +1,7 @@
-"""Sections that several pages share, and the folded details at the end of every page."""
+"""What pages share: their sections, and the sentences of the lead and of the cautions."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -7,154 +9,295 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jaxnorm.study.config import REVISABLE
-from jaxnorm.study.report import feature_figures, figures, sentences, style, tables
-from jaxnorm.study.report.comparisons import SANITY_PAIR, chosen, validation_gaps, varies_rates
-from jaxnorm.study.report.folders import quantile_columns
-from jaxnorm.study.report.formats import listed, number, percent, within
-from jaxnorm.study.report.frames import Study
+from jaxnorm.study.report import feature_figures, figures, style, tables
+from jaxnorm.study.report.comparisons import (
+    BASELINE,
+    EQUALITY_MARGIN,
+    SANITY_PAIR,
+    chosen,
+    paired,
+    validation_gaps,
+    varies_rates,
+)
+from jaxnorm.study.report.formats import NAMED, interval_points, listed, number, percent, points, sentence, within
+from jaxnorm.study.report.frames import POOLED, Study
 from jaxnorm.study.report.page import Picture, Section
 from jaxnorm.study.report.published import SOURCE, published_for
 from jaxnorm.study.report.statistics import mean_interval, standard_error
-
-POOLED = "pooled"
-
-
-def picture(study: Study, name: str, caption: str, figure: Figure) -> Picture:
-    """A figure as the page and ``figures/NAME.png`` show it; its caption says on which data."""
-    caption = f"{caption} Data: {study.data_description}."
-    return Picture(name, figure.get_suptitle().strip(), caption, style.png(figure, dpi=144))
+from jaxnorm.study.words import counted
 
 
-def subtitle(study: Study) -> str:
-    """What every figure says of itself."""
-    return figures.subtitle(study.runs, study.data_description)
+@dataclass(frozen=True)
+class Sections:
+    """The sections and sentences of a study's page. An empty section is left out of the page.
 
+    Attributes:
+        study: the study with each norm at one learning rate, see `comparisons.chosen`.
+        all_rates: the study with all its runs.
+    """
 
-def results(study: Study) -> Section:
-    """The final accuracies as a table and as a figure."""
-    test, ends = study.final("test"), {}
-    if not len(test):
-        return Section("Results", tables=[tables.results(study)])
-    for label, rows in test.groupby("label", observed=True):
-        mean, interval = float(rows.accuracy.mean()), mean_interval(rows.accuracy)
-        error = standard_error(mean, int(rows.num_images.iloc[0]))
-        ends[label] = (interval.low, interval.high) if interval else (mean - error, mean + error)
-    known = {norm: one.test for norm, one in published_for(study.recipe).items()}
-    caption = "Accuracy after the last epoch. Bar: one standard error from the number of test images, to either side."
-    if tables.digits(study) == 2:
-        caption = "Pale dots: seeds. Large mark: their mean, with its 95 % interval, which is not paired."
-    caption += " Hollow diamonds: the original paper." * bool(set(known) & set(test.norm))
-    drawn = figures.test_accuracy(test, ends, subtitle(study), known)
-    return Section("Results", tables=[tables.results(study)], figures=[picture(study, "test_accuracy", caption, drawn)])
+    study: Study
+    all_rates: Study
 
+    @cached_property
+    def _found(self) -> pd.DataFrame:
+        return paired(self.study)
 
-def curves(study: Study) -> Section:
-    """Accuracy and loss over training, and the sanity check."""
-    runs, epochs, about, drawn = study.runs, study.epochs, subtitle(study), []
-    if not len(epochs):
-        return Section("Training")
-    caption = (
-        "Training accuracy: each epoch's augmented batches, while the weights change. Validation: after the epoch."
-    )
-    caption += " Lines: mean over the finished seeds; bands: lowest to highest." * (tables.digits(study) == 2)
-    caption += " A cross: a run diverged." * bool((runs.status == "diverged").any())
-    for kind, said in (("accuracy", caption), ("loss", "Cross entropy in nats.")):
-        drawn.append(picture(study, kind, said, figures.curves(runs, epochs, kind, about)))
-    if set(SANITY_PAIR) <= set(epochs.norm) and validation_gaps(study).size:
+    @cached_property
+    def about(self) -> str:
+        """The subtitle of every figure."""
+        return figures.subtitle(self.study.runs, self.study.data_description)
+
+    def picture(self, name: str, caption: str, figure: Figure) -> Picture:
+        """The `figure` with its `caption`, which also names the data; its file is ``figures/NAME.png``."""
+        caption = f"{caption} Data: {self.study.data_description}."
+        return Picture(name, figure.get_suptitle().strip(), caption, style.png(figure))
+
+    def lead(self, answer: list[str]) -> list[str]:
+        """The sentences of an `answer`, and which runs failed."""
+        runs = [run for run in self.study.runs.itertuples() if run.status in ("diverged", "crashed")]
+        fates = [f"{within(str(run.label))} (seed {run.seed}) {tables.status(run).partition(':')[0]}" for run in runs]
+        nothing = "No run has finished yet, so there is no result to report; below is what has been trained so far."
+        failed = [f"Without final figures: {listed(fates, NAMED)}."] if fates else []
+        return [*(answer if len(self.study.finished) else [nothing]), *failed]
+
+    def accuracy_range(self) -> list[str]:
+        """The lowest and the highest test accuracy."""
+        test = self.study.final("test")
+        if not len(test):
+            return []
+        groups = test.groupby("label", observed=True).accuracy
+        means, counts = groups.mean().sort_values(), sorted(set(groups.size()))
+        shown = means.map(lambda mean: percent(mean, self.study.digits))
+        low, high = shown.iloc[0], shown.iloc[-1]
+        names = {end: listed([within(str(one)) for one in shown.index[shown == end].sort_values()]) for end in shown}
+        seeds = f"{' to '.join(map(str, counts[:: max(1, len(counts) - 1)]))} seed{'s' * (counts[-1] > 1)} each"
+        seeds = "mean over " * (counts[-1] > 1) + seeds
+        images = f"On {test.num_images.iloc[0]:,.0f} test images, accuracy"
+        if low == high:
+            return [f"{images} is {low} % ({names[low]}), {seeds}."]
+        return [f"{images} ranges from {low} % ({names[low]}) to {high} % ({names[high]}), {seeds}."]
+
+    def against_baseline(self) -> list[str]:
+        """Which variants differ from batch norm, and of which that is not shown."""
+        found = self._found[(self._found.baseline == BASELINE) & (self._found.norm != SANITY_PAIR[0])]
+        over_seeds, words, clear, level = found.interval.notna().any(), [], [], []
+        noise = "the spread over seeds" if over_seeds else "the choice of test images"
+        for one in found.assign(judged=found.interval if over_seeds else found.image_interval).itertuples():
+            name = within(self.study.labels[one.norm])
+            if one.judged and one.judged.excludes_zero:
+                clear.append(f"{name} ({points(one.mean)} points)")
+            elif one.judged:
+                level.append(f"{name} ({points(one.mean)}, {interval_points(one.judged)})")
+        theirs = within(self.study.labels[BASELINE]) if clear or level else ""
+        if clear:
+            verb = "differs" if len(clear) == 1 else "differ"
+            words.append(f"{listed(clear)} {verb} from {theirs} by more than {noise} explains")
+        if level:
+            verb, whose = (
+                ("is", "its 95 % interval contains") if len(level) == 1 else ("are", "their 95 % intervals contain")
+            )
+            than = "it" if clear else theirs
+            words.append(f"{listed(level)} {verb} not shown to differ from {than}: {whose} zero")
+        return [sentence("; ".join(words)) + "."] if words else []
+
+    def equality(self) -> list[str]:
+        """Whether the library's batch norm and ours are equal."""
+        pair = self._found[(self._found.norm == SANITY_PAIR[0]) & (self._found.baseline == SANITY_PAIR[1])]
+        if not len(pair):
+            return []
+        one, gaps = next(pair.itertuples()), validation_gaps(self.study)
+        first, second = (self.study.labels[norm] for norm in SANITY_PAIR)
+        names = f"Sanity check: {first} and {within(second)} are"
+        most = number(gaps.abs().max(axis=None), 2)
+        apart = f"; in validation, at most {most} points apart after any epoch" if gaps.size else ""
+        if one.interval is None:
+            return [f"{names} {points(abs(one.mean)).lstrip('+')} points apart on test{apart}."]
+        verdict = f"{'equal' if one.equal else 'not shown to be equal'} within {100 * EQUALITY_MARGIN:g} points"
+        return [f"{names} {verdict} on test (95 % interval {interval_points(one.interval)}){apart}."]
+
+    def cautions(self) -> list[str]:
+        """What must be known before any number is believed."""
+        study, found = self.study, []
+        test, planned, data = study.final("test"), study.recipe.get("num_epochs"), study.data_description
+        if study.recipe.get("dataset") == "digits":
+            images = int(test.num_images.iloc[0]) if len(test) else int(study.data.get("num_test") or 360)
+            means = test.groupby("label", observed=True).accuracy.mean()
+            ends = dict.fromkeys([means.max(), means.min()] if len(means) else [0.95])
+            errors = listed([f"{number(100 * standard_error(mean, images), 1)} at {percent(mean)} %" for mean in ends])
+            found.append(
+                f"This is a demonstration on {images} test images of small handwritten digits: the standard error of "
+                f"one accuracy is, in points, {errors}. The full experiment needs CIFAR-10: --preset study."
+            )
+        if "jpeg" in data.lower():
+            found.append(
+                f"The images are {data}, not the original pixels: differences from published values include this."
+            )
+        if study.recipe.get("dataset") == "cifar10" and planned not in (None, 100):
+            found.append(
+                f"The schedule has {counted(planned, 'epoch')}; that of the original paper has 100. Its values are "
+                "beside ours for orientation only."
+            )
+        stops = sorted(set(study.finished.epoch.dropna()))
+        if stops and planned is not None and stops[0] < planned:
+            after = listed(list(map(str, stops)))
+            found.append(f"Training was stopped after epoch {after} of {planned}, before the end of the schedule.")
+        waiting = study.runs.name[study.runs.status.isin(["unfinished", "missing"])].tolist()
+        if waiting:
+            verb = "is" if len(waiting) == 1 else "are"
+            found.append(
+                f"{len(waiting)} of {counted(len(study.runs), 'run')} {verb} not finished: {listed(waiting, NAMED)}. "
+                "The same command continues where it stopped."
+            )
+        if len({str(one["data"].get("fingerprint")) for one in study.runs.provenance if one.get("data")}) > 1:
+            found.append(
+                "The runs were not all trained on the same data: their fingerprints differ. Do not compare them."
+            )
+        return found + without_predictions(study)
+
+    def results(self) -> Section:
+        """The final accuracies as a table and as a figure."""
+        study, ends, table = self.study, {}, tables.results(self.study)
+        test = study.final("test")
+        if not len(test):
+            return Section("Results", tables=[table])
+        for label, rows in test.groupby("label", observed=True):
+            mean, interval = float(rows.accuracy.mean()), mean_interval(rows.accuracy)
+            error = standard_error(mean, int(rows.num_images.iloc[0]))
+            ends[label] = (interval.low, interval.high) if interval else (mean - error, mean + error)
+        known = {norm: one.test for norm, one in published_for(study.recipe).items()}
         caption = (
-            "The two layers round differently, which training amplifies while the rate is high. Band: half a point."
+            "Accuracy after the last epoch. Bar: one standard error from the number of test images, to either side."
         )
-        drawn.append(picture(study, "sanity_check", caption, figures.sanity_check(epochs, about)))
-    return Section("Training", figures=drawn)
+        if study.digits == 2:
+            caption = "Pale dots: seeds. Large mark: their mean, with its 95 % interval, which is not paired."
+        caption += " Hollow diamonds: the original paper." * bool(set(known) & set(test.norm))
+        drawn = figures.test_accuracy(test, ends, self.about, known)
+        return Section("Results", tables=[table], figures=[self.picture("test_accuracy", caption, drawn)])
 
+    def comparison(self) -> Section:
+        """Paired differences and what they can show."""
+        found = self._found
+        n, planned = max(map(len, found.seeds), default=0), int(found.holm_p.notna().sum())
+        words = "The interval over test images (paired bootstrap) takes the weights as trained."
+        if n < 2:
+            words = f"One seed: nothing here shows how much another seed would change a difference. {words}"
+        else:
+            methods = listed(sorted({one.method for one in found.interval if one}))
+            corrected = f" Holm's correction is over {counted(planned, 'comparison')} planned before any run."
+            words = (
+                f"Differences are paired by seed; intervals: {methods}. p: two-sided sign-flip test, for {n} seeds at "
+                f"least {2 / 2**n:.3g}.{corrected * bool(planned)} Two variants are equal if the interval is within "
+                f"{100 * EQUALITY_MARGIN:g} points of zero; a large p does not show that. {words}"
+            )
+        return Section("Paired differences", [words], [tables.comparison(self.study, found)])
 
-def features(study: Study) -> Section:
-    """What the layers compute: the pooled features, and all layers where these were recorded."""
-    about, drawn = subtitle(study), []
-    if study.epochs[quantile_columns(study.percentages)].notna().any(axis=None):
-        to_its_end = study.recipe.get("num_epochs") == 100 and set(study.epochs.norm[study.epochs.epoch == 100])
-        known = {norm: one.feature_quantiles or () for norm, one in published_for(study.recipe).items()}
-        known = {norm: values for norm, values in known.items() if to_its_end and norm in to_its_end}
-        names = listed([f"{value:g}" for value in study.percentages])
-        caption = f"{names} % quantiles of the last layer's input over all validation images, in evaluation mode."
-        caption += " Hollow diamonds: the original paper, read off its plots." * bool(known)
-        figure = feature_figures.feature_quantiles(study.epochs, about, published=known)
-        drawn.append(picture(study, "feature_quantiles", caption, figure))
-    if set(study.layers.layer) - {POOLED}:
-        caption = "Every convolution before norm and ReLU, and the pooled features."
-        drawn.append(picture(study, "layers", caption, feature_figures.layers(study.layers, about)))
-    return Section("Features", figures=drawn)
+    def learning_rates(self) -> Section:
+        """The control over learning rates, where the study has one."""
+        if not varies_rates(self.all_rates):
+            return Section("Learning rates")
+        best = chosen(self.all_rates)
+        by_rate = best.finished.drop_duplicates("norm").groupby("learning_rate")
+        named = [f"{rate:g} for {listed([within(label) for label in rows.norm_label])}" for rate, rows in by_rate]
+        words = f"Each norm is shown at the rate with its highest mean validation accuracy: {'; '.join(named)}."
+        return Section("Learning rates", [words], [tables.rates(self.all_rates, best)])
 
-
-def gates(study: Study) -> Section:
-    """Batch-instance norm's gates: where they end, and how they got there."""
-    words, last, about = [], feature_figures.final_gates(study.gates), subtitle(study)
-    if not len(last):
-        return Section("Gates")
-    for label, mine in last.groupby("label", observed=True):
-        low, middle, high = (number(float(value), 2) for value in np.quantile(mine.gate, (0.1, 0.5, 0.9)))
-        moved, name = float((np.abs(mine.gate - 1) > 1e-6).mean()), within(str(label))
-        words.append(
-            f"Of the {len(mine):,} gates of {name}, {percent(moved, 0)} % are below their start at 1 after epoch "
-            f"{mine.epoch.iloc[0]}; the median is {middle}, and 80 % are between {low} and {high}."
-            if moved
-            else f"The gates of {name} are all at 1, as in the original paper: such a layer computes batch norm."
+    def curves(self) -> Section:
+        """Accuracy and loss over training, and the sanity check."""
+        runs, epochs, drawn = self.study.runs, self.study.epochs, []
+        if not len(epochs):
+            return Section("Training")
+        caption = (
+            "Training accuracy: each epoch's augmented batches, while the weights change. Validation: after the epoch."
         )
-    ends = "A gate of 1 takes the batch's statistics alone, a gate of 0 the image's own; all start at 1."
-    band = "Median over channels with a band from 10 to 90 %; share of channels exactly at 1 and at 0."
-    drawn = [
-        picture(study, "gate_histograms", ends, feature_figures.gate_histograms(study.runs, study.gates, about)),
-        picture(study, "gate_paths", band, feature_figures.gate_paths(study.runs, study.gates, about)),
-    ]
-    return Section("Gates", words, figures=drawn, tables=[tables.gates(study)])
+        caption += " Lines: mean over the finished seeds; bands: lowest to highest." * (self.study.digits == 2)
+        caption += " A cross: a run diverged." * bool((runs.status == "diverged").any())
+        for kind, said in (("accuracy", caption), ("loss", "Cross entropy in nats.")):
+            drawn.append(self.picture(kind, said, figures.curves(runs, epochs, kind, self.about)))
+        if set(SANITY_PAIR) <= set(epochs.norm) and validation_gaps(self.study).size:
+            caption = (
+                "The two layers round differently, which training amplifies while the rate is high. Band: half a point."
+            )
+            figure = figures.sanity_check(epochs, self.about, SANITY_PAIR, EQUALITY_MARGIN)
+            drawn.append(self.picture("sanity_check", caption, figure))
+        return Section("Training", figures=drawn)
+
+    def features(self) -> Section:
+        """What the layers compute: the pooled features, and all layers where these were recorded."""
+        study, drawn = self.study, []
+        if study.epochs[study.quantiles].notna().any(axis=None):
+            to_its_end = study.recipe.get("num_epochs") == 100 and set(study.epochs.norm[study.epochs.epoch == 100])
+            known = {norm: one.feature_quantiles or () for norm, one in published_for(study.recipe).items()}
+            known = {norm: values for norm, values in known.items() if to_its_end and norm in to_its_end}
+            names = listed([f"{value:g}" for value in study.percentages])
+            caption = f"{names} % quantiles of the last layer's input over all validation images, in evaluation mode."
+            caption += " Hollow diamonds: the original paper, read off its plots." * bool(known)
+            figure = feature_figures.feature_quantiles(study.epochs, self.about, published=known)
+            drawn.append(self.picture("feature_quantiles", caption, figure))
+        if set(study.layers.layer) - {POOLED}:
+            caption = "Every convolution before norm and ReLU, and the pooled features."
+            drawn.append(self.picture("layers", caption, feature_figures.layers(study.layers, self.about)))
+        return Section("Features", figures=drawn)
+
+    def gates(self) -> Section:
+        """Batch-instance norm's gates: where they end, and how they got there."""
+        runs, gates, words = self.study.runs, self.study.gates, []
+        last = feature_figures.final_gates(gates)
+        if not len(last):
+            return Section("Gates")
+        for label, mine in last.groupby("label", observed=True):
+            low, middle, high = (number(float(value), 2) for value in np.quantile(mine.gate, (0.1, 0.5, 0.9)))
+            moved, name = float((np.abs(mine.gate - 1) > 1e-6).mean()), within(str(label))
+            words.append(
+                f"Of the {len(mine):,} gates of {name}, {percent(moved, 0)} % are below their start at 1 after epoch "
+                f"{mine.epoch.iloc[0]}; the median is {middle}, and 80 % are between {low} and {high}."
+                if moved
+                else f"The gates of {name} are all at 1, as in the original paper: such a layer computes batch norm."
+            )
+        ends = "A gate of 1 takes the batch's statistics alone, a gate of 0 the image's own; all start at 1."
+        band = "Median over channels with a band from 10 to 90 %; share of channels exactly at 1 and at 0."
+        drawn = [
+            self.picture("gate_histograms", ends, feature_figures.gate_histograms(runs, last, self.about)),
+            self.picture("gate_paths", band, feature_figures.gate_paths(runs, gates, self.about)),
+        ]
+        return Section("Gates", words, figures=drawn)
+
+    def details(self) -> list[Section]:
+        """The folded end of every page."""
+        study, test, confusion = self.study, self.study.final("test"), []
+        if len(test):
+            names = [str(name) for name in study.data.get("class_names") or ()]
+            caption = (
+                "Share of each class's test images (row) by the class that was predicted (column), over all seeds."
+            )
+            confusion = [self.picture("confusion", caption, figures.confusion(test, names, self.about))]
+        source = [f"The original paper is {SOURCE}; its values are from one seed each."]
+        plan = {name: study.plan.get(name) for name in ("study", "preset", "norms", "seeds")}
+        varied = {name.removesuffix("s"): values for name, values in (study.plan.get("grid") or {}).items() if values}
+        facts = {name: _text(value) for name, value in {**plan, **study.recipe, **varied}.items()}
+        return [
+            Section("All metrics", source * bool(published_for(study.recipe)), [tables.metrics(study)], folded=True),
+            Section("Classes", figures=confusion, folded=True),
+            Section("Time", tables=[tables.time(study)], folded=True),
+            Section("Runs", tables=[tables.runs(self.all_rates)], folded=True),
+            Section("Configuration", facts=facts, folded=True),
+            Section("Data and machine", facts=_provenance(self.all_rates), folded=True),
+            Section("Command", code=str(study.plan.get("command") or ""), folded=True),
+        ]
 
 
-def learning_rates(study: Study) -> Section:
-    """The control over learning rates; `study` has all of them."""
-    final, drawn = study.final("validation"), []
-    if not varies_rates(study):
-        return Section("Learning rates")
-    best = chosen(study).finished.drop_duplicates("norm").groupby("learning_rate")
-    named = [f"{rate:g} for {listed([within(label) for label in rows.norm_label])}" for rate, rows in best]
-    words = f"Each norm is shown at the rate with its highest mean validation accuracy: {'; '.join(named)}."
-    if len(final):
-        figure = figures.learning_rates(study.runs, final, subtitle(study))
-        drawn = [picture(study, "learning_rates", "Validation error after the last epoch decides.", figure)]
-    return Section("Learning rates", [words], figures=drawn, tables=[tables.rates(study)])
-
-
-def comparison(study: Study, found: pd.DataFrame) -> Section:
-    """Paired differences and what they can show."""
-    return Section("Paired differences", [sentences.about_statistics(found)], [tables.comparison(study, found)])
-
-
-def details(study: Study, everything: Study, time: Any = None) -> list[Section]:
-    """The folded end of every page; `everything` has the runs at learning rates that were not chosen, too."""
-    test, confusion = study.final("test"), []
-    if len(test):
-        names = [str(name) for name in study.data.get("class_names") or ()]
-        figure = figures.confusion(test, names, subtitle(study))
-        caption = "Share of each class's test images (row) by the class that was predicted (column), over all seeds."
-        confusion = [picture(study, "confusion", caption, figure)]
-    source = [f"The original paper is {SOURCE}; its values are from one seed each."] * bool(published_for(study.recipe))
-    plan = {name: study.plan.get(name) for name in ("study", "preset", "norms", "seeds")}
-    varied = {name.removesuffix("s"): values for name, values in (study.plan.get("grid") or {}).items() if values}
-    facts = {name: _value(value) for name, value in {**plan, **study.recipe, **varied}.items()}
+def without_predictions(study: Study) -> list[str]:
+    """Which finished runs of `study` lack their answers to the test images, and what is left out therefore."""
+    runs = [run for run in study.finished.name if study.predictions(run) is None]
+    lost = "intervals over test images are left out of comparisons with"
     return [
-        Section("All metrics", source, tables=[tables.metrics(study)], folded=True),
-        Section("Classes", figures=confusion, folded=True),
-        Section("Calibration", tables=[tables.calibration(study)], folded=True),
-        Section("Time", tables=[time or tables.time(study)], folded=True),
-        Section("Runs", tables=[tables.runs(everything)], folded=True),
-        Section("Configuration", facts=facts, folded=True),
-        Section("Data and machine", facts=_provenance(everything), folded=True),
-        Section("Command", code=str(study.plan.get("command") or ""), folded=True),
-    ]
+        f"predictions.npz is missing for {listed(runs, NAMED)}: {lost} {'it' if len(runs) == 1 else 'them'}."
+    ] * bool(runs)
 
 
-def _value(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return " ".join(map(_value, value)) or "none"
+        return " ".join(map(_text, value)) or "none"
     return {"None": "none", "": "none", "True": "yes", "False": "no"}.get(str(value), str(value))
 
 
@@ -163,7 +306,7 @@ def _provenance(study: Study) -> dict[str, str]:
     own = ("label", "command", "started", "earlier", "changes")
     known = [{key: each for key, each in one.items() if key not in own} for one in study.runs.provenance if one]
     found = {}
-    for name, values in pd.json_normalize(known).map(_value).sort_index(axis=1).items():
+    for name, values in pd.json_normalize(known).map(_text).sort_index(axis=1).items():
         counts = values.value_counts(sort=False)
         found[str(name)] = "; ".join(f"{value} ({n} runs)" if len(counts) > 1 else value for value, n in counts.items())
     changes = [f"{run.name}: {text}" for run in study.runs.itertuples() for text in run.provenance.get("changes", ())]

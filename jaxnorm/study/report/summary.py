@@ -6,52 +6,49 @@ import numpy as np
 import pandas as pd
 
 from jaxnorm.study.report.comparisons import chosen, paired
-from jaxnorm.study.report.frames import Study
+from jaxnorm.study.report.frames import METRICS, SPLITS, Study
 from jaxnorm.study.report.published import comparable, published_for
-from jaxnorm.study.report.records import METRICS, SPLITS
-from jaxnorm.study.report.statistics import (
-    Interval,
-    class_f1,
-    expected_calibration_error,
-    mean_interval,
-    negative_log_likelihood,
-    standard_deviation,
-)
+from jaxnorm.study.report.statistics import Interval, mean_interval, standard_deviation
 
-COLUMNS = (
+_COLUMNS = (
     *("norm", "seed", "split", *METRICS, "status", "epoch", "step", "num_images", "batch_size", "learning_rate"),
     *("lr_rule", "ghost_batch_size", "num_replicas", "tags"),
 )
-OF_A_RUN = (
+_OF_A_RUN = (
     *("norm", "seed", "label", "status", "epoch", "step", "num_epochs", "diverged_at_step", "error", "num_params"),
     *("best_val_accuracy", "best_val_epoch"),
 )
-
-CALIBRATION = ("expected_calibration_error", "negative_log_likelihood")
 
 
 def summary_csv(study: Study) -> str:
     """One row for each norm, seed and split, in the order of the plan; a run without final figures has empty values.
 
     Fractions, not per cent; every float with all its digits. No durations: the same runs give the same bytes.
+
+    Args:
+        study: the study with all its runs.
     """
     final = study.evaluations[study.evaluations.statistics == "running"].rename(columns={"run": "name"})
     rows = study.runs.merge(pd.DataFrame({"split": SPLITS}), how="cross")
     rows = rows.merge(final[["name", "split", *METRICS, "num_images"]], how="left").astype({"num_images": "Int64"})
-    return rows.to_csv(columns=list(COLUMNS), index=False, lineterminator="\n")
+    return rows.to_csv(columns=list(_COLUMNS), index=False, lineterminator="\n")
 
 
-def summary_json(everything: Study) -> dict[str, Any]:
-    """Everything the report says, as JSON values: runs, variants, comparisons; fractions, not per cent."""
-    found = paired(chosen(everything)).rename(columns={"p": "p_value", "equal": "equal_within_half_a_point"})
-    runs = everything.runs.assign(label=everything.runs.norm_label).to_dict("records")
+def summary_json(study: Study) -> dict[str, Any]:
+    """What the report says, as JSON values: runs, variants, comparisons; fractions, not per cent.
+
+    Args:
+        study: the study with all its runs.
+    """
+    found = paired(chosen(study)).rename(columns={"p": "p_value", "equal": "equal_within_half_a_point"})
+    runs = study.runs.assign(label=study.runs.norm_label).to_dict("records")
     return _plain(
         {
-            **{name: everything.plan.get(name) for name in ("study", "preset", "recipe", "norms", "seeds", "command")},
-            "data": everything.data,
-            "variants": [_variant(everything, rows) for _, rows in everything.runs.groupby("label", observed=True)],
+            **{name: study.plan.get(name) for name in ("study", "preset", "recipe", "norms", "seeds", "command")},
+            "data": study.data,
+            "variants": [_variant(study, rows) for _, rows in study.runs.groupby("label", observed=True)],
             "comparisons": found.to_dict("records"),
-            "runs": [_run(everything, run) for run in runs],
+            "runs": [_run(study, run) for run in runs],
         }
     )
 
@@ -73,20 +70,9 @@ def _variant(study: Study, planned: pd.DataFrame) -> dict[str, Any]:
 
 
 def _run(study: Study, run: dict[str, Any]) -> dict[str, Any]:
-    answers, splits = study.predictions(run["name"]), {}
     rows = study.evaluations[(study.evaluations.run == run["name"]) & (study.evaluations.statistics == "running")]
-    for row in rows.to_dict("records"):
-        metrics = {name: row[name] for name in (*METRICS, "num_images")}
-        splits[row["split"]] = metrics | {"class_f1": class_f1(row["confusion_matrix"]).tolist()}
-    known = (
-        {}
-        if answers is None
-        else {
-            "expected_calibration_error": expected_calibration_error(answers),
-            "negative_log_likelihood": negative_log_likelihood(answers),
-        }
-    )
-    return {name: run[name] for name in OF_A_RUN} | {"splits": splits} | dict.fromkeys(CALIBRATION) | known
+    splits = {row["split"]: {name: row[name] for name in (*METRICS, "num_images")} for row in rows.to_dict("records")}
+    return {name: run[name] for name in _OF_A_RUN} | {"splits": splits}
 
 
 def _plain(value: Any) -> Any:

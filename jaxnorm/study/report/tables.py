@@ -1,4 +1,4 @@
-"""The tables that every study has: results, comparisons, metrics, calibration, time, runs, rates and gates."""
+"""The tables that every study has: results, paired differences, metrics, time, runs and learning rates."""
 
 import textwrap
 from collections.abc import Callable, Mapping
@@ -7,14 +7,10 @@ from typing import Any
 import pandas as pd
 
 from jaxnorm.study.report import formats
-from jaxnorm.study.report.comparisons import chosen, varies_rates
-from jaxnorm.study.report.feature_figures import final_gates, in_order
 from jaxnorm.study.report.formats import DASH, number, percent, points, spread
-from jaxnorm.study.report.frames import Study, setting_words
+from jaxnorm.study.report.frames import SPLITS, Study, setting_words
 from jaxnorm.study.report.page import Table
 from jaxnorm.study.report.published import comparable, published_for
-from jaxnorm.study.report.records import SPLITS
-from jaxnorm.study.report.statistics import correct, expected_calibration_error, negative_log_likelihood
 from jaxnorm.study.words import counted
 
 Columns = Mapping[Any, "pd.Series[Any]"]
@@ -22,9 +18,13 @@ Columns = Mapping[Any, "pd.Series[Any]"]
 
 
 def of_variants(study: Study, title: str, columns: Columns, note: str = "") -> Table | None:
-    """A table with a row for each variant of which a column says something; `columns` are indexed by label.
+    """A table with a row for each variant of which a column says something; None where there is none.
 
-    The first column is the label itself, unless `columns` has another "Variant".
+    Args:
+        study: the study.
+        title: the table's title.
+        columns: texts by label. The first column is the label itself, unless there is another "Variant".
+        note: what is said below the table.
     """
     norms = dict(zip(study.labels.values(), study.runs.drop_duplicates("variant").norm, strict=True))
     found = pd.DataFrame({name: column.rename(index=str) for name, column in columns.items()})
@@ -34,22 +34,16 @@ def of_variants(study: Study, title: str, columns: Columns, note: str = "") -> T
 
 
 def texts(rows: pd.DataFrame, column: str, text: Callable[..., str], *args: Any) -> pd.Series:
-    """`text(values, *args)` of each variant's values in a column."""
+    """By label: `text(values, *args)` of a variant's values in a `column` of `rows`."""
     return rows.groupby("label", observed=True)[column].agg(text, *args).astype(object)
 
 
-def mean(values: pd.Series, digits: int, scale: float = 1.0) -> str:
-    """The mean as text."""
+def _mean(values: pd.Series, digits: int, scale: float = 1.0) -> str:
     return number(values.mean(), digits, scale)
 
 
-def digits(study: Study) -> int:
-    """Decimals of an accuracy in per cent: two where a variant has several finished seeds."""
-    return 2 if study.finished.variant.duplicated().any() else 1
-
-
 def status(run: Any) -> str:
-    """What happened to a run (a row of `Study.runs`), in words."""
+    """What happened to a `run`, a row of `Study.runs`, in words."""
     epoch, of = 0 if pd.isna(run.epoch) else run.epoch, "" if pd.isna(run.num_epochs) else f" of {run.num_epochs}"
     stopped = bool(of) and epoch < run.num_epochs
     return {
@@ -61,7 +55,7 @@ def status(run: Any) -> str:
     }[run.status]
 
 
-def state(runs: pd.DataFrame) -> str:
+def _state(runs: pd.DataFrame) -> str:
     """One cell for all seeds of a variant."""
     counts = runs.status.replace("missing", "not started").value_counts(sort=False)
     if len(runs) == 1:
@@ -72,7 +66,7 @@ def state(runs: pd.DataFrame) -> str:
 
 
 def whose_statistics(study: Study) -> str:
-    """What batch statistics are taken over: a note of every table of results."""
+    """What the batch statistics of a `study` are taken over: a note of every table of results."""
     replicas = sorted(set(study.runs.num_replicas))
     if study.runs.ghost_batch_size.notna().any():
         return "Batch statistics are of the whole batch, or of each ghost where runs have ghosts."
@@ -82,20 +76,27 @@ def whose_statistics(study: Study) -> str:
 
 
 def states(study: Study) -> pd.Series:
-    """By label: what happened to a variant."""
-    return pd.Series({label: state(runs) for label, runs in study.runs.groupby("label", observed=True)}, dtype=object)
+    """By label: what happened to a variant of a `study`."""
+    return pd.Series({label: _state(runs) for label, runs in study.runs.groupby("label", observed=True)}, dtype=object)
 
 
 def results(study: Study) -> Table | None:
-    """Final accuracies, the original paper's beside them on its data, and what happened to each variant."""
-    places, known, finished = digits(study), published_for(study.recipe), study.finished.to_dict("records")
+    """Final accuracies, the original paper's beside them on its data, and what happened to each variant.
+
+    Args:
+        study: the study.
+
+    Returns:
+        The table; None without a run.
+    """
+    places, known, finished = study.digits, published_for(study.recipe), study.finished.to_dict("records")
     train, validation, test = map(study.final, SPLITS)
     columns: dict[Any, pd.Series] = {
         ("Accuracy, %", "Test"): texts(test, "accuracy", spread, places, 100),
-        ("Accuracy, %", "Validation"): texts(validation, "accuracy", mean, places, 100),
-        ("Accuracy, %", "Train"): texts(train, "accuracy", mean, places, 100),
-        ("On test", "Macro F1, %"): texts(test, "macro_f1", mean, places, 100),
-        ("On test", "Loss"): texts(test, "loss", mean, 3),
+        ("Accuracy, %", "Validation"): texts(validation, "accuracy", _mean, places, 100),
+        ("Accuracy, %", "Train"): texts(train, "accuracy", _mean, places, 100),
+        ("On test", "Macro F1, %"): texts(test, "macro_f1", _mean, places, 100),
+        ("On test", "Loss"): texts(test, "loss", _mean, 3),
     }
     note = "Mean over the finished seeds, ± standard deviation on test. " if places == 2 else ""
     if known:
@@ -112,7 +113,12 @@ def results(study: Study) -> Table | None:
 
 
 def comparison(study: Study, found: pd.DataFrame) -> Table | None:
-    """Paired differences in test accuracy, given what `comparisons.paired` found."""
+    """Paired differences in test accuracy; None where there is none.
+
+    Args:
+        study: the study.
+        found: what `comparisons.paired` found in it.
+    """
     names = dict(zip(study.runs.norm, study.runs.norm_label, strict=True))
     columns: dict[Any, pd.Series] = {"Variant": found.norm.map(names), "against": found.baseline.map(names)}
     if found.tags.nunique() > 1:
@@ -130,8 +136,15 @@ def comparison(study: Study, found: pd.DataFrame) -> Table | None:
 
 
 def metrics(study: Study) -> Table | None:
-    """Accuracy, macro F1 and loss on each split; the original paper's accuracy beside ours on its data."""
-    places, known, columns = digits(study), published_for(study.recipe), {}
+    """Accuracy, macro F1 and loss on each split; the original paper's accuracy beside ours on its data.
+
+    Args:
+        study: the study.
+
+    Returns:
+        The table; None without a finished run.
+    """
+    places, known, columns = study.digits, published_for(study.recipe), {}
     shown = {"accuracy": ("Accuracy, %", places, 100), "macro_f1": ("Macro F1, %", places, 100), "loss": ("Loss", 3, 1)}
     for name, (title, *look) in shown.items():
         for split in SPLITS:
@@ -143,30 +156,15 @@ def metrics(study: Study) -> Table | None:
     return of_variants(study, "All metrics", columns)
 
 
-def calibration(study: Study) -> Table | None:
-    """Expected calibration error and negative log-likelihood from the saved test logits."""
-    answers = {run: one for run in study.finished.name if (one := study.predictions(run)) is not None}
-    runs = study.finished[study.finished.name.isin(answers)]
-    known = runs.name.map(answers.get)
-    rows = runs.assign(
-        calibration=known.map(expected_calibration_error),
-        likelihood=known.map(negative_log_likelihood),
-        error=known.map(lambda one: 1 - float(correct(one).mean())),
-    )
-    columns = {
-        "Expected calibration error, points": texts(rows, "calibration", spread, 2, 100),
-        "Negative log-likelihood, nats": texts(rows, "likelihood", spread, 3),
-        "Test error, %": texts(rows, "error", spread, 2, 100),
-    }
-    note = (
-        "Expected calibration error: the mean gap between confidence and accuracy over 15 bins of equal width. It is "
-        "never quite zero on a finite test set."
-    )
-    return of_variants(study, "Calibration", columns, note)
-
-
 def time(study: Study) -> Table | None:
-    """Median seconds of an epoch, whole training time and parameters."""
+    """Median seconds of an epoch, whole training time and parameters.
+
+    Args:
+        study: the study.
+
+    Returns:
+        The table; None without a run that has begun.
+    """
     begun = study.runs[study.runs.name.isin(study.epochs.run)]
     columns = {
         "Median epoch": texts(study.epochs, "seconds", lambda values: formats.seconds(values.median())),
@@ -178,7 +176,14 @@ def time(study: Study) -> Table | None:
 
 
 def runs(study: Study) -> Table | None:
-    """Every planned run and what happened to it."""
+    """Every planned run and what happened to it.
+
+    Args:
+        study: the study.
+
+    Returns:
+        The table; None without a run.
+    """
     rows = study.runs
     best = rows.best_val_accuracy.map(percent) + " (epoch " + rows.best_val_epoch.astype(str) + ")"
     started = [str(one.get("started") or DASH)[:19].replace("T", " ") for one in rows.provenance]
@@ -193,18 +198,21 @@ def runs(study: Study) -> Table | None:
     return Table("Runs", pd.DataFrame(columns).set_axis(rows.norm), note) if len(rows) else None
 
 
-def rates(study: Study) -> Table | None:
-    """Validation accuracy of every norm at every learning rate, and test accuracy only at the chosen one."""
-    if not varies_rates(study):
-        return None
-    final, best = study.final("validation"), chosen(study).final("test").groupby("norm")
+def rates(study: Study, best: Study) -> Table:
+    """Validation accuracy of every norm at every learning rate, and test accuracy only at the chosen one.
+
+    Args:
+        study: the study with all its runs.
+        best: the same with each norm at its chosen rate, see `comparisons.chosen`.
+    """
+    final, test = study.final("validation"), best.final("test").groupby("norm")
     columns: dict[Any, pd.Series] = {"Variant": study.runs.groupby("norm").norm_label.first()}
     for rate, planned in study.runs.groupby("learning_rate"):
         lost = planned.groupby("norm").status.agg(_lost)
         shown = final[final.run.isin(planned.name)].groupby("norm").accuracy.agg(spread, 2, 100)
         columns["Validation, %, at learning rate", f"{rate:g}"] = shown.reindex(lost.index, fill_value=DASH) + lost
-    columns["Chosen", "rate"] = best.learning_rate.first().map("{:g}".format)
-    columns["Chosen", "Test, %"] = best.accuracy.agg(spread, 2, 100)
+    columns["Chosen", "rate"] = test.learning_rate.first().map("{:g}".format)
+    columns["Chosen", "Test, %"] = test.accuracy.agg(spread, 2, 100)
     frame = pd.DataFrame(columns).reindex(study.norms).fillna(DASH)
     note = "Validation accuracy after the last epoch decides; test accuracy is shown for the chosen rate alone."
     return Table("Learning rates", frame, f"{note} {whose_statistics(study)}")
@@ -213,24 +221,3 @@ def rates(study: Study) -> Table | None:
 def _lost(statuses: pd.Series) -> str:
     counts = statuses.value_counts()
     return "".join(f", {counts[fate]} {fate}" for fate in ("diverged", "crashed") if fate in counts)
-
-
-def gates(study: Study) -> Table | None:
-    """Final gates by layer; one row for a variant whose gates are all equal."""
-    last = final_gates(study.gates).astype({"layer": str, "norm": str})
-    equal = last.groupby("variant", observed=True).gate.transform("nunique") == 1
-    last = last.assign(layer=last.layer.where(~equal, "all layers"))
-    last["place"] = last.layer.map({layer: place for place, layer in enumerate(in_order(last))})
-    if last.empty:
-        return None
-    keys = ["label", "place", "layer", "norm"]
-    groups = last.groupby(keys, observed=True).gate
-    labels, layers, norms = (groups.first().index.get_level_values(name) for name in ("label", "layer", "norm"))
-    columns: dict[Any, Any] = {"Variant": labels.astype(str), "Layer": layers}
-    for title, share in {"10 %": 0.1, "Median": 0.5, "90 %": 0.9}.items():
-        columns["Gate", title] = groups.quantile(share).map(lambda gate: number(gate, 2)).to_numpy()
-    for end in (0, 1):
-        shares = last.gate.eq(end).groupby([last[key] for key in keys], observed=True).mean()
-        columns["Share of channels, %", f"at {end}"] = shares.map(lambda share: percent(share, 0)).to_numpy()
-    note = "After the last recorded epoch, all channels of all finished seeds. 1 is batch norm, 0 instance norm."
-    return Table("Gates by layer", pd.DataFrame(columns, index=norms), note)

@@ -11,9 +11,11 @@ from jaxnorm import files
 from jaxnorm.errors import UserError
 from jaxnorm.study.report import batch_sizes, compare_norms, features, style, tables
 from jaxnorm.study.report.comparisons import chosen
-from jaxnorm.study.report.folders import compact
-from jaxnorm.study.report.frames import Study, read_study
-from jaxnorm.study.report.page import Page, html, markdown
+from jaxnorm.study.report.folders import read_study
+from jaxnorm.study.report.frames import Study
+from jaxnorm.study.report.page import Page
+from jaxnorm.study.report.render import html, markdown
+from jaxnorm.study.report.sections import without_predictions
 from jaxnorm.study.report.summary import summary_csv, summary_json
 
 PAGES = {"batch_size_study": batch_sizes.page, "feature_evolution": features.page}
@@ -29,15 +31,21 @@ NARROW = {
 
 
 def page_of(study: Study) -> Page:
-    """The page of a study by its kind."""
+    """The page of a `study` by its kind."""
     return PAGES.get(study.name, compare_norms.page)(study)
 
 
 def write_report(folder: Path) -> Path:
-    """Rebuilds summary.csv, summary.json, figures/, report.html and report.md, and returns the path of the page.
+    """Rebuilds summary.csv, summary.json, figures/, report.html and report.md.
 
     Reads the files in `folder` and nothing else; the same files give the same bytes. Every file is replaced in one
     step. Runs that are unfinished, diverged or crashed are shown as such.
+
+    Args:
+        folder: a study's folder, see `read_study`.
+
+    Returns:
+        The path of the page.
 
     Raises:
         UserError: if `folder` holds no study or a damaged file, or cannot be written.
@@ -48,12 +56,21 @@ def write_report(folder: Path) -> Path:
 
 
 def write_parts(study: Study, folder: Path, *, web_page: bool = True) -> None:
-    """Writes the report of a study into a folder; without report.html where `web_page` is false."""
+    """Writes the report of a study into a folder.
+
+    Args:
+        study: the study.
+        folder: where to, usually the study's folder.
+        web_page: whether report.html is written, too.
+
+    Raises:
+        UserError: if the folder cannot be written.
+    """
     page = page_of(study)
     drawn = {f"{figure.name}.png": figure.png for section in page.sections for figure in section.figures}
     try:
         files.write_text(folder / "summary.csv", summary_csv(study))
-        files.write_text(folder / "summary.json", compact(summary_json(study)))
+        files.write_text(folder / "summary.json", files.compact_json(summary_json(study)))
         for name, png in drawn.items():
             files.write_bytes(folder / "figures" / name, png)
         for path in (folder / "figures").glob("*.png"):
@@ -70,7 +87,11 @@ def write_parts(study: Study, folder: Path, *, web_page: bool = True) -> None:
 
 
 def print_table(folder: Path, console: Console) -> None:
-    """Prints final accuracies and what happened to every variant, within 80 columns.
+    """Prints final accuracies and what happened to every variant, within 80 columns, and what is left out.
+
+    Args:
+        folder: a study's folder.
+        console: where to print.
 
     Raises:
         UserError: if `folder` holds no study, or a damaged file.
@@ -93,4 +114,5 @@ def print_table(folder: Path, console: Console) -> None:
         mark = Text("● ", style="" if colour == style.INK else colour)
         shown.add_row(mark + Text(cells[0]), *map(Text, cells[1:]))  # text, not markup: a label may hold brackets
     console.print(shown)
-    console.print(Text(table.note))
+    for text in (table.note, *without_predictions(study)):
+        console.print(Text(text))
