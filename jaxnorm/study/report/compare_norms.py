@@ -18,8 +18,8 @@ def page(study: Study) -> Page:
         introduction=(
             f"A 14-layer residual network is trained on {study.data_description}{schedule} in "
             f"{counted(chosen_study.runs.variant.nunique(), 'variant')} that differ in nothing but their "
-            f"normalization, from {counted(study.runs.seed.nunique(), 'seed')} each. Within a seed, all share their initial weights, "
-            "the order of the data and the augmentation."
+            f"normalization, from {counted(study.runs.seed.nunique(), 'seed')} each. Within a seed, all share their initial "
+            "weights, the order of the data and the augmentation."
         ),
         lead=parts.lead([*parts.accuracy_range(), *parts.against_baseline(), *parts.equality()]),
         cautions=parts.cautions(),

@@ -88,11 +88,6 @@ def validation_gaps(study: Study) -> pd.DataFrame:
     return 100 * (table[SANITY_PAIR[0]] - table[SANITY_PAIR[1]]).dropna(how="all").dropna(how="all", axis=1)
 
 
-def varies_rates(study: Study) -> bool:
-    """Whether a `study` trains every norm at several learning rates."""
-    return len((study.plan.get("grid") or {}).get("learning_rates") or ()) > 1
-
-
 def chosen(study: Study) -> Study:
     """The study with each norm only at the learning rate with the highest mean validation accuracy at the end.
 

@@ -15,7 +15,6 @@ from jaxnorm.study.report import style
 from jaxnorm.study.report.frames import finished_rows, quantiles_of
 
 _COMPRESSED = " · axis compressed beyond ±1 (asinh)"
-_DOTS = style.DASHES[3]
 
 
 @style.styled
@@ -24,10 +23,8 @@ def feature_quantiles(
 ) -> Figure:
     """Quantiles over the epochs, a panel for each variant, on shared axes: the mean over the finished runs.
 
-    Args:
-        rows: rows of `Study.epochs`, or of `Study.layers` for one layer.
-        subtitle: what the figure is of, see `figures.subtitle`.
-        published: by norm, the original paper's quantiles after epoch 100.
+    `rows` are of `Study.epochs`, or of `Study.layers` for one layer; `published` has the original paper's quantiles
+    after epoch 100 by norm; `subtitle` says what the figure is of.
     """
     title, paths = "Distribution of the pooled features", _paths(rows)
     known = [value for values in (published or {}).values() for value in values]
@@ -48,9 +45,7 @@ def feature_quantiles(
 def layers(rows: pd.DataFrame, subtitle: str) -> Figure:
     """Quantiles of every layer (a row) and variant (a column) over the epochs; a row shares its vertical axis.
 
-    Args:
-        rows: rows of `Study.layers`.
-        subtitle: what the figure is of, see `figures.subtitle`.
+    `rows` are of `Study.layers`; `subtitle` says what the figure is of.
     """
     paths = {str(name): _paths(mine) for name, mine in rows.groupby("layer", observed=True, sort=False)}
     labels = list(dict.fromkeys(label for found in paths.values() for label in found))
@@ -117,10 +112,7 @@ def _quantile_legend(rows: pd.DataFrame) -> Sequence[Artist]:
 def gate_histograms(runs: pd.DataFrame, gates: pd.DataFrame, subtitle: str) -> Figure:
     """Share of each layer's channels by their gate after the last epoch; a vertical line where all gates are equal.
 
-    Args:
-        runs: rows of `Study.runs`.
-        gates: rows of `Study.gates`.
-        subtitle: what the figure is of, see `figures.subtitle`.
+    `gates` are of `Study.gates`, `runs` all for the legend; `subtitle` says what the figure is of.
     """
     last = final_gates(gates)
     names = _in_order(last)
@@ -144,43 +136,8 @@ def gate_histograms(runs: pd.DataFrame, gates: pd.DataFrame, subtitle: str) -> F
     return figure
 
 
-@style.styled
-def gate_paths(runs: pd.DataFrame, gates: pd.DataFrame, subtitle: str) -> Figure:
-    """Gates over training by part of the network: median and 10 to 90 % band above, share at 1 and at 0 below.
-
-    Args:
-        runs: rows of `Study.runs`.
-        gates: rows of `Study.gates`.
-        subtitle: what the figure is of, see `figures.subtitle`.
-    """
-    rows = finished_rows(gates)
-    part_of = rows.layer.str.extract(r"^([^_/]*)")[0].str.replace(r"(\d+)", r" \1", regex=True).str.capitalize()
-    rows = rows.assign(part=part_of, at_one=100.0 * (rows.gate == 1), at_zero=100.0 * (rows.gate == 0))
-    parts = sorted(rows.part.unique(), key=lambda part: part != "Stem")
-    shares = [style.entry(f"share at {end}", style.Style(style.INK, "", dash)) for end, dash in ((1, ()), (0, _DOTS))]
-    entries, columns = [*style.run_legend(runs[runs.variant.isin(rows.variant)]), *shares], min(5, len(parts))
-    panels = [f"{part}: {what}" for what in ("median", "share (%)") for part in parts]
-    figure, axes = style.sheet("Gates over training", subtitle, entries, panels, columns, 1.65, "Epoch", sharex=True)
-    for above, below, part in zip(axes, axes[len(parts) :], parts, strict=False):
-        for _, mine in rows[rows.part == part].groupby("label", observed=True):
-            one, by_epoch = style.of(mine.norm.iloc[0]), mine.groupby("epoch")
-            low, middle, high = (by_epoch.gate.quantile(share) for share in (0.1, 0.5, 0.9))
-            above.fill_between(middle.index, low, high, color=one.colour, alpha=0.2, linewidth=0)
-            above.plot(middle.index, middle, markevery=max(1, len(middle) // 8), **style.line(one, 4))
-            for name, dash in (("at_one", ()), ("at_zero", _DOTS)):
-                share = by_epoch[name].mean()
-                below.plot(share.index, share, **style.line(replace(one, dash=dash), 4 if len(share) == 1 else None))
-        above.set(ylim=(-0.04, 1.04), yticks=(0, 0.5, 1))
-        below.set(ylim=(-4, 104), yticks=(0, 50, 100))
-    return figure
-
-
 def final_gates(gates: pd.DataFrame) -> pd.DataFrame:
-    """Of each variant the gates after the last epoch of its finished runs.
-
-    Args:
-        gates: rows of `Study.gates`.
-    """
+    """Of each variant the `gates` after the last epoch of its finished runs."""
     rows = finished_rows(gates)
     return rows[rows.epoch == rows.groupby("variant", observed=True).epoch.transform("max")]
 

@@ -23,8 +23,8 @@ def page(study: Study) -> Page:
         introduction=(
             f"A 14-layer residual network is trained on {study.data_description} in "
             f"{counted(chosen_study.runs.variant.nunique(), 'variant')} that differ in nothing but their "
-            f"normalization. After every epoch the {listed([f'{value:g}' for value in study.percentages])} % quantiles of {where} are "
-            "taken over all validation images, exactly."
+            f"normalization. After every epoch the {listed([f'{value:g}' for value in study.percentages])} % quantiles "
+            f"of {where} are taken over all validation images, exactly."
         ),
         lead=parts.lead(answer),
         cautions=parts.cautions(),

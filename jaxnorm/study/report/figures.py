@@ -1,12 +1,11 @@
-"""Figures that compare norms: curves over the epochs, accuracies on the test images, learning rates, confusions.
+"""Figures that compare norms: curves over the epochs, accuracies on the test images, batch sizes, confusions.
 
-Each takes DataFrames as `Study` has them and returns a matplotlib Figure. Fractions are drawn in per cent.
+Each takes rows of a `Study`'s tables and a subtitle, and returns a matplotlib Figure. Fractions are drawn in per cent.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,15 +18,19 @@ from jaxnorm.study.report import style
 from jaxnorm.study.report.frames import RULES, under_rule
 
 EQUAL = "#009e73"  # the band in which two variants count as equal
+OTHER_STATISTICS = {
+    "precise": ("precise statistics, own batch size", "D"),
+    "precise_128": ("precise statistics, batches of 128", "s"),
+    "evaluation_batch": ("statistics of the evaluation batch", "^"),
+}
+_CURVES = {
+    "accuracy": {"train_accuracy": "Training accuracy (%)", "val_accuracy": "Validation accuracy (%)"},
+    "loss": {"train_loss": "Training loss (log scale)", "val_loss": "Validation loss (log scale)"},
+}
 
 
 def subtitle(runs: pd.DataFrame, data: str) -> str:
-    """What every figure says of itself: data, batch size, epochs, initialization, seeds.
-
-    Args:
-        runs: rows of `Study.runs`.
-        data: the data in words.
-    """
+    """What every figure says of itself: the `data` in words; batch size, epochs, initialization and seeds of `runs`."""
     words = [data]
     if runs.batch_size.nunique() == 1:
         words.append(f"batch size {runs.batch_size.iloc[0]:g}")
@@ -42,26 +45,11 @@ def subtitle(runs: pd.DataFrame, data: str) -> str:
     return " · ".join(words)
 
 
-OTHER_STATISTICS = {
-    "precise": ("precise statistics, own batch size", "D"),
-    "precise_128": ("precise statistics, batches of 128", "s"),
-    "evaluation_batch": ("statistics of the evaluation batch", "^"),
-}
-_CURVES = {
-    "accuracy": {"train_accuracy": "Training accuracy (%)", "val_accuracy": "Validation accuracy (%)"},
-    "loss": {"train_loss": "Training loss (log scale)", "val_loss": "Validation loss (log scale)"},
-}
-
-
 @style.styled
 def curves(runs: pd.DataFrame, epochs: pd.DataFrame, kind: str, subtitle: str) -> Figure:
-    """Training and validation accuracy or loss over the epochs, with a cross where a run diverged.
+    """Training and validation accuracy or loss (`kind`) over the `epochs`, with a cross where one of `runs` diverged.
 
-    Args:
-        runs: rows of `Study.runs`.
-        epochs: rows of `Study.epochs`.
-        kind: accuracy or loss.
-        subtitle: what the figure is of, see `subtitle`.
+    `subtitle` says what the figure is of.
     """
     titles, shown, title = _CURVES[kind], _percent(epochs), f"{kind.capitalize()} over training"
     panels = list(titles.values())
@@ -111,33 +99,25 @@ def _draw_crosses(axis: Axes, runs: pd.DataFrame, epochs: pd.DataFrame, column: 
     steps = (epochs.step / epochs.epoch).groupby(epochs.batch_size).median()
     for run in runs[(runs.status == "diverged") & runs.batch_size.isin(steps.index)].itertuples():
         x, mine = run.diverged_at_step / steps[run.batch_size], epochs[epochs.run == run.name]
+        one = replace(style.of(run.norm), marker=style.DIVERGED.marker, outline=False)
+        cross = style.markers(one, 8, clip_on=False, zorder=5)
         if len(mine):
             y = [mine[column].iloc[-1]]
             axis.plot([mine.epoch.iloc[-1], x], 2 * y, **style.line(style.of(run.norm), None, linewidth=1.1))
-            axis.plot([x], y, **_cross(run.norm))
+            axis.plot([x], y, **cross)
         else:
-            axis.plot([x], [worst], transform=axis.get_xaxis_transform(), **_cross(run.norm))
-
-
-def _cross(norm: str) -> dict[str, Any]:
-    one = replace(style.of(norm), marker=style.DIVERGED.marker, outline=False)
-    return style.markers(one, 8, clip_on=False, zorder=5)
+            axis.plot([x], [worst], transform=axis.get_xaxis_transform(), **cross)
 
 
 @style.styled
 def test_accuracy(
-    evaluations: pd.DataFrame, intervals: Mapping[str, tuple[float, float]], subtitle: str,
-    published: Mapping[str, float] | None = None,
-) -> Figure:  # fmt: skip
-    """Test accuracy after the last epoch: dots for the seeds, a mark for their mean, a bar for its interval.
+    evaluations: pd.DataFrame, ends: Mapping[str, tuple[float, float]], subtitle: str, published: Mapping[str, float]
+) -> Figure:
+    """Accuracy of `evaluations` on test: dots for the seeds, a mark for their mean, a bar for its interval.
 
-    Args:
-        evaluations: rows of `Study.evaluations` on test.
-        intervals: by label, the ends of the bar.
-        subtitle: what the figure is of, see `subtitle`.
-        published: by norm, the original paper's value.
+    `ends` has those of the bars by label, `published` the original paper's value by norm; `subtitle` says what the
+    figure is of.
     """
-    published = published or {}
     groups = [(str(label), rows) for label, rows in evaluations.groupby("label", observed=True)]
     known = any(rows.norm.iloc[0] in published for _, rows in groups)
     entries = [style.entry("original paper (one seed)", style.PUBLISHED, joined=False)] if known else []
@@ -147,8 +127,8 @@ def test_accuracy(
         one, values = style.of(rows.norm.iloc[0]), 100 * rows.accuracy
         if len(values) > 1:
             axis.plot(values, [row] * len(values), "o", color=one.colour, alpha=0.4, markersize=4.5, markeredgewidth=0)
-        ends = np.clip(100 * np.array(intervals[label]), 0, 100)
-        axis.plot(ends, [row, row], color=one.colour, linewidth=1.6, solid_capstyle="butt")
+        bar = np.clip(100 * np.array(ends[label]), 0, 100)
+        axis.plot(bar, [row, row], color=one.colour, linewidth=1.6, solid_capstyle="butt")
         axis.plot([values.mean()], [row], **style.markers(one, 7.5, zorder=5))
         if rows.norm.iloc[0] in published:
             axis.plot([100 * published[rows.norm.iloc[0]]], [row], **style.markers(style.PUBLISHED, 5.5, zorder=6))
@@ -163,21 +143,15 @@ def test_accuracy(
 
 @style.styled
 def sanity_check(epochs: pd.DataFrame, subtitle: str, pair: Sequence[str], margin: float) -> Figure:
-    """A norm and the baseline it must equal: loss, accuracy, and their difference with a band.
+    """A norm and the baseline it must equal, a `pair`, over the `epochs`: loss, accuracy, and their difference.
 
-    Args:
-        epochs: rows of `Study.epochs`.
-        subtitle: what the figure is of, see `subtitle`.
-        pair: the norm and the baseline.
-        margin: half the height of the band, a fraction.
+    The band is `margin` (a fraction) to either side of zero; `subtitle` says what the figure is of.
     """
     other, baseline = (_percent(epochs[epochs.norm == norm]) for norm in pair)
     labels = {norm: str(rows.label.iloc[0]) for norm, rows in zip(pair, (other, baseline), strict=True)}
     entries = [style.entry(labels[norm], style.of(norm)) for norm in reversed(pair)]
-    title, panels = (
-        f"Sanity check: {' and '.join(labels.values())}",
-        ["Training loss (log)", "Validation acc. (%)", "Difference (points)"],
-    )
+    title, panels = f"Sanity check: {' and '.join(labels.values())}", ["Training loss (log)", "Validation acc. (%)"]
+    panels.append("Difference (points)")
     figure, axes = style.sheet(title, subtitle, entries, panels, 3, 2.6, "Epoch")
     for axis, column in zip(axes, ("train_loss", "val_accuracy"), strict=False):
         for rows in (baseline, other):  # the outline last: both remain visible
@@ -198,25 +172,52 @@ def sanity_check(epochs: pd.DataFrame, subtitle: str, pair: Sequence[str], margi
 
 
 @style.styled
-def learning_rates(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str) -> Figure:
-    """Validation error after the last epoch by learning rate; a cross at the top where a run diverged.
+def batch_sizes(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str) -> Figure:
+    """Error of `evaluations` on validation by batch size, a panel for each rule; `runs` are all, for the legend.
 
-    Args:
-        runs: rows of `Study.runs`.
-        evaluations: rows of `Study.evaluations` on validation.
-        subtitle: what the figure is of, see `subtitle`.
+    Hollow markers: the same weights with other statistics. Dashed, in both panels: ghosts, at their own size, trained
+    with the rate of their large batch. `subtitle` says what the figure is of.
     """
-    panel = "Validation error after the last epoch (%)"
-    title, legend = "Validation error by learning rate", style.run_legend(runs, "norm_label")
-    figure, (axis,) = style.sheet(title, subtitle, legend, [panel], xlabel="Learning rate (log scale)")
-    for norm, rows in evaluations.groupby("norm", sort=False):
-        _draw_errors(axis, rows, "learning_rate", style.of(str(norm)))
-    _error_axis([axis])
-    for _, run in runs[runs.status == "diverged"].iterrows():
-        axis.plot([run.learning_rate], [0.99], transform=axis.get_xaxis_transform(), **_cross(run.norm))
-    axis.set_xscale("log")
-    style.named_axis(axis, sorted(runs.learning_rate.unique()))
+    running = evaluations[evaluations.statistics == "running"]
+    parts = evaluations[evaluations.ghost_batch_size.notna()]
+    kinds = {kind: look for kind, look in OTHER_STATISTICS.items() if (evaluations.statistics == kind).any()}
+    ghosts = {norm: replace(style.of(norm), marker="h", dash=style.DASHES[1], outline=True) for norm in parts.norm}
+    entries = style.run_legend(runs[runs.ghost_batch_size.isna()], "norm_label")
+    for name, marker in kinds.values():
+        entries.append(style.entry(name, style.Style(style.INK, marker, outline=True), joined=False))
+    entries += [style.entry(f"ghosts, {norm}", look) for norm, look in ghosts.items()]
+    title, rules, xlabel = "Validation error by batch size", rules_of(evaluations), "Batch size (log scale)"
+    panels = [f"{rule.capitalize()} rate: validation error (%)" for rule in rules]
+    figure, axes = style.sheet(title, subtitle, entries, panels, 2, 3.1, xlabel, sharey=True)
+    for axis, rule in zip(axes, rules, strict=True):
+        for norm, rows in under_rule(evaluations, rule).groupby("norm", sort=False):
+            one = style.of(str(norm))
+            _draw_errors(axis, rows[rows.statistics == "running"], "batch_size", one)
+            for place, (kind, (_, marker)) in enumerate(kinds.items(), start=1):
+                means = 100 * (1 - rows[rows.statistics == kind].groupby("batch_size").accuracy.mean())
+                hollow = style.markers(replace(one, marker=marker, outline=True), 4, zorder=4)
+                axis.plot(means.index / 2 ** (0.14 * place), means, linestyle="none", **hollow)
+        for norm, look in ghosts.items():
+            _draw_errors(
+                axis, running[(running.norm == norm) & running.ghost_batch_size.notna()], "ghost_batch_size", look
+            )
+        axis.set_xscale("log", base=2)
+        sizes = sorted({*evaluations.batch_size, *evaluations.ghost_batch_size.dropna()})
+        axis.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        axis.set_xticks([], minor=True)
+        axis.set_xlim(max(sizes) * 2**0.35, min(sizes) / 2**0.6)  # the largest on the left, as in the group norm paper
+    shown = np.concatenate([np.asarray(one.get_ydata(), float) for axis in axes for one in axis.lines])
+    shown = shown[np.isfinite(shown)]
+    if len(shown) and shown.min() > 0 and shown.max() > 4 * shown.min():
+        for axis in axes:
+            axis.set_ylim(shown.min() / 1.25, min(shown.max() * 1.25, 100 if shown.max() <= 100 else np.inf))
+            style.log_axis(axis)
     return figure
+
+
+def rules_of(rows: pd.DataFrame) -> list[str]:
+    """The rules for the learning rate under which any of `rows` was trained."""
+    return [rule for rule in RULES if (rows.lr_rule == rule).any()]
 
 
 def _draw_errors(axis: Axes, rows: pd.DataFrame, x: str, one: style.Style) -> None:
@@ -228,81 +229,16 @@ def _draw_errors(axis: Axes, rows: pd.DataFrame, x: str, one: style.Style) -> No
     axis.plot(rows[x][several], errors[several], "o", color=one.colour, alpha=0.35, markersize=4, markeredgewidth=0)
 
 
-def _error_axis(axes: Sequence[Axes]) -> None:
-    """A logarithmic scale where the errors (per cent) span more than a factor of four and none is zero."""
-    shown = np.concatenate([np.asarray(one.get_ydata(), float) for axis in axes for one in axis.lines])
-    shown = shown[np.isfinite(shown)]
-    if len(shown) and shown.min() > 0 and shown.max() > 4 * shown.min():
-        for axis in axes:
-            axis.set_ylim(shown.min() / 1.25, min(shown.max() * 1.25, 100 if shown.max() <= 100 else np.inf))
-            style.log_axis(axis)
-
-
-def rules_of(rows: pd.DataFrame) -> list[str]:
-    """The rules for the learning rate under which anything was trained.
-
-    Args:
-        rows: rows of any table of a `Study`.
-    """
-    return [rule for rule in RULES if (rows.lr_rule == rule).any()]
-
-
-@style.styled
-def batch_sizes(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str) -> Figure:
-    """Validation error by batch size, a panel for each rule.
-
-    Hollow markers: the same weights with other statistics. Dashed, in both panels: ghosts, at their own size, trained
-    with the rate of their large batch.
-
-    Args:
-        runs: rows of `Study.runs`.
-        evaluations: rows of `Study.evaluations` on validation.
-        subtitle: what the figure is of, see `subtitle`.
-    """
-    shown = evaluations
-    running, parts = shown[shown.statistics == "running"], shown[shown.ghost_batch_size.notna()]
-    kinds = {kind: look for kind, look in OTHER_STATISTICS.items() if (shown.statistics == kind).any()}
-    ghosts = {norm: replace(style.of(norm), marker="h", dash=style.DASHES[1], outline=True) for norm in parts.norm}
-    entries = style.run_legend(runs[runs.ghost_batch_size.isna()], "norm_label")
-    for name, marker in kinds.values():
-        entries.append(style.entry(name, style.Style(style.INK, marker, outline=True), joined=False))
-    entries += [style.entry(f"ghosts, {norm}", look) for norm, look in ghosts.items()]
-    title, rules, xlabel = "Validation error by batch size", rules_of(shown), "Batch size (log scale)"
-    panels = [f"{rule.capitalize()} rate: validation error (%)" for rule in rules]
-    figure, axes = style.sheet(title, subtitle, entries, panels, 2, 3.1, xlabel, sharey=True)
-    sizes = sorted({*shown.batch_size, *parts.ghost_batch_size})
-    for axis, rule in zip(axes, rules, strict=True):
-        for norm, rows in under_rule(shown, rule).groupby("norm", sort=False):
-            _draw_errors(axis, rows[rows.statistics == "running"], "batch_size", style.of(str(norm)))
-            for place, (kind, (_, marker)) in enumerate(kinds.items(), start=1):
-                means = 100 * (1 - rows[rows.statistics == kind].groupby("batch_size").accuracy.mean())
-                hollow = replace(style.of(str(norm)), marker=marker, outline=True)
-                beside = means.index / 2 ** (0.14 * place)
-                axis.plot(beside, means, linestyle="none", **style.markers(hollow, 4, zorder=4))
-        for norm, look in ghosts.items():
-            mine = running[(running.norm == norm) & running.ghost_batch_size.notna()]
-            _draw_errors(axis, mine, "ghost_batch_size", look)
-        axis.set_xscale("log", base=2)
-        style.named_axis(axis, sizes)
-        axis.set_xlim(max(sizes) * 2**0.35, min(sizes) / 2**0.6)  # the largest on the left, as in the group norm paper
-    _error_axis(axes)
-    return figure
-
-
 @style.styled
 def confusion(evaluations: pd.DataFrame, class_names: Sequence[str], subtitle: str) -> Figure:
-    """What each variant takes the images of a class for: the share of every pair of classes, over all seeds.
+    """What each variant takes the images of a class for: shares of `evaluations` on test, over all seeds.
 
-    Args:
-        evaluations: rows of `Study.evaluations` on test.
-        class_names: names of the classes; numbers are shown if there are too many or too few.
-        subtitle: what the figure is of, see `subtitle`.
+    Numbers are shown if there are too many or too few `class_names`; `subtitle` says what the figure is of.
     """
     groups = {str(label): rows for label, rows in evaluations.groupby("label", observed=True)}
     title, height = "Confusions on the test images", 1.7 + 0.9 / math.ceil(len(groups) / 4)  # names below the lowest
-    figure, axes = style.sheet(
-        title, subtitle, [], list(groups), 4, height, "Predicted class", 8, sharex=True, sharey=True
-    )
+    share_axes = dict(sharex=True, sharey=True)
+    figure, axes = style.sheet(title, subtitle, [], list(groups), 4, height, "Predicted class", 8, **share_axes)
     places = range(len(evaluations.confusion_matrix.iloc[0]))
     names = [style.plain(str(name), 12) for name in (class_names if len(class_names) == len(places) else places)]
     size = 6.5 if len(names) <= 10 else 4

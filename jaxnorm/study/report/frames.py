@@ -99,7 +99,7 @@ class Study:
             run: the run's name.
 
         Returns:
-            The table, whose floats are float32; None for a run without predictions.
+            The table; None for a run without predictions. A float32 is kept as such.
 
         Raises:
             UserError: if the file is damaged.
@@ -107,11 +107,7 @@ class Study:
         return self.files.predictions(run)
 
     def with_runs(self, runs: pd.DataFrame) -> "Study":
-        """The study with other runs; the other tables follow.
-
-        Args:
-            runs: rows of `runs`, perhaps with other `tags`.
-        """
+        """The study with other `runs`: some of its own, perhaps with other tags; the other tables follow."""
         runs = named(runs)
         evaluations, epochs = (table[table.run.isin(runs.name)] for table in (self.evaluations, self.epochs))
         own = [name for name in SETTINGS if name in evaluations]
@@ -173,12 +169,7 @@ class Study:
         return 2 if self.finished.variant.duplicated().any() else 1
 
     def final(self, split: str, statistics: str = "running") -> pd.DataFrame:
-        """The rows of `evaluations` of finished runs.
-
-        Args:
-            split: train, validation or test.
-            statistics: the kind of batch statistics; `running` for running averages.
-        """
+        """The rows of `evaluations` of finished runs, of a `split` and a kind of batch `statistics`."""
         rows = self.evaluations
         return rows[(rows.split == split) & (rows.statistics == statistics) & (rows.status == "complete")]
 
@@ -195,20 +186,15 @@ class Study:
 
 
 def quantiles_of(rows: pd.DataFrame) -> list[str]:
-    """The columns of quantiles, in ascending order.
-
-    Args:
-        rows: rows of `Study.epochs` or `Study.layers`.
-    """
+    """The columns of quantiles in `rows` of epochs or layers, in ascending order."""
     found = [name for name in map(str, rows) if re.fullmatch(r"q\d+(\.\d+)?", name)]
     return sorted(found, key=lambda name: float(name[1:]))
 
 
 def finished_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of each variant the rows of its finished runs; of all its runs where none is finished.
+    """Of each variant the `rows` of its finished runs; of all its runs where none is finished.
 
-    Args:
-        rows: rows of epochs. Kept are epochs that all those runs have: a mean is over the same runs everywhere.
+    Kept are the epochs that all those runs have: a mean is over the same runs everywhere.
     """
     complete = rows.status == "complete"
     kept = rows[complete | ~rows.variant.isin(rows.variant[complete])]
@@ -217,12 +203,9 @@ def finished_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def under_rule(rows: pd.DataFrame, rule: str) -> pd.DataFrame:
-    """The rows of real batches (without ghosts) under a rule for the learning rate.
+    """Those of `rows` with real batches (without ghosts) under a `rule` for the learning rate: fixed or linear.
 
-    Args:
-        rows: rows of any table. At batch size 128 both rules give the same rate: a norm that was trained there under
-            one only is under both.
-        rule: fixed or linear.
+    At batch size 128 both rules give the same rate: a norm that was trained there under one only is under both.
     """
     real = rows[rows.ghost_batch_size.isna()]
     mine, at_reference = real[real.lr_rule == rule], real[real.batch_size == REFERENCE_BATCH_SIZE]
@@ -239,20 +222,12 @@ TAGS = {
 
 
 def setting_words(tags: Iterable[str]) -> str:
-    """Tags in words: bs8 is batch size 8.
-
-    Args:
-        tags: what distinguishes runs of a norm and seed.
-    """
+    """The `tags` of a run in words: bs8 is batch size 8."""
     return ", ".join(pd.Series(list(tags), dtype=str).replace(TAGS, regex=True))
 
 
 def named(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with `variant` and `label`.
-
-    Args:
-        runs: a table with `norm`, `norm_label` and `tags`.
-    """
+    """The `runs` with `variant` and `label`, made from their `norm`, `norm_label` and `tags`."""
     tags = runs.tags.str.split()
     variant = ["-".join([norm, *each]) for norm, each in zip(runs.norm, tags, strict=True)]
     label = [
@@ -263,11 +238,6 @@ def named(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def described(runs: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with the settings of their run.
-
-    Args:
-        runs: the runs, with `name` and the settings.
-        rows: rows with a column `run`.
-    """
+    """The `rows`, which name their `run`, with the settings of that run from `runs`."""
     about = runs[list(SETTINGS)].iloc[pd.Index(runs.name).get_indexer(rows.run)]
     return pd.concat([rows.reset_index(drop=True), about.reset_index(drop=True)], axis=1)

@@ -40,21 +40,12 @@ PUBLISHED: Mapping[str, Published] = {
 
 
 def published_for(recipe: Mapping[str, Any]) -> Mapping[str, Published]:
-    """By norm: the paper's values; none on another data set than its own, CIFAR-10.
-
-    Args:
-        recipe: the settings that all runs share.
-    """
+    """By norm: the paper's values; none where the `recipe` has another data set than its own, CIFAR-10."""
     return PUBLISHED if recipe.get("dataset") == "cifar10" else {}
 
 
 def comparable(recipe: Mapping[str, Any], epoch: int | None) -> bool:
-    """Whether a difference from the paper means something: its protocol, trained to the end of its 100 epochs.
-
-    Args:
-        recipe: the settings of a run.
-        epoch: the last epoch of the run.
-    """
+    """Whether a difference from the paper means something: a `recipe` as its own, and `epoch` its last."""
     protocol = {"dataset": "cifar10", "num_epochs": 100, "batch_size": 128, "learning_rate": 0.1}
     return epoch == 100 and all(recipe.get(key) == value for key, value in protocol.items())
 
@@ -68,11 +59,5 @@ GROUP_NORM_PAPER = (
 
 
 def best_validation(recipe: Mapping[str, Any], norm: str, batch_size: int) -> float | None:
-    """The paper's best validation accuracy; None on another data set, or where it trained no such run.
-
-    Args:
-        recipe: the settings that all runs share.
-        norm: id of the norm.
-        batch_size: images per training step.
-    """
+    """The paper's best validation accuracy with a `norm` and `batch_size`; None if it lacks them or `recipe`'s data."""
     return BEST_VALIDATION.get((norm, batch_size)) if recipe.get("dataset") == "cifar10" else None

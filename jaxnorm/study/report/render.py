@@ -6,50 +6,64 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
 from matplotlib.markers import MarkerStyle
 
 from jaxnorm.study.report import style
-from jaxnorm.study.report.page import Page
+from jaxnorm.study.report.page import Page, Table
 
 
 def html(page: Page) -> str:
     """`page` as HTML. Whatever a run's name or command holds is shown as text."""
     norms = {norm for section in page.sections for table in section.tables if table for norm in table.frame.index}
     marks = {norm: (_path(style.of(norm).marker), style.of(norm)) for norm in sorted(norms - {""})}
-    return _template("page.html.jinja", autoescape=True, finalize=_unbroken).render(
-        page=page, marks=marks, ink=style.INK
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    tidy: dict[str, Any] = dict(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    template = jinja2.Environment(
+        loader=loader, autoescape=True, finalize=_unbroken, undefined=jinja2.StrictUndefined, **tidy
     )
+    return template.get_template("page.html.jinja").render(page=page, marks=marks, ink=style.INK)
 
 
 def markdown(page: Page) -> str:
-    """`page` as Markdown, with the figures in ``figures/``."""
-    return _template("page.md.jinja", finalize=_escaped).render(page=page, fenced=_fenced, trusted=Markup)
+    """`page` as Markdown that shows exactly its text, with the figures in ``figures/``."""
+    parts = [f"# {_line(page.title)}", *map(_line, (page.kicker, page.introduction, *page.lead))]
+    parts += [f"> {_line(caution)}" for caution in page.cautions]
+    for section in page.sections:
+        if section.empty:
+            continue
+        parts += [f"## {_line(section.title)}", *map(_line, section.text)]
+        for table in filter(None, section.tables):
+            parts += [f"### {_line(table.title)}"] if table.title != section.title else []
+            parts += [_table(table), *filter(None, [_line(table.note)])]
+        for figure in section.figures:
+            parts += [f"![{_line(figure.title)}](figures/{figure.name}.png)", _line(figure.caption)]
+        if section.facts:
+            parts.append("\n".join(map(_row, [("", ""), (":---", ":---"), *section.facts.items()])))
+        if section.code:  # a fence longer than any in the code
+            fence = "`" * max(3, 1 + max(map(len, re.findall("`+", section.code)), default=0))
+            parts.append(f"{fence}\n{section.code}\n{fence}")
+    return "\n\n".join(parts) + "\n"
 
 
-def _template(name: str, **options: Any) -> jinja2.Template:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    options |= dict(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
-    return jinja2.Environment(loader=loader, **options).get_template(name)
+def _table(table: Table) -> str:
+    head = [f"{group}: {title}" if group else title for group, title in table.columns]
+    ruler = ["---:" if "number" in name else ":---" for name in table.classes]
+    return "\n".join(map(_row, [head, ruler, *(cells for _, cells in table.rows)]))
+
+
+def _row(cells: Any) -> str:
+    return f"| {' | '.join(map(_line, cells))} |"
+
+
+def _line(text: str) -> str:
+    """`text` as one line of Markdown that shows exactly itself, in a table's cell too."""
+    line = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]#~$])", r"\\\1", line).replace("|", "&#124;")
 
 
 def _unbroken(value: Any) -> Any:
     """`value` with its per cent signs kept on the line of their numbers."""
     return value.replace(" %", "\u00a0%") if type(value) is str else value
-
-
-def _escaped(value: Any) -> Any:
-    """`value` as one line of Markdown text that shows exactly itself, in a table's cell too."""
-    if isinstance(value, Markup):
-        return value
-    line = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]#~$])", r"\\\1", line).replace("|", "&#124;")
-
-
-def _fenced(text: str) -> Markup:
-    """`text` as a code block, with a fence longer than any that it holds."""
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return Markup("{}\n{}\n{}").format(Markup(fence), Markup(text), Markup(fence))
 
 
 def _path(marker: str) -> str:

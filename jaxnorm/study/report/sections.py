@@ -10,15 +10,7 @@ from matplotlib.figure import Figure
 
 from jaxnorm.study.config import REVISABLE
 from jaxnorm.study.report import feature_figures, figures, style, tables
-from jaxnorm.study.report.comparisons import (
-    BASELINE,
-    EQUALITY_MARGIN,
-    SANITY_PAIR,
-    chosen,
-    paired,
-    validation_gaps,
-    varies_rates,
-)
+from jaxnorm.study.report.comparisons import BASELINE, EQUALITY_MARGIN, SANITY_PAIR, chosen, paired, validation_gaps
 from jaxnorm.study.report.formats import NAMED, interval_points, listed, number, percent, points, sentence, within
 from jaxnorm.study.report.frames import POOLED, Study
 from jaxnorm.study.report.page import Picture, Section
@@ -194,7 +186,7 @@ class Sections:
 
     def learning_rates(self) -> Section:
         """The control over learning rates, where the study has one."""
-        if not varies_rates(self.all_rates):
+        if len((self.all_rates.plan.get("grid") or {}).get("learning_rates") or ()) < 2:
             return Section("Learning rates")
         best = chosen(self.all_rates)
         by_rate = best.finished.drop_duplicates("norm").groupby("learning_rate")
@@ -240,9 +232,8 @@ class Sections:
         return Section("Features", figures=drawn)
 
     def gates(self) -> Section:
-        """Batch-instance norm's gates: where they end, and how they got there."""
-        runs, gates, words = self.study.runs, self.study.gates, []
-        last = feature_figures.final_gates(gates)
+        """Batch-instance norm's gates: where they end."""
+        words, last = [], feature_figures.final_gates(self.study.gates)
         if not len(last):
             return Section("Gates")
         for label, mine in last.groupby("label", observed=True):
@@ -255,12 +246,8 @@ class Sections:
                 else f"The gates of {name} are all at 1, as in the original paper: such a layer computes batch norm."
             )
         ends = "A gate of 1 takes the batch's statistics alone, a gate of 0 the image's own; all start at 1."
-        band = "Median over channels with a band from 10 to 90 %; share of channels exactly at 1 and at 0."
-        drawn = [
-            self.picture("gate_histograms", ends, feature_figures.gate_histograms(runs, last, self.about)),
-            self.picture("gate_paths", band, feature_figures.gate_paths(runs, gates, self.about)),
-        ]
-        return Section("Gates", words, figures=drawn)
+        figure = feature_figures.gate_histograms(self.study.runs, last, self.about)
+        return Section("Gates", words, figures=[self.picture("gate_histograms", ends, figure)])
 
     def details(self) -> list[Section]:
         """The folded end of every page."""

@@ -40,35 +40,19 @@ class Interval:
 
 
 def standard_deviation(values: Sequence[float]) -> float | None:
-    """sqrt(sum (x - mean)^2 / (n - 1)).
-
-    Args:
-        values: n numbers.
-
-    Returns:
-        The deviation; None for fewer than two values.
-    """
+    """sqrt(sum (x - mean)^2 / (n - 1)) of n `values`; None for fewer than two."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def standard_error(accuracy: float, num_images: int) -> float:
-    """sqrt(p (1 - p) / N): the noise that the choice of test images puts on one accuracy.
-
-    Args:
-        accuracy: p, a fraction.
-        num_images: N.
-    """
+    """sqrt(p (1 - p) / N): the noise that the choice of N = `num_images` puts on p, an `accuracy`."""
     return math.sqrt(max(accuracy * (1 - accuracy), 0.0) / num_images)
 
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
-    """95 % interval of the mean: Student's t below 10 values, BCa bootstrap (Efron 1987) from there.
+    """95 % interval of the mean: Student's t below 10 `values`, BCa bootstrap (Efron 1987) from there; None for one.
 
-    Args:
-        values: one number a seed; of paired differences the interval is the paired one.
-
-    Returns:
-        The interval, None for a single value. Resampling is seeded: equal values give equal intervals.
+    Of paired differences it is the paired interval. Resampling is seeded: equal values give equal intervals.
     """
     array = np.asarray(values, dtype=np.float64)
     if len(array) < 2:
@@ -148,9 +132,5 @@ def image_interval(differences: np.ndarray, num_resamples: int = 10_000) -> Inte
 
 
 def correct(predictions: pd.DataFrame) -> np.ndarray:
-    """1.0 where the predicted class is the label's, else 0.0; shape (N,).
-
-    Args:
-        predictions: see `Study.predictions`.
-    """
+    """1.0 where the predicted class of a run's `predictions` is the label's, else 0.0; shape (N,)."""
     return (predictions.predicted == predictions.label).to_numpy(np.float64)

@@ -78,10 +78,7 @@ def line(one: Style, marker: float | None = 5, **changes: Any) -> dict[str, Any]
 
 
 def markers(one: Style, size: float = 5, **changes: Any) -> dict[str, Any]:
-    """matplotlib's keywords for markers of style `one` and a `size`, with `changes`.
-
-    They are filled, with a pale rim that keeps them apart, or an outline.
-    """
+    """matplotlib's keywords for markers of style `one` and a `size`, with a pale rim or hollow, and `changes`."""
     return {
         "marker": one.marker,
         "markersize": size + (1.5 if one.outline else 0),
@@ -160,11 +157,9 @@ def entry(label: str, one: Style, *, joined: bool = True) -> Line2D:
 
 
 def run_legend(runs: pd.DataFrame, by: str = "label") -> list[Artist]:
-    """An entry for each variant, with what happened to its runs where not all finished, and one for the crosses.
+    """An entry for each variant of `runs`, with what happened where not all finished, and one for the crosses.
 
-    Args:
-        runs: rows of `Study.runs`.
-        by: the column with the names: label or norm_label.
+    `by` is the column with the names: label or norm_label.
     """
     entries: list[Artist] = []
     for label, rows in runs.groupby(by, observed=True, sort=by == "label"):
@@ -186,16 +181,8 @@ def sheet(
 ) -> tuple[Figure, list[Axes]]:  # fmt: skip
     """A figure and its panels, between title and subtitle above and a legend below.
 
-    Args:
-        title: the figure's title.
-        subtitle: what it is of; wrapped.
-        legend: entries of the legend.
-        panels: the panels' titles.
-        columns: panels side by side.
-        height: of a row of panels, in inches.
-        xlabel: the horizontal axis's name, below the lowest panels.
-        size: of the panels' titles, in points.
-        axes: passed to `Figure.subplots`.
+    `panels` has their titles, of letters of `size` points, `columns` of them side by side, each row `height` inches
+    high. The lowest panels have the horizontal axis's name `xlabel`. `axes` is passed to `Figure.subplots`.
     """
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
@@ -238,21 +225,10 @@ def log_axis(axis: Axes) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
-def named_axis(axis: Axes, values: Sequence[float]) -> None:
-    """Puts a tick with its number at each of `values` along the horizontal side of `axis`, and no other."""
-    axis.set_xticks(values, [f"{value:g}" for value in values])
-    axis.set_xticks([], minor=True)
-
-
 def value_axis(axis: Axes, low: float, high: float, *, compressed: bool, ticks: int = 5) -> None:
-    """Sets limits and ticks of a vertical axis.
+    """Sets limits from `low` to `high` and about so many `ticks` along the vertical side of `axis`.
 
-    Args:
-        axis: the panel.
-        low: the lowest value.
-        high: the highest value.
-        compressed: whether the scale is asinh: nearly linear up to 1 and logarithmic beyond.
-        ticks: about how many.
+    A `compressed` scale is asinh: nearly linear up to 1 and logarithmic beyond.
     """
     there, back = (np.arcsinh, np.sinh) if compressed else (np.asarray, np.asarray)
     room = 0.04 * ((there(high) - there(low)) or 1.0)

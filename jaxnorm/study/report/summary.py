@@ -7,7 +7,6 @@ import pandas as pd
 
 from jaxnorm.study.report.comparisons import chosen, paired
 from jaxnorm.study.report.frames import METRICS, SPLITS, Study
-from jaxnorm.study.report.published import comparable, published_for
 from jaxnorm.study.report.statistics import Interval, mean_interval, standard_deviation
 
 _COLUMNS = (
@@ -23,10 +22,8 @@ _OF_A_RUN = (
 def summary_csv(study: Study) -> str:
     """One row for each norm, seed and split, in the order of the plan; a run without final figures has empty values.
 
-    Fractions, not per cent; every float with all its digits. No durations: the same runs give the same bytes.
-
-    Args:
-        study: the study with all its runs.
+    Of a `study` with all its runs: fractions, not per cent; every float with all its digits. No durations: the same
+    runs give the same bytes.
     """
     final = study.evaluations[study.evaluations.statistics == "running"].rename(columns={"run": "name"})
     rows = study.runs.merge(pd.DataFrame({"split": SPLITS}), how="cross")
@@ -35,44 +32,26 @@ def summary_csv(study: Study) -> str:
 
 
 def summary_json(study: Study) -> dict[str, Any]:
-    """What the report says, as JSON values: runs, variants, comparisons; fractions, not per cent.
-
-    Args:
-        study: the study with all its runs.
-    """
+    """What the report says of a `study` with all its runs, as JSON values: fractions, not per cent."""
     found = paired(chosen(study)).rename(columns={"p": "p_value", "equal": "equal_within_half_a_point"})
-    runs = study.runs.assign(label=study.runs.norm_label).to_dict("records")
-    return _plain(
-        {
-            **{name: study.plan.get(name) for name in ("study", "preset", "recipe", "norms", "seeds", "command")},
-            "data": study.data,
-            "variants": [_variant(study, rows) for _, rows in study.runs.groupby("label", observed=True)],
-            "comparisons": found.to_dict("records"),
-            "runs": [_run(study, run) for run in runs],
-        }
-    )
+    facts = {name: study.plan.get(name) for name in ("study", "preset", "recipe", "norms", "seeds", "command")}
+    variants = [_variant(study, rows) for _, rows in study.runs.groupby("label", observed=True)]
+    runs = study.runs.assign(label=study.runs.norm_label)[list(_OF_A_RUN)].to_dict("records")
+    records = {"variants": variants, "comparisons": found.to_dict("records"), "runs": runs}
+    return dict(_plain({**facts, "data": study.data, **records}))
 
 
 def _variant(study: Study, planned: pd.DataFrame) -> dict[str, Any]:
-    variant, runs = planned.variant.iloc[0], planned[planned.status == "complete"]
-    found: dict[str, Any] = {"norm": variant, "label": str(planned.label.iloc[0]), "num_complete": len(runs)}
+    variant, label = planned.variant.iloc[0], str(planned.label.iloc[0])
+    found: dict[str, Any] = {"norm": variant, "label": label, "num_complete": (planned.status == "complete").sum()}
     for split in SPLITS:
         rows = study.final(split).query("variant == @variant")
         moments = {name: {"mean": rows[name].mean(), "sd": standard_deviation(rows[name])} for name in METRICS}
-        found[split] = moments if len(rows) else dict.fromkeys(METRICS)
-        found[split]["accuracy_interval"] = mean_interval(rows.accuracy)
+        found[split] = (moments if len(rows) else dict.fromkeys(METRICS)) | {
+            "accuracy_interval": mean_interval(rows.accuracy)
+        }
     found["median_epoch_seconds"] = study.epochs.seconds[study.epochs.variant == variant].median()
-    if theirs := published_for(study.recipe).get(variant):
-        alike = [comparable(run, run["epoch"]) for run in runs.to_dict("records")]
-        found["published"] = vars(theirs) | {"comparable": bool(alike) and all(alike)}
-        del found["published"]["feature_quantiles"]
     return found
-
-
-def _run(study: Study, run: dict[str, Any]) -> dict[str, Any]:
-    rows = study.evaluations[(study.evaluations.run == run["name"]) & (study.evaluations.statistics == "running")]
-    splits = {row["split"]: {name: row[name] for name in (*METRICS, "num_images")} for row in rows.to_dict("records")}
-    return {name: run[name] for name in _OF_A_RUN} | {"splits": splits}
 
 
 def _plain(value: Any) -> Any:

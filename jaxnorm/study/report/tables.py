@@ -18,13 +18,9 @@ Columns = Mapping[Any, "pd.Series[Any]"]
 
 
 def of_variants(study: Study, title: str, columns: Columns, note: str = "") -> Table | None:
-    """A table with a row for each variant of which a column says something; None where there is none.
+    """A table with a `title`, a `note` and a row for each variant of a `study` that is in `columns`; None without rows.
 
-    Args:
-        study: the study.
-        title: the table's title.
-        columns: texts by label. The first column is the label itself, unless there is another "Variant".
-        note: what is said below the table.
+    `columns` have texts by label. The first column is the label itself, unless there is another "Variant".
     """
     norms = dict(zip(study.labels.values(), study.runs.drop_duplicates("variant").norm, strict=True))
     found = pd.DataFrame({name: column.rename(index=str) for name, column in columns.items()})
@@ -81,14 +77,7 @@ def states(study: Study) -> pd.Series:
 
 
 def results(study: Study) -> Table | None:
-    """Final accuracies, the original paper's beside them on its data, and what happened to each variant.
-
-    Args:
-        study: the study.
-
-    Returns:
-        The table; None without a run.
-    """
+    """Final accuracies in a `study`, the original paper's beside them, and what happened to each variant."""
     places, known, finished = study.digits, published_for(study.recipe), study.finished.to_dict("records")
     train, validation, test = map(study.final, SPLITS)
     columns: dict[Any, pd.Series] = {
@@ -113,12 +102,7 @@ def results(study: Study) -> Table | None:
 
 
 def comparison(study: Study, found: pd.DataFrame) -> Table | None:
-    """Paired differences in test accuracy; None where there is none.
-
-    Args:
-        study: the study.
-        found: what `comparisons.paired` found in it.
-    """
+    """Paired differences in test accuracy in a `study`: what `comparisons.paired` has `found`; None if nothing."""
     names = dict(zip(study.runs.norm, study.runs.norm_label, strict=True))
     columns: dict[Any, pd.Series] = {"Variant": found.norm.map(names), "against": found.baseline.map(names)}
     if found.tags.nunique() > 1:
@@ -136,14 +120,7 @@ def comparison(study: Study, found: pd.DataFrame) -> Table | None:
 
 
 def metrics(study: Study) -> Table | None:
-    """Accuracy, macro F1 and loss on each split; the original paper's accuracy beside ours on its data.
-
-    Args:
-        study: the study.
-
-    Returns:
-        The table; None without a finished run.
-    """
+    """Accuracy, macro F1 and loss on each split of a `study`, and the original paper's; None without a finished run."""
     places, known, columns = study.digits, published_for(study.recipe), {}
     shown = {"accuracy": ("Accuracy, %", places, 100), "macro_f1": ("Macro F1, %", places, 100), "loss": ("Loss", 3, 1)}
     for name, (title, *look) in shown.items():
@@ -157,14 +134,7 @@ def metrics(study: Study) -> Table | None:
 
 
 def time(study: Study) -> Table | None:
-    """Median seconds of an epoch, whole training time and parameters.
-
-    Args:
-        study: the study.
-
-    Returns:
-        The table; None without a run that has begun.
-    """
+    """Median seconds of an epoch, training time and parameters in a `study`; None if no run has begun."""
     begun = study.runs[study.runs.name.isin(study.epochs.run)]
     columns = {
         "Median epoch": texts(study.epochs, "seconds", lambda values: formats.seconds(values.median())),
@@ -176,14 +146,7 @@ def time(study: Study) -> Table | None:
 
 
 def runs(study: Study) -> Table | None:
-    """Every planned run and what happened to it.
-
-    Args:
-        study: the study.
-
-    Returns:
-        The table; None without a run.
-    """
+    """Every planned run of a `study` and what happened to it; None without a run."""
     rows = study.runs
     best = rows.best_val_accuracy.map(percent) + " (epoch " + rows.best_val_epoch.astype(str) + ")"
     started = [str(one.get("started") or DASH)[:19].replace("T", " ") for one in rows.provenance]
@@ -199,12 +162,7 @@ def runs(study: Study) -> Table | None:
 
 
 def rates(study: Study, best: Study) -> Table:
-    """Validation accuracy of every norm at every learning rate, and test accuracy only at the chosen one.
-
-    Args:
-        study: the study with all its runs.
-        best: the same with each norm at its chosen rate, see `comparisons.chosen`.
-    """
+    """Validation accuracy at every learning rate of a `study`, test accuracy only at the chosen one, in `best`."""
     final, test = study.final("validation"), best.final("test").groupby("norm")
     columns: dict[Any, pd.Series] = {"Variant": study.runs.groupby("norm").norm_label.first()}
     for rate, planned in study.runs.groupby("learning_rate"):
