@@ -19,9 +19,8 @@ def show_report(workdir: Path, console: Console) -> None:
     """
     from jaxnorm.study.report.write import print_table, write_report
 
-    page = write_report(workdir)
-    print_table(workdir, console)
-    say(console, f"Report: {page}")
+    print_table(write_report(workdir), console)
+    say(console, f"Report: {workdir / 'report.html'}")
 
 
 def report(workdir: Annotated[Path, tyro.conf.Positional]) -> int:
@@ -43,15 +42,17 @@ def publish(workdir: Annotated[Path, tyro.conf.Positional], folder: Annotated[Pa
         workdir: the folder that a driver of experiments/ has filled.
         folder: where to, such as results/NAME: a new folder, or an earlier publication of the same study.
     """
-    from jaxnorm.study.report.publish import publish
+    from jaxnorm.study.report.formats import NAMED, listed
+    from jaxnorm.study.report.publish import OUTCOMES, publish
     from jaxnorm.study.report.write import print_table
 
-    made = publish(workdir, folder)
-    console = StudyConsole()
-    print_table(folder, console)
-    if made.left_out:
-        say(console, f"Not finished, left out: {', '.join(made.left_out)}")
-    say(console, f"Published: {counted(len(made.published), 'run')}, {made.num_bytes / 1e6:.1f} MB in all, {folder}")
+    study, console = publish(workdir, folder), StudyConsole()
+    print_table(study, console)
+    finished = study.runs.status.isin(OUTCOMES)
+    if not finished.all():
+        say(console, f"Not finished, left out: {listed(study.runs.name[~finished].tolist(), NAMED)}")
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    say(console, f"Published: {counted(finished.sum(), 'run')}, {size / 1e6:.1f} MB in all, {folder}")
     return 0
 
 

@@ -15,13 +15,6 @@ from jaxnorm.study.report.sections import Sections
 from jaxnorm.study.report.statistics import mean_interval
 from jaxnorm.study.words import counted
 
-STATISTICS = {
-    "running": "running averages",
-    "precise": "precise, own size",
-    "precise_128": "precise, 128",
-    "evaluation_batch": "the evaluation batch",
-}
-"""What the final weights are evaluated with, in words."""
 ABOUT_AVERAGES = (
     "Batch norm evaluates with averages that it kept during training. Where these are bad, statistics recomputed for "
     "the final weights bring the accuracy back; what they do not bring back was lost in training."
@@ -42,7 +35,7 @@ def page(study: Study) -> Page:
             f"number of epochs, from {counted(study.runs.seed.nunique(), 'seed')} each. A smaller batch means more "
             "steps, noisier gradients and, for batch norm, noisier statistics."
         ),
-        lead=parts.lead([text for rule in rules for text in (*_cost(chosen_study, rule), *lost(chosen_study, rule))]),
+        lead=parts.lead([text for rule in rules for text in (*_cost(chosen_study, rule), *_lost(chosen_study, rule))]),
         cautions=parts.cautions(),
         sections=[
             Section("Results", [f"For comparison: {GROUP_NORM_PAPER}"], [by_batch_size(chosen_study)], _errors(parts)),
@@ -55,15 +48,8 @@ def page(study: Study) -> Page:
 
 
 def in_order(study: Study) -> Study:
-    """The `study` with its runs by norm, rule, real batches before ghosts, and falling batch size.
-
-    At batch size 128 both rules give the same run: where a norm was trained there under both, the second is left out.
-    """
-    runs = study.runs
-    at_reference = (runs.batch_size == REFERENCE_BATCH_SIZE) & runs.ghost_batch_size.isna()
-    fixed = runs.norm[at_reference & (runs.lr_rule == "fixed") & (runs.status == "complete")]
-    runs = runs[~(at_reference & (runs.lr_rule == "linear") & runs.norm.isin(fixed))]
-    ghost = runs.ghost_batch_size.fillna(0).astype(int)
+    """The `study` with its runs by norm, rule, real batches before ghosts, and falling batch size."""
+    runs, ghost = study.runs, study.runs.ghost_batch_size.fillna(0).astype(int)
     keys = [runs.norm.map(study.norms.index), runs.lr_rule, ghost > 0, -runs.batch_size, -ghost]
     order = pd.concat(keys, axis=1, keys=range(len(keys))).sort_values(list(range(len(keys))))
     return study.with_runs(runs.loc[order.index])
@@ -73,20 +59,21 @@ def _cost(study: Study, rule: str) -> list[str]:
     """What the smallest batch costs each norm against the largest, under one rule."""
     words = []
     for label, rows in under_rule(study.final("validation"), rule).groupby("norm_label", sort=False):
-        sizes = rows.batch_size.max(), rows.batch_size.min()
-        large, small = (rows[rows.batch_size == size].set_index("seed").accuracy for size in sizes)
+        by_size = {size: mine.set_index("seed").accuracy for size, mine in rows.groupby("batch_size")}
+        least, most = min(by_size), max(by_size)
+        small, large = by_size[least], by_size[most]
         interval = mean_interval((small - large).dropna().tolist())
         sure = f", 95 % interval {interval_points(interval, 1)}" if interval else ""
-        if sizes[0] > sizes[1]:
+        if least < most:
             words.append(
-                f"from {percent(large.mean())} % at batch size {sizes[0]} to {percent(small.mean())} % at {sizes[1]} "
+                f"from {percent(large.mean())} % at batch size {most} to {percent(small.mean())} % at {least} "
                 f"({points(small.mean() - large.mean(), 1)} points{sure}) with {within(str(label))}"
             )
     start = f"At {RULES[rule]} learning rate, validation accuracy after the last epoch goes"
     return [f"{start} {listed(words)}."] if words else []
 
 
-def lost(study: Study, rule: str) -> list[str]:
+def _lost(study: Study, rule: str) -> list[str]:
     """Of what a `study` loses at the smallest batch under a `rule`: how much precise statistics bring back."""
     rows, kinds = study.evaluations.query("split == 'validation' and status == 'complete'"), ["running", "precise_128"]
     words = []
@@ -119,9 +106,7 @@ def by_batch_size(study: Study) -> Table | None:
         columns[group, "paper's best"] = pd.Series([percent(value, 0) for value in theirs], one.index)
     columns["Test accuracy, %"] = tables.texts(study.final("test"), "accuracy", *look)
     columns["Status"] = tables.states(study)
-    note = (
-        "The best epoch's accuracy is the maximum of a noisy number; it is here because the original paper gives it. "
-    )
+    note = "The best epoch's accuracy is the maximum of a noisy number, given because the original paper gives it. "
     if one.ghost_batch_size.notna().any():
         note += "Ghosts have the noise of small statistics, with the steps and the rate of the large batch. "
     return tables.of_variants(study, "By batch size", columns, note + tables.whose_statistics(study))
@@ -133,7 +118,7 @@ def _statistics(study: Study) -> Table | None:
     found = found[found.label.isin(found.label[found.statistics != "running"])]
     columns = _settings(study, found.drop_duplicates("label").set_index("label"))
     for split in ("validation", "test"):
-        for kind, title in STATISTICS.items():
+        for kind, (title, _) in figures.STATISTICS.items():
             rows = found[(found.split == split) & (found.statistics == kind)]
             texts = tables.texts(rows, "accuracy", spread, study.digits, 100)
             columns[f"{split.capitalize()} accuracy, %, with", title] = texts

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from jaxnorm.errors import UserError
+from jaxnorm.study.config import REFERENCE_BATCH_SIZE
 from jaxnorm.study.report.frames import Study
 from jaxnorm.study.report.statistics import Interval, correct, holm, image_interval, mean_interval, sign_flip_p
 
@@ -92,24 +93,26 @@ def chosen(study: Study) -> Study:
     """The study with each norm only at the learning rate with the highest mean validation accuracy at the end.
 
     Rates with more finished seeds come first: one at which a seed diverged is not better for it. Where batch sizes or
-    other settings vary as well, each has its own choice.
+    other settings vary as well, each has its own choice. At batch size 128 both rules for the rate give the same runs:
+    where a norm has them under both, those of the linear rule are left out.
 
     Args:
-        study: the study; one that varies no rate is returned as it is.
+        study: the study; it is returned as it is if it varies no rate and has no run twice.
     """
-    if not (study.plan.get("grid") or {}).get("learning_rates"):
+    runs, grid = study.runs, study.plan.get("grid") or {}
+    twice = (runs.batch_size == REFERENCE_BATCH_SIZE) & runs.ghost_batch_size.isna() & (runs.status == "complete")
+    twice &= (runs.lr_rule == "linear") & runs.norm.isin(runs.norm[twice & (runs.lr_rule == "fixed")])
+    if twice.any():
+        study = study.with_runs(runs[~twice])
+    if not grid.get("learning_rates"):
         return study
     place = ["norm", "batch_size", "lr_rule", "ghost_batch_size"]
-    groups = study.final("validation").groupby([*place, "learning_rate"], dropna=False, sort=False)
-    scores = (
-        groups.accuracy.agg(["size", "mean"])
-        .reset_index()
-        .sort_values(["size", "mean"], ascending=False, kind="stable")
-    )
+    groups = study.final("validation").groupby([*place, "learning_rate"], dropna=False, sort=False).accuracy
+    scores = groups.agg(["size", "mean"]).reset_index().sort_values(["size", "mean"], ascending=False, kind="stable")
     best = scores.drop_duplicates(place)[[*place, "learning_rate"]].rename(columns={"learning_rate": "best"})
     runs = study.runs.merge(best, on=place, how="left")
     kept = study.runs[(runs.best.isna() | (runs.best == runs.learning_rate)).to_numpy()]
-    varied = {name for name, values in study.plan["grid"].items() if name != "learning_rates" and len(values) > 1}
-    if not varied:  # the plan is in the order of the rates, but what is chosen is shown in the order of the norms
+    if not any(len(values) > 1 for name, values in grid.items() if name != "learning_rates"):
+        # The plan is in the order of the rates, but what is chosen is shown in the order of the norms.
         kept = kept.assign(tags="").sort_values("norm", key=lambda norm: norm.map(study.norms.index), kind="stable")
     return study.with_runs(kept)

@@ -18,11 +18,13 @@ from jaxnorm.study.report import style
 from jaxnorm.study.report.frames import RULES, under_rule
 
 EQUAL = "#009e73"  # the band in which two variants count as equal
-OTHER_STATISTICS = {
-    "precise": ("precise statistics, own batch size", "D"),
-    "precise_128": ("precise statistics, batches of 128", "s"),
-    "evaluation_batch": ("statistics of the evaluation batch", "^"),
+STATISTICS = {
+    "running": ("running averages", ""),
+    "precise": ("precise, own size", "D"),
+    "precise_128": ("precise, 128", "s"),
+    "evaluation_batch": ("the evaluation batch", "^"),
 }
+"""What the final weights are evaluated with, in words, and its marker if it is not a norm's own."""
 _CURVES = {
     "accuracy": {"train_accuracy": "Training accuracy (%)", "val_accuracy": "Validation accuracy (%)"},
     "loss": {"train_loss": "Training loss (log scale)", "val_loss": "Validation loss (log scale)"},
@@ -180,11 +182,11 @@ def batch_sizes(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str) ->
     """
     running = evaluations[evaluations.statistics == "running"]
     parts = evaluations[evaluations.ghost_batch_size.notna()]
-    kinds = {kind: look for kind, look in OTHER_STATISTICS.items() if (evaluations.statistics == kind).any()}
+    kinds = {kind: STATISTICS[kind] for kind in list(STATISTICS)[1:] if (evaluations.statistics == kind).any()}
     ghosts = {norm: replace(style.of(norm), marker="h", dash=style.DASHES[1], outline=True) for norm in parts.norm}
     entries = style.run_legend(runs[runs.ghost_batch_size.isna()], "norm_label")
     for name, marker in kinds.values():
-        entries.append(style.entry(name, style.Style(style.INK, marker, outline=True), joined=False))
+        entries.append(style.entry(f"statistics: {name}", style.Style(style.INK, marker, outline=True), joined=False))
     entries += [style.entry(f"ghosts, {norm}", look) for norm, look in ghosts.items()]
     title, rules, xlabel = "Validation error by batch size", rules_of(evaluations), "Batch size (log scale)"
     panels = [f"{rule.capitalize()} rate: validation error (%)" for rule in rules]

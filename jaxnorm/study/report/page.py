@@ -2,12 +2,12 @@
 
 import base64
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
-TEXT_COLUMNS = ("Variant", "against", "Rule", "Setting", "Kind", "Layer", "Run", "Status")
+TEXT_COLUMNS = ("Variant", "against", "Rule", "Setting", "Kind", "Layer", "Run", "Status", "Name", "Value")
 """Columns of words; the cells of all others are aligned as numbers."""
 
 
@@ -83,8 +83,6 @@ class Section:
         text: paragraphs.
         tables: tables; None is skipped.
         figures: figures.
-        facts: values by name.
-        code: a text in letters of equal width.
         folded: whether the section is opened by a click.
     """
 
@@ -92,8 +90,6 @@ class Section:
     text: Sequence[str] = ()
     tables: Sequence[Table | None] = ()
     figures: Sequence[Picture] = ()
-    facts: Mapping[str, str] = field(default_factory=dict)
-    code: str = ""
     folded: bool = False
 
     @property
@@ -104,7 +100,7 @@ class Section:
     @property
     def empty(self) -> bool:
         """Whether there is nothing but words below the heading."""
-        return not (self.figures or any(self.tables) or self.facts or self.code)
+        return not (self.figures or any(self.tables))
 
 
 @dataclass(frozen=True)

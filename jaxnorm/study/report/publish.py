@@ -1,12 +1,9 @@
 """A study's folder as it is published: all runs in a few compact files, and the report; no checkpoints."""
 
 import contextlib
-import io
 import json
 import tempfile
-import zipfile
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from jaxnorm.errors import UserError
 from jaxnorm.study import home
 from jaxnorm.study.report.folders import ARRAYS, EPOCHS, OBJECTS, PREDICTED, PREDICTIONS, RUNS, Folder, read_study
 from jaxnorm.study.report.frames import POOLED, Study
-from jaxnorm.study.report.write import write_parts
+from jaxnorm.study.report.write import write_report
 from jaxnorm.study.words import counted
 
 MADE = ("summary.csv", "summary.json", "report.md", "report.html", "figures")
@@ -27,38 +24,21 @@ PARTS = ("study.json", RUNS, EPOCHS, PREDICTIONS, ARRAYS, *MADE)
 OUTCOMES = ("complete", "diverged", "crashed")
 
 
-@dataclass(frozen=True)
-class Publication:
-    """What `publish` made.
-
-    Attributes:
-        published: the runs that the folder holds.
-        left_out: the runs that are not finished.
-        num_bytes: size of all files.
-    """
-
-    published: tuple[str, ...]
-    left_out: tuple[str, ...]
-    num_bytes: int
-
-
-def publish(workdir: Path, folder: Path) -> Publication:
+def publish(workdir: Path, folder: Path) -> Study:
     """Writes the finished runs of a study's folder to `folder` in compact form, with the report made from there.
 
-    As small as the same tables and figures allow: of test logits only what the tables read, of histograms those that
-    are drawn. Reads only in `workdir`, so that another process may train there. `folder` appears, or replaces an
-    earlier publication of the same study, by one rename: it is never half-written.
+    Of test logits it has only what the tables read, of histograms the last layers'. `workdir` is only read: another
+    process may train there. `folder` appears, or replaces an earlier publication, by one rename: never half-written.
 
     Args:
         workdir: the folder that a driver wrote.
         folder: where to: a new folder, or an earlier publication of the study.
 
     Returns:
-        What was made.
+        The study as published; its runs that are not finished were left out.
 
     Raises:
-        UserError: if `workdir` is no workdir or has no finished run, or if `folder` holds anything else, or runs that
-            would be lost.
+        UserError: if `workdir` has no finished run, or `folder` holds anything else, or runs that would be lost.
     """
     study = read_study(workdir)
     earlier = _earlier(workdir, folder, study)
@@ -86,12 +66,11 @@ def publish(workdir: Path, folder: Path) -> Publication:
         files.write_text(part / "study.json", files.compact_json(home.hidden(plan)))
         if source.objects(names) != objects:
             raise UserError(f"a run of {workdir} began again while it was published; publish it again later")
-        write_parts(read_study(part), part, web_page=False)
+        write_report(part, web_page=False)
         with contextlib.suppress(FileNotFoundError):
             folder.rename(Path(made) / "old")
         part.rename(folder)
-    num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return Publication(tuple(names), tuple(others.name), num_bytes)
+    return read_study(folder)
 
 
 @contextlib.contextmanager
@@ -107,11 +86,10 @@ def _writable(folder: Path) -> Iterator[None]:
 
 def _earlier(workdir: Path, folder: Path, study: Study) -> list[str]:
     """The finished runs of an earlier publication of the study in `folder`; none where it is new or empty."""
-    places = workdir.resolve(), folder.resolve()
-    if places[0].is_relative_to(places[1]) or places[1].is_relative_to(places[0]):
+    source, target, choose = workdir.resolve(), folder.resolve(), "choose another folder"
+    if source.is_relative_to(target) or target.is_relative_to(source):
         raise UserError(
-            f"a publication must be beside its workdir, but one of {folder} and {workdir} is within the other; choose "
-            "another folder"
+            f"a publication must be beside its workdir, but one of {folder} and {workdir} is within the other; {choose}"
         )
     with _writable(folder):
         for place in (folder, *folder.absolute().parents):
@@ -121,8 +99,8 @@ def _earlier(workdir: Path, folder: Path, study: Study) -> list[str]:
     found = {path.name for path in folder.glob("*")}
     if others := sorted(found - set(PARTS)):
         raise UserError(
-            f"the folder of a publication must be new, empty or an earlier publication of the study, but {folder} "
-            f"holds other files ({others[0]!r}); choose another folder"
+            f"a publication must be new, empty or an earlier one of the study, but {folder} holds other files "
+            f"({others[0]!r}); {choose}"
         )
     if not found:
         return []
@@ -130,9 +108,7 @@ def _earlier(workdir: Path, folder: Path, study: Study) -> list[str]:
     old, new = ({"study": one.name, **one.recipe} for one in (before, study))
     differences = [f"{name}: {old[name]} -> {new[name]}" for name in old if name in new and old[name] != new[name]]
     if differences:
-        raise UserError(
-            f"{folder} holds the publication of another study ({'; '.join(differences)}); choose another folder"
-        )
+        raise UserError(f"{folder} holds the publication of another study ({'; '.join(differences)}); {choose}")
     return before.runs.name[before.runs.status.isin(OUTCOMES)].tolist()
 
 
@@ -154,7 +130,7 @@ def _write_runs(
     answers = {run: found for run in objects if (found := source.predictions(run)) is not None}
     if answers:
         stacked = {name: np.stack([found[name].to_numpy() for found in answers.values()]) for name in PREDICTED}
-        _write_arrays(folder / PREDICTIONS, {"run": np.array(list(answers)), **stacked})
+        _save(folder / PREDICTIONS, {"run": np.array(list(answers)), **stacked})
     packed: dict[str, np.ndarray] = {}
     for run in objects:
         for kind, layers in (("gate", None), ("quantiles", None), ("histogram", histograms)):
@@ -163,15 +139,9 @@ def _write_runs(
             packed |= {f"{run}/epochs/{kind}": np.array(common, np.int32)} if common else {}
             packed |= {f"{run}/{kind}/{layer}": np.stack([one[e] for e in common]) for layer, one in found.items()}
     if packed:
-        _write_arrays(folder / ARRAYS, packed)
+        _save(folder / ARRAYS, packed)
 
 
-def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes an .npz file with LZMA, an eighth smaller than with deflate; `numpy.load` reads it."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
-        for name, array in arrays.items():
-            content = io.BytesIO()
-            np.lib.format.write_array(content, array, allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue(), zipfile.ZIP_LZMA)
-    files.write_bytes(path, buffer.getvalue())
+def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    with files.replacing(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)

@@ -37,11 +37,6 @@ def markdown(page: Page) -> str:
             parts += [_table(table), *filter(None, [_line(table.note)])]
         for figure in section.figures:
             parts += [f"![{_line(figure.title)}](figures/{figure.name}.png)", _line(figure.caption)]
-        if section.facts:
-            parts.append("\n".join(map(_row, [("", ""), (":---", ":---"), *section.facts.items()])))
-        if section.code:  # a fence longer than any in the code
-            fence = "`" * max(3, 1 + max(map(len, re.findall("`+", section.code)), default=0))
-            parts.append(f"{fence}\n{section.code}\n{fence}")
     return "\n\n".join(parts) + "\n"
 
 

@@ -261,15 +261,17 @@ class Sections:
         source = [f"The original paper is {SOURCE}; its values are from one seed each."]
         plan = {name: study.plan.get(name) for name in ("study", "preset", "norms", "seeds")}
         varied = {name.removesuffix("s"): values for name, values in (study.plan.get("grid") or {}).items() if values}
-        facts = {name: _text(value) for name, value in {**plan, **study.recipe, **varied}.items()}
+        commands = enumerate(str(study.plan.get("command") or "").splitlines(), start=1)
+        command = {f"command {number}" if number > 1 else "command": line for number, line in commands}
+        facts = {name: _text(value) for name, value in {**command, **plan, **study.recipe, **varied}.items()}
+        origin = _provenance(self.all_rates)
         return [
             Section("All metrics", source * bool(published_for(study.recipe)), [tables.metrics(study)], folded=True),
             Section("Classes", figures=confusion, folded=True),
             Section("Time", tables=[tables.time(study)], folded=True),
             Section("Runs", tables=[tables.runs(self.all_rates)], folded=True),
-            Section("Configuration", facts=facts, folded=True),
-            Section("Data and machine", facts=_provenance(self.all_rates), folded=True),
-            Section("Command", code=str(study.plan.get("command") or ""), folded=True),
+            Section("Configuration", tables=[tables.facts("Configuration", facts)], folded=True),
+            Section("Data and machine", tables=[tables.facts("Data and machine", origin)], folded=True),
         ]
 
 

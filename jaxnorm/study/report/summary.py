@@ -35,8 +35,8 @@ def summary_json(study: Study) -> dict[str, Any]:
     """What the report says of a `study` with all its runs, as JSON values: fractions, not per cent."""
     found = paired(chosen(study)).rename(columns={"p": "p_value", "equal": "equal_within_half_a_point"})
     facts = {name: study.plan.get(name) for name in ("study", "preset", "recipe", "norms", "seeds", "command")}
-    variants = [_variant(study, rows) for _, rows in study.runs.groupby("label", observed=True)]
     runs = study.runs.assign(label=study.runs.norm_label)[list(_OF_A_RUN)].to_dict("records")
+    variants = [_variant(study, rows) for _, rows in study.runs.groupby("label", observed=True)]
     records = {"variants": variants, "comparisons": found.to_dict("records"), "runs": runs}
     return dict(_plain({**facts, "data": study.data, **records}))
 
@@ -47,9 +47,8 @@ def _variant(study: Study, planned: pd.DataFrame) -> dict[str, Any]:
     for split in SPLITS:
         rows = study.final(split).query("variant == @variant")
         moments = {name: {"mean": rows[name].mean(), "sd": standard_deviation(rows[name])} for name in METRICS}
-        found[split] = (moments if len(rows) else dict.fromkeys(METRICS)) | {
-            "accuracy_interval": mean_interval(rows.accuracy)
-        }
+        found[split] = moments if len(rows) else dict.fromkeys(METRICS)
+        found[split]["accuracy_interval"] = mean_interval(rows.accuracy)
     found["median_epoch_seconds"] = study.epochs.seconds[study.epochs.variant == variant].median()
     return found
 

@@ -51,16 +51,6 @@ def status(run: Any) -> str:
     }[run.status]
 
 
-def _state(runs: pd.DataFrame) -> str:
-    """One cell for all seeds of a variant."""
-    counts = runs.status.replace("missing", "not started").value_counts(sort=False)
-    if len(runs) == 1:
-        stopped = runs.status.iloc[0] == "complete" and runs.epoch.iloc[0] < runs.num_epochs.iloc[0]
-        return f"epoch {runs.epoch.iloc[0]} of {runs.num_epochs.iloc[0]}" if stopped else counts.index[0]
-    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    return f"{len(runs)} seeds" if list(counts.index) == ["complete"] else kinds
-
-
 def whose_statistics(study: Study) -> str:
     """What the batch statistics of a `study` are taken over: a note of every table of results."""
     replicas = sorted(set(study.runs.num_replicas))
@@ -72,8 +62,16 @@ def whose_statistics(study: Study) -> str:
 
 
 def states(study: Study) -> pd.Series:
-    """By label: what happened to a variant of a `study`."""
-    return pd.Series({label: _state(runs) for label, runs in study.runs.groupby("label", observed=True)}, dtype=object)
+    """By label: what happened to all runs of a variant of a `study`, in a cell."""
+    found = {}
+    for label, runs in study.runs.groupby("label", observed=True):
+        counts = runs.status.replace("missing", "not started").value_counts(sort=False)
+        kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        found[label] = f"{len(runs)} seeds" if list(counts.index) == ["complete"] else kinds
+        if len(runs) == 1:
+            epoch, planned, complete = runs.epoch.iloc[0], runs.num_epochs.iloc[0], counts.index[0] == "complete"
+            found[label] = f"epoch {epoch} of {planned}" if complete and epoch < planned else counts.index[0]
+    return pd.Series(found, dtype=object)
 
 
 def results(study: Study) -> Table | None:
@@ -179,3 +177,9 @@ def rates(study: Study, best: Study) -> Table:
 def _lost(statuses: pd.Series) -> str:
     counts = statuses.value_counts()
     return "".join(f", {counts[fate]} {fate}" for fate in ("diverged", "crashed") if fate in counts)
+
+
+def facts(title: str, values: Mapping[str, str]) -> Table | None:
+    """A table with a `title` of `values` by name; None without any."""
+    frame = pd.DataFrame({"Name": list(values), "Value": list(values.values())}, index=[""] * len(values))
+    return Table(title, frame) if values else None

@@ -35,37 +35,23 @@ def page_of(study: Study) -> Page:
     return PAGES.get(study.name, compare_norms.page)(study)
 
 
-def write_report(folder: Path) -> Path:
-    """Rebuilds summary.csv, summary.json, figures/, report.html and report.md.
+def write_report(folder: Path, *, web_page: bool = True) -> Study:
+    """Rebuilds summary.csv, summary.json, figures/, report.html and report.md from the files of a study's folder.
 
-    Reads the files in `folder` and nothing else; the same files give the same bytes. Every file is replaced in one
-    step. Runs that are unfinished, diverged or crashed are shown as such.
+    The same files give the same bytes. Each is replaced in one step. Runs that are unfinished, diverged or crashed are
+    shown as such.
 
     Args:
         folder: a study's folder, see `read_study`.
+        web_page: whether report.html is written, too.
 
     Returns:
-        The path of the page.
+        The study.
 
     Raises:
         UserError: if `folder` holds no study or a damaged file, or cannot be written.
     """
     study = read_study(folder)
-    write_parts(study, folder)
-    return folder / "report.html"
-
-
-def write_parts(study: Study, folder: Path, *, web_page: bool = True) -> None:
-    """Writes the report of a study into a folder.
-
-    Args:
-        study: the study.
-        folder: where to, usually the study's folder.
-        web_page: whether report.html is written, too.
-
-    Raises:
-        UserError: if the folder cannot be written.
-    """
     page = page_of(study)
     drawn = {f"{figure.name}.png": figure.png for section in page.sections for figure in section.figures}
     try:
@@ -84,32 +70,23 @@ def write_parts(study: Study, folder: Path, *, web_page: bool = True) -> None:
             f"the report is written into the study's folder, but {folder} cannot be written "
             f"({error.strerror or error}); make it writable, or copy it to where it is"
         ) from error
+    return study
 
 
-def print_table(folder: Path, console: Console) -> None:
-    """Prints final accuracies and what happened to every variant, within 80 columns, and what is left out.
-
-    Args:
-        folder: a study's folder.
-        console: where to print.
-
-    Raises:
-        UserError: if `folder` holds no study, or a damaged file.
-    """
-    study = chosen(read_study(folder))
-    batches = study.name == "batch_size_study"
+def print_table(study: Study, console: Console) -> None:
+    """Prints to a `console` final accuracies and what happened to every variant of a `study`, within 80 columns."""
+    study, batches = chosen(study), study.name == "batch_size_study"
     table = batch_sizes.by_batch_size(batch_sizes.in_order(study)) if batches else tables.results(study)
     if table is None:
         return
-    frame = table.frame[[name for name in table.frame if name in NARROW]]
-    if batches:  # eight columns with deviations are too wide
-        frame = frame.map(lambda cell: cell.partition(" ± ")[0])
-    title = Text(study.data_description)
+    names, title = [name for name in table.frame if name in NARROW], Text(study.data_description)
     shown = Lines(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left")
-    for name in frame:
+    for name in names:
         words, least = name in ("Variant", "Status", "Rule"), 11 if name in ("Variant", "Status") else None
         shown.add_column(NARROW[name], justify="left" if words else "right", no_wrap=not words, min_width=least)
-    for norm, *cells in frame.itertuples(name=None):
+    for norm, *cells in table.frame[names].itertuples(name=None):
+        if batches:  # eight columns with deviations are too wide
+            cells = [cell.partition(" ± ")[0] for cell in cells]
         colour = style.of(norm).colour  # ink is dark, and so are many terminals
         mark = Text("● ", style="" if colour == style.INK else colour)
         shown.add_row(mark + Text(cells[0]), *map(Text, cells[1:]))  # text, not markup: a label may hold brackets
