@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from jaxnorm.study.config import REFERENCE_BATCH_SIZE, Recipe
+from jaxnorm.study.config import Recipe
 from jaxnorm.study.report import figures, tables
 from jaxnorm.study.report.comparisons import chosen
 from jaxnorm.study.report.formats import interval_points, listed, number, percent, points, spread, within
@@ -69,7 +69,7 @@ def _cost(study: Study, rule: str) -> list[str]:
                 f"from {percent(large.mean())} % at batch size {most} to {percent(small.mean())} % at {least} "
                 f"({points(small.mean() - large.mean(), 1)} points{sure}) with {within(str(label))}"
             )
-    start = f"At {RULES[rule]} learning rate, validation accuracy after the last epoch goes"
+    start = f"At {RULES[rule]}, validation accuracy after the last epoch goes"
     return [f"{start} {listed(words)}."] if words else []
 
 
@@ -87,7 +87,7 @@ def _lost(study: Study, rule: str) -> list[str]:
                 f"of the {number(100 * whole, 1)} points that {within(str(label))} loses at batch size "
                 f"{table.index[-1]} against {table.index[0]}, precise statistics bring back {back} lost in training"
             )
-    return [f"At {RULES[rule]} learning rate, {'; '.join(words)}."] if words else []
+    return [f"At {RULES[rule]}, {'; '.join(words)}."] if words else []
 
 
 def by_batch_size(study: Study) -> Table | None:
@@ -96,7 +96,7 @@ def by_batch_size(study: Study) -> Table | None:
     one = study.runs.drop_duplicates("label").set_index("label")
     settings = one[["batch_size", "learning_rate", "lr_rule"]].to_dict("index")
     rates = {label: Recipe(**setting).peak_learning_rate for label, setting in settings.items()}
-    columns = _settings(study, one) | {
+    columns: dict[Any, pd.Series] = {
         "Learning rate": pd.Series(rates).map("{:.4g}".format),
         (group, "last epoch"): tables.texts(study.final("validation"), "accuracy", *look),
         (group, "best epoch"): tables.texts(finished[finished.best_val_accuracy.notna()], "best_val_accuracy", *look),
@@ -116,7 +116,7 @@ def _statistics(study: Study) -> Table | None:
     """The same final weights with four kinds of statistics; None where only running averages were used."""
     found = study.evaluations[study.evaluations.status == "complete"]
     found = found[found.label.isin(found.label[found.statistics != "running"])]
-    columns = _settings(study, found.drop_duplicates("label").set_index("label"))
+    columns: dict[Any, pd.Series] = {}
     for split in ("validation", "test"):
         for kind, (title, _) in figures.STATISTICS.items():
             rows = found[(found.split == split) & (found.statistics == kind)]
@@ -124,17 +124,6 @@ def _statistics(study: Study) -> Table | None:
             columns[f"{split.capitalize()} accuracy, %, with", title] = texts
     note = "One set of weights in each row. Precise statistics are recomputed from augmented training images."
     return tables.of_variants(study, "Whose statistics", columns, note)
-
-
-def _settings(study: Study, one: pd.DataFrame) -> dict[Any, pd.Series]:
-    """The first columns: variant, batch size and rule; both rules where they agree and only one was trained."""
-    real = study.runs[study.runs.ghost_batch_size.isna()]
-    rules = real.groupby("norm").lr_rule.nunique()
-    at_reference = real[real.batch_size == REFERENCE_BATCH_SIZE].groupby("norm").lr_rule.nunique()
-    same = (one.batch_size == REFERENCE_BATCH_SIZE) & (one.norm.map(rules) > one.norm.map(at_reference))
-    ghosts = one.ghost_batch_size.map(lambda size: "" if pd.isna(size) else f" in ghosts of {size}")
-    rule = one.lr_rule.where(~same | (ghosts != ""), "fixed\u00a0=\u00a0linear")
-    return {"Variant": one.norm_label, "Batch size": one.batch_size.map(str) + ghosts, "Rule": rule}
 
 
 def _errors(parts: Sections) -> list[Picture]:

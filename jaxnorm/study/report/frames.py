@@ -1,7 +1,6 @@
 """A study as tables: runs, epochs, evaluations, layers, gates. The rest of `report/` is computed from these."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,7 @@ SETTINGS = (
     *("ghost_batch_size", "num_replicas", "tags", "status"),
 )
 """The columns that describe a run; every row of every table has them."""
-RULES = {"fixed": "a fixed", "linear": "a linear"}
+RULES = {"fixed": "a fixed learning rate", "linear": "a learning rate in proportion to the batch size"}
 """The rules for the learning rate at other batch sizes, in words."""
 POOLED = "pooled"
 """The layer of the pooled features, the input of the classifier."""
@@ -213,7 +212,7 @@ def under_rule(rows: pd.DataFrame, rule: str) -> pd.DataFrame:
     return pd.concat([mine, at_reference[at_reference.norm.isin(mine.norm) & ~at_reference.norm.isin(known)]])
 
 
-TAGS = {
+_TAGS = {
     r"^bs(\d+)$": r"batch size \1",
     r"^ghost(\d+)$": r"ghosts of \1",
     r"^lr([\d.e-]+)$": r"rate \1",
@@ -221,19 +220,15 @@ TAGS = {
 }
 
 
-def setting_words(tags: Iterable[str]) -> str:
-    """The `tags` of a run in words: bs8 is batch size 8."""
-    return ", ".join(pd.Series(list(tags), dtype=str).replace(TAGS, regex=True))
+def setting_words(tags: str) -> str:
+    """The `tags` of a run in words, to follow its norm: bs8 is ", batch size 8"."""
+    return "".join(f", {word}" for word in pd.Series(tags.split(), dtype=str).replace(_TAGS, regex=True))
 
 
 def named(runs: pd.DataFrame) -> pd.DataFrame:
     """The `runs` with `variant` and `label`, made from their `norm`, `norm_label` and `tags`."""
-    tags = runs.tags.str.split()
-    variant = ["-".join([norm, *each]) for norm, each in zip(runs.norm, tags, strict=True)]
-    label = [
-        ", ".join([norm, *filter(None, [setting_words(each)])])
-        for norm, each in zip(runs.norm_label, tags, strict=True)
-    ]
+    variant = runs.norm + runs.tags.map(lambda tags: "".join(f"-{tag}" for tag in tags.split()))
+    label = runs.norm_label + runs.tags.map(setting_words)
     return runs.assign(variant=variant, label=pd.Categorical(label, list(dict.fromkeys(label)), ordered=True))
 
 

@@ -20,7 +20,7 @@ Columns = Mapping[Any, "pd.Series[Any]"]
 def of_variants(study: Study, title: str, columns: Columns, note: str = "") -> Table | None:
     """A table with a `title`, a `note` and a row for each variant of a `study` that is in `columns`; None without rows.
 
-    `columns` have texts by label. The first column is the label itself, unless there is another "Variant".
+    `columns` have texts by label, which is the first column.
     """
     norms = dict(zip(study.labels.values(), study.runs.drop_duplicates("variant").norm, strict=True))
     found = pd.DataFrame({name: column.rename(index=str) for name, column in columns.items()})
@@ -102,9 +102,8 @@ def results(study: Study) -> Table | None:
 def comparison(study: Study, found: pd.DataFrame) -> Table | None:
     """Paired differences in test accuracy in a `study`: what `comparisons.paired` has `found`; None if nothing."""
     names = dict(zip(study.runs.norm, study.runs.norm_label, strict=True))
-    columns: dict[Any, pd.Series] = {"Variant": found.norm.map(names), "against": found.baseline.map(names)}
-    if found.tags.nunique() > 1:
-        columns["Setting"] = found.tags.map(lambda tags: setting_words(tags.split()))
+    words = found.norm.map(names) + found.tags.map(setting_words)
+    columns: dict[Any, pd.Series] = {"Variant": words, "against": found.baseline.map(names)}
     columns["Difference"] = found["mean"].map(points)
     if over_seeds := found.interval.notna().any():
         columns["Over seeds", "95 % interval"] = found.interval.map(formats.interval_points)

@@ -21,7 +21,7 @@ from jaxnorm.study.report.summary import summary_csv, summary_json
 PAGES = {"batch_size_study": batch_sizes.page, "feature_evolution": features.page}
 """The page of each kind of study; any other kind has that of a comparison of norms."""
 NARROW = {
-    "Variant": "Variant", "Batch size": "Batch", "Rule": "Rule", ("Accuracy, %", "Test"): "Test %",
+    "Variant": "Variant", "Learning rate": "Rate", ("Accuracy, %", "Test"): "Test %",
     ("Accuracy, %", "Validation"): "Val. %", ("Accuracy, %", "Train"): "Train %", ("On test", "Macro F1, %"): "F1 %",
     ("On test", "Loss"): "Loss", ("Original paper", "Test, %"): "Paper %",
     ("Validation accuracy, %", "last epoch"): "Val. %", ("Validation accuracy, %", "best epoch"): "Best %",
@@ -82,7 +82,7 @@ def print_table(study: Study, console: Console) -> None:
     names, title = [name for name in table.frame if name in NARROW], Text(study.data_description)
     shown = Lines(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left")
     for name in names:
-        words, least = name in ("Variant", "Status", "Rule"), 11 if name in ("Variant", "Status") else None
+        words, least = name in ("Variant", "Status"), 11 if name in ("Variant", "Status") else None
         shown.add_column(NARROW[name], justify="left" if words else "right", no_wrap=not words, min_width=least)
     for norm, *cells in table.frame[names].itertuples(name=None):
         if batches:  # eight columns with deviations are too wide

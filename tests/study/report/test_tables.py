@@ -1,13 +1,19 @@
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from jaxnorm import read_study
-from jaxnorm.study.report import batch_sizes, features, tables
+from jaxnorm.study.report import batch_sizes, compare_norms, features, tables
+from jaxnorm.study.report.comparisons import chosen
 from jaxnorm.study.report.formats import number, p_value, points, spread
 from tests.study.report.workdirs import write_batch_workdir
+
+
+def numbers(sentence):
+    return [float(number.replace("−", "-")) for number in re.findall(r"[−+]?\d+(?:\.\d+)?", sentence)]
 
 
 def column(table, title, group=""):
@@ -62,94 +68,63 @@ def test_the_last_word_on_every_run(make_workdir):
 
 def test_rates_show_test_accuracy_of_the_chosen_rate_alone(make_grid):
     study = read_study(make_grid("rates", norms=("bn", "gn"), seeds=(0, 1), fates={"bn-lr0.3-seed1": ("diverged", 2)}))
-    table, group = tables.rates(study), "Validation, %, at learning rate"
+    table, group = tables.rates(study, chosen(study)), "Validation, %, at learning rate"
     assert [name for name in table.columns if name[0] == group] == [(group, rate) for rate in ("0.03", "0.1", "0.3")]
     assert column(table, "0.3", group)[0].endswith(", 1 diverged") and "diverged" not in column(table, "0.3", group)[1]
     assert column(table, "rate", "Chosen")[0] in ("0.03", "0.1")
 
 
 def test_one_rate_is_no_control(make_workdir):
-    assert tables.rates(read_study(make_workdir(norms=("bn",)))) is None
+    page = compare_norms.page(read_study(make_workdir(norms=("bn",))))
+    assert [section.empty for section in page.sections if section.title == "Learning rates"] == [True]
 
 
-def test_gates_by_layer(make_workdir):
-    table = tables.gates(read_study(make_workdir(norms=("bn", "bin", "bin_frozen"))))
-    layers = column(table, "Layer")
-    assert layers[0] == "stem_norm" and layers[-1] == "all layers" and len(layers) == 16
-    assert column(table, "at 1", "Share of channels, %")[-1] == "100"
-
-
-def test_calibration_by_hand(make_workdir):
-    workdir = make_workdir(norms=("bn",))
-    logits = np.log(np.array([[0.8, 0.2], [0.8, 0.2], [0.6, 0.4]], np.float32))
-    np.savez(workdir / "bn-seed0/predictions.npz", logits=logits, label=np.array([0, 1, 0]))
-    (cells,) = [cells for _, cells in tables.calibration(read_study(workdir)).rows]
-    # with 15 bins: 0.8 and 0.8 in one (accuracy 0.5), 0.6 in another (accuracy 1)
-    assert cells[1] == f"{100 * (2 * 0.3 + 0.4) / 3:.2f}"
-    assert cells[2] == f"{-np.log([0.8, 0.2, 0.6]).mean():.3f}" and cells[3] == "33.33"
-
-
-def test_growth_is_against_the_first_epoch_and_levels_are_against_batch_norm(features_workdir):
+def test_growth_is_against_the_first_epoch(features_workdir):
     study = read_study(features_workdir)
     grown = features.growth(study)
     rows = study.layers.query("layer == 'pooled' and norm == 'none'").sort_values("epoch").q99
     expected = rows.iloc[-1] / rows.iloc[0]
     assert grown.query("layer == 'pooled' and variant == 'none'").ratio.tolist() == [expected]
-    levels = features.growth_tables(study, grown)[1]
-    assert ("", "Batch norm") not in levels.columns and len(levels.rows) == 16
 
 
-def test_batches_in_order_and_one_run_for_both_rules_at_128(batches_workdir):
-    study = batch_sizes.in_order(read_study(batches_workdir))
+@pytest.mark.parametrize("both_at_128", [False, True])
+def test_batches_in_order_and_the_run_at_128_once(make_grid, both_at_128):
+    study = batch_sizes.in_order(chosen(read_study(make_grid("batches", sizes=(128, 8, 2), both_at_128=both_at_128))))
     table = batch_sizes.by_batch_size(study)
-    rows = list(zip(*[column(table, name) for name in ("Variant", "Batch size", "Rule", "Learning rate")], strict=True))
-    real = [row for row in rows if "ghosts" not in row[1]]
-    assert real[:5] == [
-        ("Batch norm", "128", "fixed\u00a0=\u00a0linear", "0.1"), ("Batch norm", "8", "fixed", "0.1"),
-        ("Batch norm", "2", "fixed", "0.1"), ("Batch norm", "8", "linear", "0.00625"),
-        ("Batch norm", "2", "linear", "0.001563"),
+    rows = list(zip(column(table, "Variant"), column(table, "Learning rate"), strict=True))
+    assert rows[:5] == [
+        ("Batch norm, batch size 128", "0.1"), ("Batch norm, batch size 8", "0.1"), ("Batch norm, batch size 2", "0.1"),
+        ("Batch norm, batch size 8, linear rate", "0.00625"), ("Batch norm, batch size 2, linear rate", "0.001563"),
     ]  # fmt: skip
-    assert {row[0] for row in real[5:]} == {"Group norm"}
+    assert len(rows) == 10 and all(name.startswith("Group norm") for name, _ in rows[5:])
 
 
-@pytest.mark.parametrize(("running", "precise", "parts"), [
-    (0.7, 0.86, ["−20.0", "−5.0", "−15.0"]),
-    (0.7, 0.95, ["−20.0", "+4.0", "−24.0"]),
-    (0.89, 0.9, ["−1.0", "−1.0", "0.0"]),
+@pytest.mark.parametrize(("running", "precise", "lost", "back"), [
+    (0.7, 0.86, 20.0, 15.0), (0.7, 0.95, 20.0, 24.0), (0.89, 0.9, 1.0, 0.0),
 ])  # fmt: skip
-def test_what_is_lost_in_training_and_what_only_in_the_averages(tmp_path, running, precise, parts):
+def test_what_is_lost_in_training_and_what_only_in_the_averages(tmp_path, running, precise, lost, back):
     workdir = write_batch_workdir(tmp_path / "w", norms=("bn",), rules=("fixed",))
     for run, values in (("bn-bs128-seed0", (0.9, 0.91)), ("bn-bs8-seed0", (running, precise))):
         path = workdir / run / "result.json"
         result = json.loads(path.read_text())
         result["validation"]["accuracy"], result["statistics"]["precise_128"]["validation"]["accuracy"] = values
         path.write_text(json.dumps(result))
-    ((_, cells),) = batch_sizes.losses(read_study(workdir)).rows
-    assert cells == ["Batch norm", "8", "128", "fixed", *parts]
+    cost, averages = batch_sizes.page(read_study(workdir)).lead
+    assert numbers(cost) == [90.0, 128, 100 * running, 8, -lost]
+    assert numbers(averages) == [lost, 8, 128, *([back] if back else [])]
 
 
 def test_ghosts_are_beside_the_whole_batch_and_the_real_small_one(batches_workdir):
     study = read_study(batches_workdir)
     accuracy = study.final("validation").set_index("run").accuracy
     table = batch_sizes.by_batch_size(batch_sizes.in_order(study))
-    sizes, shown = column(table, "Batch size"), column(table, "last epoch", "Validation accuracy, %")
+    names, shown = column(table, "Variant"), column(table, "last epoch", "Validation accuracy, %")
     for size, run in {
-        "128 in ghosts of 8": "bn-bs128-ghost8-seed0",
+        "128, ghosts of 8": "bn-bs128-ghost8-seed0",
         "128": "bn-bs128-seed0",
         "8": "bn-bs8-seed0",
     }.items():
-        assert shown[sizes.index(size)] == f"{100 * accuracy[run]:.1f}"
-
-
-def test_time_leaves_out_the_epoch_that_compiles(make_grid):
-    workdir = make_grid("batches", norms=("bn",), rules=("fixed",), sizes=(128, 8))
-    for name, seconds in (("bn-bs128-seed0", 2.0), ("bn-bs8-seed0", 9.0)):
-        path = workdir / name / "metrics.jsonl"
-        rows = [json.loads(line) | {"seconds": seconds} for line in path.read_text().splitlines()]
-        rows[0]["seconds"] = 500.0
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    table = batch_sizes.time(batch_sizes.in_order(read_study(workdir)))
-    assert [cells[1:] for _, cells in table.rows] == [["128", "2.0 s", "1.0 ×"], ["8", "9.0 s", "4.5 ×"]]
+        assert shown[names.index(f"Batch norm, batch size {size}")] == f"{100 * accuracy[run]:.1f}"
 
 
 def test_numbers_as_text():

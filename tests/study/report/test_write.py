@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from jaxnorm import UserError, read_study
-from jaxnorm.study.report.page import Page, Section, Table, markdown
+from jaxnorm.study.report.page import Page, Section, Table
+from jaxnorm.study.report.render import markdown
 from jaxnorm.study.report.write import page_of, print_table, write_report
 
 FATES = {
@@ -56,9 +57,9 @@ class Reader(html.parser.HTMLParser):
 
 
 def report_of(workdir):
-    path = write_report(workdir)
-    assert path == workdir / "report.html"
-    return path.read_text(), Reader(path.read_text())
+    write_report(workdir)
+    text = (workdir / "report.html").read_text()
+    return text, Reader(text)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_everything_is_written(session_workdir):
     assert names == {"study.json", "summary.csv", "summary.json", "report.html", "report.md"}
     links = re.findall(r"\]\((.*?)\)", (workdir / "report.md").read_text())
     assert {workdir / link for link in links} == set((workdir / "figures").iterdir())
-    assert {"figures/accuracy.png", "figures/feature_quantiles.png", "figures/gate_paths.png"} <= set(links)
+    assert {"figures/accuracy.png", "figures/feature_quantiles.png", "figures/gate_histograms.png"} <= set(links)
 
 
 def test_the_page_needs_nothing_but_itself(digits):
@@ -100,7 +101,7 @@ def test_the_page_answers_first_and_folds_the_details(session_workdir, digits):
         "Results", "Paired differences", "Training", "Features", "Gates", "Details",
     ]  # fmt: skip
     assert re.findall(r"<summary>(.*?)</summary>", text) == [
-        "All metrics", "Classes", "Calibration", "Time", "Runs", "Configuration", "Data and machine", "Command",
+        "All metrics", "Classes", "Time", "Runs", "Configuration", "Data and machine",
     ]  # fmt: skip
     found = page_of(read_study(session_workdir("quick")))
     shown = [section for section in found.sections if not section.folded]
@@ -115,7 +116,6 @@ def test_the_page_has_the_numbers_and_the_circumstances(session_workdir, digits)
     result = json.loads((session_workdir("quick") / "gn-seed0/result.json").read_text())
     assert f"{100 * result['test']['accuracy']:.1f}" in page.words
     assert f"{result['test']['loss']:.3f}" in page.words
-    assert "demonstration on 360 test images" in page.text
     assert "9f2c" * 16 in page.text and "AMD EPYC" in page.text
     assert "python experiments/compare_norms.py" in page.words
 
@@ -123,8 +123,6 @@ def test_the_page_has_the_numbers_and_the_circumstances(session_workdir, digits)
 def test_what_happened_to_every_run(mess):
     _, page = mess
     assert "diverged at step 182, after epoch 5 of 12" in page.words and "not started" in page.words
-    assert "2 of 7 runs are not finished: in-seed0 and bin-seed0." in page.text
-    assert "Without final figures: no normalization (seed 0) diverged at step 17" in page.text
 
 
 def test_what_changed_on_the_way_is_said(make_workdir):
