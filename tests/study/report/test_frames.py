@@ -115,8 +115,10 @@ def test_at_128_one_run_is_a_point_of_both_rules(make_grid, both_at_128):
         assert sorted(zip(rows.norm, rows.batch_size, strict=True)) == [("bn", 8), ("bn", 128), ("gn", 8), ("gn", 128)]
 
 
-@pytest.mark.parametrize("kind", ["empty", "file", "absent"])
-def test_no_workdir(tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "words"), [("empty", "holds none"), ("file", "is a file"), ("absent", "does not exist")]
+)
+def test_no_workdir(tmp_path, kind, words):
     path = tmp_path / "w"
     if kind == "empty":
         path.mkdir()
@@ -124,7 +126,7 @@ def test_no_workdir(tmp_path, kind):
         path.write_text("")
     with pytest.raises(UserError, match=r"study\.json") as caught:
         read_study(path)
-    assert str(path) in str(caught.value)
+    assert f"{path} {words}" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -194,3 +196,12 @@ def test_damaged_arrays_are_named_in_one_line(features_workdir, make_workdir):
         path.write_bytes(damage)
         with pytest.raises(UserError, match=r"epoch_0002\.npz"):
             _ = read_study(workdir).gates
+
+
+def test_predictions_are_those_of_the_logits(make_workdir):
+    workdir = make_workdir(norms=("bn",))
+    logits = np.log(np.array([[0.8, 0.2], [0.8, 0.2], [0.6, 0.4]], np.float32))
+    np.savez(workdir / "bn-seed0/predictions.npz", logits=logits, label=np.array([0, 1, 0]))
+    found = read_study(workdir).predictions("bn-seed0")
+    assert found.predicted.tolist() == [0, 0, 0] and found.confidence.tolist() == pytest.approx([0.8, 0.8, 0.6])
+    assert found.log_likelihood.tolist() == pytest.approx(np.log([0.8, 0.2, 0.6]))

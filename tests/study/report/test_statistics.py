@@ -1,7 +1,6 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,34 +124,3 @@ def test_equality_is_the_interval_within_the_margin(low, high, equal, different)
     interval = statistics.Interval(low, high, "")
     assert interval.within(0.005) is equal
     assert interval.excludes_zero is different
-
-
-def answers(confidence, predicted, label):
-    likelihood = np.log(np.where(np.equal(predicted, label), confidence, 1 - np.asarray(confidence)))
-    return pd.DataFrame(
-        {"label": label, "predicted": predicted, "confidence": confidence, "log_likelihood": likelihood}
-    )
-
-
-def test_likelihood_and_calibration_by_hand():
-    found = answers([0.8, 0.8, 0.6], [0, 0, 0], [0, 1, 0])
-    assert statistics.correct(found).tolist() == [1, 0, 1]
-    assert statistics.negative_log_likelihood(found) == pytest.approx(-np.log([0.8, 0.2, 0.6]).mean())
-    # with 5 bins: 0.8 and 0.8 in one (accuracy 0.5), 0.6 in another (accuracy 1)
-    assert statistics.expected_calibration_error(found, bins=5) == pytest.approx((2 * 0.3 + 1 * 0.4) / 3)
-
-
-def test_perfectly_calibrated_is_nearly_zero():
-    rng = np.random.default_rng(0)
-    confidence = rng.uniform(0.5, 1, 200_000)
-    found = answers(confidence, np.zeros(200_000), (rng.random(200_000) > confidence).astype(int))
-    assert statistics.expected_calibration_error(found) < 0.005
-
-
-def test_confidence_that_is_not_finite_gives_nan_not_an_error():
-    assert math.isnan(statistics.expected_calibration_error(answers([np.nan, 0.6], [0, 0], [0, 0])))
-
-
-def test_class_f1_by_hand():
-    found = statistics.class_f1(np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]]))
-    np.testing.assert_allclose(found, [2 * 3 / (4 + 5), 2 * 4 / (6 + 5), 0])
