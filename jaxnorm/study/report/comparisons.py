@@ -8,7 +8,7 @@ import pandas as pd
 from jaxnorm.errors import UserError
 from jaxnorm.study.config import REFERENCE_BATCH_SIZE
 from jaxnorm.study.report.frames import Study
-from jaxnorm.study.report.statistics import Interval, correct, holm, image_interval, mean_interval, sign_flip_p
+from jaxnorm.study.report.statistics import Interval, holm, image_interval, mean_interval, sign_flip_p
 
 BASELINE = "bn"
 PLANNED = (("bin", "bn"), ("bin", "bin_frozen"), ("gn", "bn"))
@@ -79,7 +79,8 @@ def _over_images(study: Study, pairs: Sequence[tuple[str, str]]) -> Interval | N
                 f"the runs of one workdir share their test images, but the labels in {pair[0]}/predictions.npz and "
                 f"{pair[1]}/predictions.npz differ; delete the run that was copied in and train it again"
             )
-        gains.append(correct(ours) - correct(theirs))
+        right = [(one.predicted == one.label).to_numpy(float) for one in (ours, theirs)]
+        gains.append(right[0] - right[1])
     return image_interval(np.mean(gains, axis=0))
 
 

@@ -70,8 +70,3 @@ def listed(items: Sequence[str], most: int | None = None) -> str:
 def within(label: str) -> str:
     """`label` within a sentence: "batch norm"; "Flax" stays, and a name with a capital second letter, as "BN"."""
     return label if label[1:2].isupper() or label.startswith("Flax ") else label[:1].lower() + label[1:]
-
-
-def sentence(text: str) -> str:
-    """`text` with a capital first letter."""
-    return text[:1].upper() + text[1:]

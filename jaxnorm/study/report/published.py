@@ -14,14 +14,12 @@ class Published:
     """One variant of the original paper after 100 epochs on CIFAR-10.
 
     Attributes:
-        name: its name there.
         train: accuracy on the training images, a fraction.
         validation: accuracy on the validation images.
         test: accuracy on the test images.
         feature_quantiles: 1, 20, 80 and 99 % quantiles of the pooled features, read off the plots.
     """
 
-    name: str
     train: float
     validation: float
     test: float
@@ -29,13 +27,13 @@ class Published:
 
 
 PUBLISHED: Mapping[str, Published] = {
-    "flax_bn": Published("Torch_BN", 0.970, 0.881, 0.879, (0.04, 0.3, 1.3, 3.5)),
-    "none": Published("NN", 0.915, 0.833, 0.849, (0.0, 0.25, 2.05, 7.0)),
-    "bn": Published("BN", 0.977, 0.880, 0.878, (0.05, 0.35, 1.55, 3.4)),
-    "in": Published("IN", 0.923, 0.851, 0.847, (0.48, 0.78, 1.23, 1.66)),
-    "bin": Published("BIN", 0.977, 0.876, 0.881, None),  # "as BN"
-    "ln": Published("LN", 0.911, 0.849, 0.849, (0.0, 0.17, 0.83, 2.3)),
-    "gn": Published("GN", 0.937, 0.861, 0.858, (0.0, 0.16, 0.96, 1.9)),
+    "flax_bn": Published(0.970, 0.881, 0.879, (0.04, 0.3, 1.3, 3.5)),
+    "none": Published(0.915, 0.833, 0.849, (0.0, 0.25, 2.05, 7.0)),
+    "bn": Published(0.977, 0.880, 0.878, (0.05, 0.35, 1.55, 3.4)),
+    "in": Published(0.923, 0.851, 0.847, (0.48, 0.78, 1.23, 1.66)),
+    "bin": Published(0.977, 0.876, 0.881, None),  # "as BN"
+    "ln": Published(0.911, 0.849, 0.849, (0.0, 0.17, 0.83, 2.3)),
+    "gn": Published(0.937, 0.861, 0.858, (0.0, 0.16, 0.96, 1.9)),
 }
 
 

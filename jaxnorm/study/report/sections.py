@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from jaxnorm.study.config import REVISABLE
 from jaxnorm.study.report import feature_figures, figures, style, tables
 from jaxnorm.study.report.comparisons import BASELINE, EQUALITY_MARGIN, SANITY_PAIR, chosen, paired, validation_gaps
-from jaxnorm.study.report.formats import NAMED, interval_points, listed, number, percent, points, sentence, within
+from jaxnorm.study.report.formats import NAMED, interval_points, listed, number, percent, points, within
 from jaxnorm.study.report.frames import POOLED, Study
 from jaxnorm.study.report.page import Picture, Section
 from jaxnorm.study.report.published import SOURCE, published_for
@@ -91,7 +91,8 @@ class Sections:
             )
             than = "it" if clear else theirs
             words.append(f"{listed(level)} {verb} not shown to differ from {than}: {whose} zero")
-        return [sentence("; ".join(words)) + "."] if words else []
+        text = "; ".join(words)
+        return [f"{text[:1].upper()}{text[1:]}."] if words else []
 
     def equality(self) -> list[str]:
         """Whether the library's batch norm and ours are equal."""
@@ -268,7 +269,6 @@ class Sections:
         return [
             Section("All metrics", source * bool(published_for(study.recipe)), [tables.metrics(study)], folded=True),
             Section("Classes", figures=confusion, folded=True),
-            Section("Time", tables=[tables.time(study)], folded=True),
             Section("Runs", tables=[tables.runs(self.all_rates)], folded=True),
             Section("Configuration", tables=[tables.facts("Configuration", facts)], folded=True),
             Section("Data and machine", tables=[tables.facts("Data and machine", origin)], folded=True),

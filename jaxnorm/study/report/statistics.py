@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 BCA_FROM = 10
@@ -37,11 +36,6 @@ class Interval:
     def excludes_zero(self) -> bool:
         """Whether zero is outside."""
         return self.low > 0 or self.high < 0
-
-
-def standard_deviation(values: Sequence[float]) -> float | None:
-    """sqrt(sum (x - mean)^2 / (n - 1)) of n `values`; None for fewer than two."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def standard_error(accuracy: float, num_images: int) -> float:
@@ -129,8 +123,3 @@ def image_interval(differences: np.ndarray, num_resamples: int = 10_000) -> Inte
     draws = np.random.default_rng(0).multinomial(counts.sum(), counts / counts.sum(), size=num_resamples)
     low, high = np.quantile(draws @ values / counts.sum(), (0.025, 0.975))
     return Interval(float(low), float(high), "bootstrap over test images")
-
-
-def correct(predictions: pd.DataFrame) -> np.ndarray:
-    """1.0 where the predicted class of a run's `predictions` is the label's, else 0.0; shape (N,)."""
-    return (predictions.predicted == predictions.label).to_numpy(np.float64)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from jaxnorm.study.report.comparisons import chosen, paired
 from jaxnorm.study.report.frames import METRICS, SPLITS, Study
-from jaxnorm.study.report.statistics import Interval, mean_interval, standard_deviation
+from jaxnorm.study.report.statistics import Interval, mean_interval
 
 _COLUMNS = (
     *("norm", "seed", "split", *METRICS, "status", "epoch", "step", "num_images", "batch_size", "learning_rate"),
@@ -46,7 +46,7 @@ def _variant(study: Study, planned: pd.DataFrame) -> dict[str, Any]:
     found: dict[str, Any] = {"norm": variant, "label": label, "num_complete": (planned.status == "complete").sum()}
     for split in SPLITS:
         rows = study.final(split).query("variant == @variant")
-        moments = {name: {"mean": rows[name].mean(), "sd": standard_deviation(rows[name])} for name in METRICS}
+        moments = {name: {"mean": rows[name].mean(), "sd": rows[name].std()} for name in METRICS}
         found[split] = moments if len(rows) else dict.fromkeys(METRICS)
         found[split]["accuracy_interval"] = mean_interval(rows.accuracy)
     found["median_epoch_seconds"] = study.epochs.seconds[study.epochs.variant == variant].median()

@@ -1,4 +1,4 @@
-"""The tables that every study has: results, paired differences, metrics, time, runs and learning rates."""
+"""The tables that every study has: results, paired differences, metrics, runs and learning rates."""
 
 import textwrap
 from collections.abc import Callable, Mapping
@@ -128,18 +128,6 @@ def metrics(study: Study) -> Table | None:
         column = "Original paper: accuracy, %", split.capitalize()
         columns[column] = study.finished.drop_duplicates("label").set_index("label").norm.map(values)
     return of_variants(study, "All metrics", columns)
-
-
-def time(study: Study) -> Table | None:
-    """Median seconds of an epoch, training time and parameters in a `study`; None if no run has begun."""
-    begun = study.runs[study.runs.name.isin(study.epochs.run)]
-    columns = {
-        "Median epoch": texts(study.epochs, "seconds", lambda values: formats.seconds(values.median())),
-        "Training of one seed": texts(study.finished, "seconds", lambda values: formats.seconds(values.mean())),
-        "Parameters": begun.groupby("label", observed=True).num_params.first().map(number),
-    }
-    note = "An epoch's time includes its validation. Compilation is part of a run's first epoch, hence the median."
-    return of_variants(study, "Time", columns, note)
 
 
 def runs(study: Study) -> Table | None:
