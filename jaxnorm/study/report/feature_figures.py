@@ -65,6 +65,16 @@ def layers(rows: pd.DataFrame, subtitle: str) -> Figure:
         text = name.replace("/", "\n") + "\nasinh" * compressed
         look: dict[str, Any] = dict(rotation=0, ha="right", va="center", size=7.5, color=style.INK, parse_math=False)
         axes[row * columns].set_ylabel(text, **look)
+    # Layout takes long, and the inner panels follow from the outermost ones.
+    inner = [place for place in range(columns, len(axes) - columns) if place % columns]
+    for place in inner:
+        axes[place].set_in_layout(False)
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+    figure.set_layout_engine("none")
+    for place in inner:
+        across, down = axes[place % columns].get_position(), axes[place - place % columns].get_position()
+        axes[place].set_position((across.x0, down.y0, across.width, down.height))
     return figure
 
 

@@ -24,6 +24,7 @@ from PIL import Image
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#5b636d", "#dfe2e6", "#ffffff"
 WIDTH = 7.2  # inches; a page 390 pixels wide still shows letters of seven pixels
+DPI = 144
 LETTERS, PANEL_LETTERS = 102, 84  # in one line of the subtitle, and in the titles of a row of panels
 
 
@@ -132,16 +133,15 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return drawn
 
 
-def png(figure: Figure, dpi: int = 144) -> bytes:
-    """`figure` as PNG of 256 colours with `dpi` dots an inch. The same figure gives the same bytes."""
+def png(figure: Figure) -> bytes:
+    """`figure` as PNG of 256 colours. The same figure gives the same bytes."""
     canvas, small = FigureCanvasAgg(figure), io.BytesIO()
     with matplotlib.style.context(["default", RC]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing", UserWarning)  # a label in a script without a font
-        figure.set_dpi(dpi)
         canvas.draw()  # once: savefig draws twice
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
     few = image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    few.save(small, "png", optimize=True, dpi=(dpi, dpi))
+    few.save(small, "png", optimize=True, dpi=(DPI, DPI))
     return small.getvalue()
 
 
@@ -190,7 +190,7 @@ def sheet(
     longest = max((len(str(one.get_label())) for one in legend), default=0)
     ncols = max(1, min(4, LETTERS // (longest + 8)))
     head = 0.35 + 0.18 * len(lines) + 0.22 * math.ceil(len(legend) / ncols)
-    figure = Figure(figsize=(WIDTH, rows * height + head), layout="constrained")
+    figure = Figure(figsize=(WIDTH, rows * height + head), dpi=DPI, layout="constrained")
     # The title reserves lines for the subtitle, which is attached to it: constrained layout then knows of both.
     heading = figure.suptitle(plain(title) + "\n" * len(lines), x=0.01, ha="left", size=11.5, weight="bold")
     below = Annotation("\n".join(lines), (0, 0), xycoords=heading, va="bottom", size=9, color=MUTED, parse_math=False)
