@@ -41,7 +41,7 @@ def test_a_comparison_leaves_all_it_promises(compared):
     for name in ("summary.csv", "summary.json", "report.html", "report.md", "study.json"):
         assert (workdir / name).stat().st_size > 0
     figures = {path.name for path in (workdir / "figures").iterdir()}
-    assert {"accuracy.png", "loss.png", "sanity_check.png", "feature_quantiles.png"} <= figures
+    assert {"accuracy.png", "loss.png", "test_accuracy.png", "feature_quantiles.png"} <= figures
     header = (workdir / "summary.csv").read_text().splitlines()[0]
     assert header.startswith("norm,seed,split,accuracy,micro_f1,macro_f1,loss,status")
     assert len(summary(workdir)) == 9

@@ -107,6 +107,8 @@ def by_batch_size(study: Study) -> Table | None:
     columns["Test accuracy, %"] = tables.texts(study.final("test"), "accuracy", *look)
     columns["Status"] = tables.states(study)
     note = "The best epoch's accuracy is the maximum of a noisy number, given because the original paper gives it. "
+    if len(figures.rules_of(study.runs)) == 2:
+        note += f"At batch size {REFERENCE_BATCH_SIZE} both rules give the same rate. "
     if one.ghost_batch_size.notna().any():
         note += "Ghosts have the noise of small statistics, with the steps and the rate of the large batch. "
     return tables.of_variants(study, "By batch size", columns, note + tables.whose_statistics(study))

@@ -17,7 +17,6 @@ from matplotlib.ticker import MaxNLocator
 from jaxnorm.study.report import style
 from jaxnorm.study.report.frames import RULES, under_rule
 
-EQUAL = "#009e73"  # the band in which two variants count as equal
 STATISTICS = {
     "running": ("running averages", ""),
     "precise": ("precise, own size", "D"),
@@ -140,36 +139,6 @@ def test_accuracy(
     axis.set_ylim(len(groups) - 0.4, -0.6)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     axis.grid(True, axis="x")
-    return figure
-
-
-@style.styled
-def sanity_check(epochs: pd.DataFrame, subtitle: str, pair: Sequence[str], margin: float) -> Figure:
-    """A norm and the baseline it must equal, a `pair`, over the `epochs`: loss, accuracy, and their difference.
-
-    The band is `margin` (a fraction) to either side of zero; `subtitle` says what the figure is of.
-    """
-    other, baseline = (_percent(epochs[epochs.norm == norm]) for norm in pair)
-    labels = {norm: str(rows.label.iloc[0]) for norm, rows in zip(pair, (other, baseline), strict=True)}
-    entries = [style.entry(labels[norm], style.of(norm)) for norm in reversed(pair)]
-    title, panels = f"Sanity check: {' and '.join(labels.values())}", ["Training loss (log)", "Validation acc. (%)"]
-    panels.append("Difference (points)")
-    figure, axes = style.sheet(title, subtitle, entries, panels, 3, 2.6, "Epoch")
-    for axis, column in zip(axes, ("train_loss", "val_accuracy"), strict=False):
-        for rows in (baseline, other):  # the outline last: both remain visible
-            _draw_curve(axis, rows, column, style.of(rows.norm.iloc[0]))
-    style.log_axis(axes[0])
-    both = other.merge(baseline, on=["seed", "epoch"], suffixes=("", "_of_baseline"))
-    table = (both.val_accuracy - both.val_accuracy_of_baseline).groupby([both.epoch, both.seed]).mean().unstack()
-    axes[2].axhspan(-100 * margin, 100 * margin, color=EQUAL, alpha=0.2, linewidth=0)
-    axes[2].axhline(0, color=style.MUTED, linewidth=0.8)
-    axes[2].plot(table.index, table, color=style.INK, linewidth=0.8, alpha=0.45)
-    mean = table.mean(axis=1, skipna=False)
-    axes[2].plot(table.index, mean, **style.line(style.of(pair[0]), 4, markevery=_spaced(len(table))))
-    bound = 1.1 * max(200 * margin, float(np.nanmax(np.abs(table.to_numpy()))))
-    style.value_axis(axes[2], -bound, bound, compressed=bound > 10)
-    if bound > 10:
-        axes[2].set_ylabel("compressed beyond ±1", size=8)
     return figure
 
 

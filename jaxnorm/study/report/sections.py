@@ -86,10 +86,8 @@ class Sections:
             verb = "differs" if len(clear) == 1 else "differ"
             words.append(f"{listed(clear)} {verb} from {theirs} by more than {noise} explains")
         if level:
-            verb, whose = (
-                ("is", "its 95 % interval contains") if len(level) == 1 else ("are", "their 95 % intervals contain")
-            )
-            than = "it" if clear else theirs
+            than, alone = "it" if clear else theirs, len(level) == 1
+            verb, whose = ("is", "its 95 % interval contains") if alone else ("are", "their 95 % intervals contain")
             words.append(f"{listed(level)} {verb} not shown to differ from {than}: {whose} zero")
         text = "; ".join(words)
         return [f"{text[:1].upper()}{text[1:]}."] if words else []
@@ -123,9 +121,7 @@ class Sections:
                 f"one accuracy is, in points, {errors}. The full experiment needs CIFAR-10: --preset study."
             )
         if "jpeg" in data.lower():
-            found.append(
-                f"The images are {data}, not the original pixels: differences from published values include this."
-            )
+            found.append(f"The images are {data}, not the original pixels: differences from the paper include this.")
         if study.recipe.get("dataset") == "cifar10" and planned not in (None, 100):
             found.append(
                 f"The schedule has {counted(planned, 'epoch')}; that of the original paper has 100. Its values are "
@@ -143,9 +139,7 @@ class Sections:
                 "The same command continues where it stopped."
             )
         if len({str(one["data"].get("fingerprint")) for one in study.runs.provenance if one.get("data")}) > 1:
-            found.append(
-                "The runs were not all trained on the same data: their fingerprints differ. Do not compare them."
-            )
+            found.append("The runs were not all trained on the same data, so do not compare them: fingerprints differ.")
         return found + without_predictions(study)
 
     def results(self) -> Section:
@@ -160,7 +154,7 @@ class Sections:
             ends[label] = (interval.low, interval.high) if interval else (mean - error, mean + error)
         known = {norm: one.test for norm, one in published_for(study.recipe).items()}
         caption = (
-            "Accuracy after the last epoch. Bar: one standard error from the number of test images, to either side."
+            "Accuracy after the last epoch. Bar: one standard error from the number of test images, either side."
         )
         if study.digits == 2:
             caption = "Pale dots: seeds. Large mark: their mean, with its 95 % interval, which is not paired."
@@ -196,23 +190,17 @@ class Sections:
         return Section("Learning rates", [words], [tables.rates(self.all_rates, best)])
 
     def curves(self) -> Section:
-        """Accuracy and loss over training, and the sanity check."""
+        """Accuracy and loss over training."""
         runs, epochs, drawn = self.study.runs, self.study.epochs, []
         if not len(epochs):
             return Section("Training")
         caption = (
-            "Training accuracy: each epoch's augmented batches, while the weights change. Validation: after the epoch."
+            "Training accuracy: augmented batches of each epoch, while the weights change. Validation: after it."
         )
         caption += " Lines: mean over the finished seeds; bands: lowest to highest." * (self.study.digits == 2)
         caption += " A cross: a run diverged." * bool((runs.status == "diverged").any())
         for kind, said in (("accuracy", caption), ("loss", "Cross entropy in nats.")):
             drawn.append(self.picture(kind, said, figures.curves(runs, epochs, kind, self.about)))
-        if set(SANITY_PAIR) <= set(epochs.norm) and validation_gaps(self.study).size:
-            caption = (
-                "The two layers round differently, which training amplifies while the rate is high. Band: half a point."
-            )
-            figure = figures.sanity_check(epochs, self.about, SANITY_PAIR, EQUALITY_MARGIN)
-            drawn.append(self.picture("sanity_check", caption, figure))
         return Section("Training", figures=drawn)
 
     def features(self) -> Section:
@@ -255,16 +243,13 @@ class Sections:
         study, test, confusion = self.study, self.study.final("test"), []
         if len(test):
             names = [str(name) for name in study.data.get("class_names") or ()]
-            caption = (
-                "Share of each class's test images (row) by the class that was predicted (column), over all seeds."
-            )
+            caption = "Share of each class's test images (row) by the predicted class (column), over all seeds."
             confusion = [self.picture("confusion", caption, figures.confusion(test, names, self.about))]
         source = [f"The original paper is {SOURCE}; its values are from one seed each."]
         plan = {name: study.plan.get(name) for name in ("study", "preset", "norms", "seeds")}
         varied = {name.removesuffix("s"): values for name, values in (study.plan.get("grid") or {}).items() if values}
-        commands = enumerate(str(study.plan.get("command") or "").splitlines(), start=1)
-        command = {f"command {number}" if number > 1 else "command": line for number, line in commands}
-        facts = {name: _text(value) for name, value in {**command, **plan, **study.recipe, **varied}.items()}
+        plan["command"] = "; ".join(str(study.plan.get("command") or "").splitlines())
+        facts = {name: _text(value) for name, value in {**plan, **study.recipe, **varied}.items()}
         origin = _provenance(self.all_rates)
         return [
             Section("All metrics", source * bool(published_for(study.recipe)), [tables.metrics(study)], folded=True),
@@ -278,10 +263,8 @@ class Sections:
 def without_predictions(study: Study) -> list[str]:
     """Which finished runs of `study` lack their answers to the test images, and what is left out therefore."""
     runs = [run for run in study.finished.name if study.predictions(run) is None]
-    lost = "intervals over test images are left out of comparisons with"
-    return [
-        f"predictions.npz is missing for {listed(runs, NAMED)}: {lost} {'it' if len(runs) == 1 else 'them'}."
-    ] * bool(runs)
+    lost = f"intervals over test images are left out of comparisons with {'it' if len(runs) == 1 else 'them'}"
+    return [f"predictions.npz is missing for {listed(runs, NAMED)}: {lost}."] if runs else []
 
 
 def _text(value: Any) -> str:

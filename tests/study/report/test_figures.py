@@ -198,18 +198,6 @@ def test_test_accuracy_shows_seeds_mean_interval_and_published_value():
     assert [text.get_text() for text in axis.get_yticklabels()] == [LABELS["bn"], LABELS["gn"]]
 
 
-def test_sanity_check_draws_differences_paired_by_seed():
-    runs = make_runs(("bn", "flax_bn"), fates={("bn", 2): ("missing", 0)})
-    epochs = make_epochs(runs)
-    axis = figures.sanity_check(epochs, ABOUT, ("flax_bn", "bn"), 0.005).axes[2]
-    table = epochs.pivot(index=["seed", "epoch"], columns="norm", values="val_accuracy").dropna()
-    gaps = 100 * (table.flax_bn - table.bn).unstack("seed")
-    drawn = [line.get_ydata() for line in axis.lines if len(line.get_xdata()) == 6]
-    for expected in (gaps[0], gaps[1], gaps.mean(axis=1)):
-        assert any(np.allclose(line, expected) for line in drawn)
-    assert len(drawn) == 3
-
-
 def test_confusion_shows_the_share_of_each_true_class_over_all_seeds():
     runs = make_runs(("bn", "gn"))
     test = make_evaluations(runs)
@@ -321,8 +309,6 @@ def test_every_figure_is_drawn_names_the_data_and_stays_on_its_sheet(case):
         feature_figures.layers(make_layers(begun), LONG),
         feature_figures.gate_histograms(runs, gates, LONG),
     ]
-    if "flax_bn" in set(runs.norm):
-        drawn.append(figures.sanity_check(epochs, LONG, ("flax_bn", "bn"), 0.005))
     if (runs.status == "complete").any():
         test = make_evaluations(runs)
         ends = dict.fromkeys(LABELS.values(), (0.1, 0.9))

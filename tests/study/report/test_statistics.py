@@ -52,10 +52,9 @@ def test_no_spread_is_a_point(n):
     assert not interval.excludes_zero
 
 
-def test_one_seed_has_neither_interval_nor_p_nor_deviation():
+def test_one_seed_has_neither_interval_nor_p():
     assert statistics.mean_interval([0.3]) is None
     assert statistics.sign_flip_p([0.3]) is None
-    assert statistics.standard_deviation([0.3]) is None
 
 
 @given(st.lists(st.floats(-10, 10).filter(lambda x: abs(x) > 1e-3), min_size=2, max_size=9))
