@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from jaxnorm.study.config import Recipe
+from jaxnorm.study.config import REFERENCE_BATCH_SIZE, Recipe
 from jaxnorm.study.report import figures, tables
 from jaxnorm.study.report.comparisons import chosen
 from jaxnorm.study.report.formats import interval_points, listed, number, percent, points, spread, within
