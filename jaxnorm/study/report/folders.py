@@ -55,11 +55,11 @@ class Folder:
     path: Path
 
     def object_path(self, run: str, name: str) -> Path:
-        """The file that holds a run's config, provenance or result (`name`)."""
+        """The file that holds `name` of a `run`: its config, provenance or result."""
         return self.path / RUNS if (self.path / RUNS).is_file() else self.path / run / f"{name}.json"
 
     def objects(self, runs: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
-        """By run: config, provenance and result; empty where a file is absent. Runs not begun are left out."""
+        """By run, of `runs`: config, provenance and result; empty if a file is absent. Those not begun are left out."""
         if (self.path / RUNS).is_file():
             found = read_json(self.path / RUNS) or {}
             with reading(self.path / RUNS):
@@ -70,7 +70,7 @@ class Folder:
         return {run: {name: read_json(self.object_path(run, name)) or {} for name in OBJECTS} for run in begun}
 
     def epochs(self, runs: Iterable[str], quantiles: list[str]) -> pd.DataFrame:
-        """A row for each epoch of each run; a null is nan. Another number of `quantiles` (columns) is damage."""
+        """A row for each epoch of each of `runs`; a null is nan. Another number of `quantiles` (columns) is damage."""
         kinds, tables = MEASURED | dict.fromkeys(quantiles, float), []
         if (self.path / EPOCHS).is_file():
             with reading(self.path / EPOCHS):  # text loses no digit
@@ -88,7 +88,7 @@ class Folder:
         return (pd.concat(tables, ignore_index=True) if tables else nothing)[["run", *kinds]]
 
     def predictions(self, run: str) -> pd.DataFrame | None:
-        """A run's answers to the test images, see `Study.predictions`; None for a run without."""
+        """The answers of a `run` to the test images, see `Study.predictions`; None for a run without."""
         if (self.path / PREDICTIONS).is_file():
             with reading(self.path / PREDICTIONS):
                 names = self._predictions["run"].tolist()
@@ -112,7 +112,7 @@ class Folder:
             return found.astype(dict.fromkeys(PREDICTED[2:], np.float32))
 
     def arrays(self, run: str, kind: str, layers: Collection[str] | None = None) -> Arrays:
-        """A run's arrays of a `kind` (gate, quantiles or histogram): of all layers, or of those named."""
+        """Arrays of a `run` of a `kind` (gate, quantiles or histogram): of all its layers, or of `layers`."""
         published = (self.path / ARRAYS).is_file()
         start = f"{run}/{kind}/" if published else f"{kind}/"
         found: Arrays = {}

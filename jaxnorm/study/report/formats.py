@@ -34,14 +34,14 @@ def points(value: Any, digits: int = 2) -> str:
 
 
 def spread(values: Iterable[float], digits: int, scale: float = 1.0) -> str:
-    """mean ± standard deviation of `scale` times `values`; one value alone, and a dash for none."""
+    """mean ± standard deviation of `scale` times `values` with `digits` decimals; one value alone, a dash for none."""
     scaled = [scale * value for value in values]
     mean = number(float(np.mean(scaled)) if scaled else None, digits)
     return mean if mean == DASH or len(scaled) == 1 else f"{mean} ± {number(float(np.std(scaled, ddof=1)), digits)}"
 
 
 def interval_points(interval: Any, digits: int = 2) -> str:
-    """An `Interval` of fractions in points with `digits` decimals; a dash for None."""
+    """`interval`, an `Interval` of fractions, in points with `digits` decimals; a dash for None."""
     return DASH if interval is None else f"{points(interval.low, digits)} to {points(interval.high, digits)}"
 
 

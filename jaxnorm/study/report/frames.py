@@ -30,10 +30,10 @@ class Files(Protocol):
     """What a study reads from its folder when it is first used; see `folders`."""
 
     def arrays(self, run: str, kind: str) -> Arrays:
-        """A run's arrays of a kind: gate or quantiles."""
+        """The arrays of a `run` of a `kind`: gate or quantiles."""
 
     def predictions(self, run: str) -> pd.DataFrame | None:
-        """A run's answers to the test images; see `Study.predictions`."""
+        """The answers of a `run` to the test images; see `Study.predictions`."""
 
 
 @dataclass(frozen=True, eq=False)

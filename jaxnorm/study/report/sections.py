@@ -41,7 +41,7 @@ class Sections:
         return figures.subtitle(self.study.runs, self.study.data_description)
 
     def picture(self, name: str, caption: str, figure: Figure) -> Picture:
-        """The `figure` with its `caption`, which also names the data; its file is ``figures/NAME.png``."""
+        """The `figure` with its `caption`, which also names the data; `name` is that of its file."""
         caption = f"{caption} Data: {self.study.data_description}."
         return Picture(name, figure.get_suptitle().strip(), caption, style.png(figure))
 
@@ -153,9 +153,7 @@ class Sections:
             error = standard_error(mean, int(rows.num_images.iloc[0]))
             ends[label] = (interval.low, interval.high) if interval else (mean - error, mean + error)
         known = {norm: one.test for norm, one in published_for(study.recipe).items()}
-        caption = (
-            "Accuracy after the last epoch. Bar: one standard error from the number of test images, either side."
-        )
+        caption = "Accuracy after the last epoch. Bar: one standard error from the number of test images, either side."
         if study.digits == 2:
             caption = "Pale dots: seeds. Large mark: their mean, with its 95 % interval, which is not paired."
         caption += " Hollow diamonds: the original paper." * bool(set(known) & set(test.norm))
@@ -194,9 +192,7 @@ class Sections:
         runs, epochs, drawn = self.study.runs, self.study.epochs, []
         if not len(epochs):
             return Section("Training")
-        caption = (
-            "Training accuracy: augmented batches of each epoch, while the weights change. Validation: after it."
-        )
+        caption = "Training accuracy: augmented batches of each epoch, while the weights change. Validation: after it."
         caption += " Lines: mean over the finished seeds; bands: lowest to highest." * (self.study.digits == 2)
         caption += " A cross: a run diverged." * bool((runs.status == "diverged").any())
         for kind, said in (("accuracy", caption), ("loss", "Cross entropy in nats.")):

@@ -29,7 +29,7 @@ class Interval:
     method: str
 
     def within(self, margin: float) -> bool:
-        """Whether the whole interval is inside (-margin, margin): equality for practical purposes."""
+        """Whether the whole interval is less than `margin` from zero: equality for practical purposes."""
         return -margin < self.low and self.high < margin
 
     @property

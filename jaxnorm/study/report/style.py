@@ -89,41 +89,30 @@ def markers(one: Style, size: float = 5, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-RC = {
+RC: dict[str, Any] = {
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "axes.spines.left", "legend.frameon"), False),
+    **dict.fromkeys(("ytick.left", "ytick.minor.left"), False),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("font.size", "axes.titlesize"), 9.5),
+    **dict.fromkeys(("legend.borderaxespad", "legend.borderpad"), 0.2),
+    **dict.fromkeys(("figure.constrained_layout.h_pad", "figure.constrained_layout.w_pad"), 0.06),
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same letters on every machine
-    "font.size": 9.5,
     "figure.facecolor": PAPER,
     "axes.facecolor": "none",
     "text.color": INK,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": MUTED,
-    "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
     "axes.grid.axis": "y",
-    "axes.axisbelow": True,
     "axes.xmargin": 0.03,
     "grid.color": GRID,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "ytick.left": False,
-    "ytick.minor.left": False,
     "lines.linewidth": 1.7,
-    "legend.frameon": False,
-    "legend.borderaxespad": 0.2,
-    "legend.borderpad": 0.2,
-    "figure.constrained_layout.h_pad": 0.06,
-    "figure.constrained_layout.w_pad": 0.06,
 }
 P = ParamSpec("P")
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Makes a function draw with the report's settings, whatever the user's own matplotlibrc says."""
+    """Makes a function, `draw`, use the report's settings, whatever the user's own matplotlibrc says."""
 
     @functools.wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -179,7 +168,7 @@ def sheet(
     title: str, subtitle: str, legend: Sequence[Artist], panels: Sequence[str] = ("",), columns: int = 1,
     height: float = 3, xlabel: str = "", size: float | None = None, **axes: Any,
 ) -> tuple[Figure, list[Axes]]:  # fmt: skip
-    """A figure and its panels, between title and subtitle above and a legend below.
+    """A figure and its panels, between `title` and `subtitle` above and a `legend` (its entries) below.
 
     `panels` has their titles, of letters of `size` points, `columns` of them side by side, each row `height` inches
     high. The lowest panels have the horizontal axis's name `xlabel`. `axes` is passed to `Figure.subplots`.

@@ -30,7 +30,7 @@ def of_variants(study: Study, title: str, columns: Columns, note: str = "") -> T
 
 
 def texts(rows: pd.DataFrame, column: str, text: Callable[..., str], *args: Any) -> pd.Series:
-    """By label: `text(values, *args)` of a variant's values in a `column` of `rows`."""
+    """By label: the `text` that a function gives of a variant's values in a `column` of `rows`, and of `args`."""
     return rows.groupby("label", observed=True)[column].agg(text, *args).astype(object)
 
 

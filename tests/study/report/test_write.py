@@ -156,12 +156,12 @@ def test_markdown_shows_exactly_the_text():
 def test_the_same_files_give_the_same_bytes(make_workdir):
     workdir = make_workdir(norms=("bn", "gn"), seeds=(0, 1))
 
-    def everything():
+    def written():
         write_report(workdir)
         return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
 
-    first = everything()
-    assert len(first) > 20 and everything() == first
+    first = written()
+    assert len(first) > 20 and written() == first
 
 
 def test_figures_of_an_earlier_report_are_removed(make_workdir):
