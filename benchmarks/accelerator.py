@@ -130,7 +130,7 @@ def measure(script: str, out: Path, arguments: list[str], seconds: float) -> Non
 
 
 def compile_ahead(args: argparse.Namespace, clock: Clock, flags: str) -> None:
-    """Fills the cache of programs, once: every variant trains an epoch on noise, all at once, in one process."""
+    """Fills the cache of programs, once: every variant trains an epoch on noise, each in a process of its own."""
     if args.platform == "cpu":  # JAX keeps no programs there
         return
     environment = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
@@ -139,21 +139,22 @@ def compile_ahead(args: argparse.Namespace, clock: Clock, flags: str) -> None:
     if done.exists():
         return
     program = (
-        "import sys; from concurrent.futures import ThreadPoolExecutor; from benchmarks.workload import random_images;"
-        "from jaxnorm import Config, train; from jaxnorm.files import cache_folder;"
-        "from jaxnorm.study.training.devices import use_compilation_cache;"
-        "use_compilation_cache(cache_folder() / 'programs'); noise = random_images(40_000, 10_000, 10_000);"
-        f"settings = dict({RECIPE}, stop_after_epoch=1);"
-        "list(ThreadPoolExecutor(16).map(lambda norm: train(Config(norm=norm, **settings), noise), sys.argv[1:]))"
+        "import sys; from benchmarks.workload import random_images; from jaxnorm import Config, train;"
+        "from jaxnorm.files import cache_folder; from jaxnorm.study.training.devices import use_compilation_cache;"
+        "use_compilation_cache(cache_folder() / 'programs');"
+        f"config = Config(norm=sys.argv[1], stop_after_epoch=1, **{RECIPE});"
+        "train(config, random_images(40_000, 10_000, 10_000))"
     )
     started, limit = time.monotonic(), max(clock.left / 2, 1)
-    command = [sys.executable, "-c", program, *args.norms]
-    try:
-        code = subprocess.run(command, check=False, cwd=ROOT, env=environment, timeout=limit).returncode
-    except subprocess.TimeoutExpired:
-        code = -signal.SIGKILL
-    print(f"Programs: compiled in {time.monotonic() - started:.0f} s, exit code {code}", flush=True)
-    if code == 0:
+    commands = [[sys.executable, "-c", program, norm] for norm in args.norms]
+    processes = [subprocess.Popen(command, cwd=ROOT, env=environment) for command in commands]
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=max(started + limit - time.monotonic(), 0))
+        process.kill()
+    codes = [process.wait() for process in processes]
+    print(f"Programs: compiled in {time.monotonic() - started:.0f} s, exit codes {codes}", flush=True)
+    if not any(codes):
         files.write_text(done, "")
 
 

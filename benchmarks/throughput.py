@@ -12,13 +12,14 @@ Without --all it measures bn and gn at 128 and 8. About two minutes on an H100.
 
 import argparse
 import contextlib
+import functools
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,15 @@ def multi_process_service(folder: Path) -> Iterator[dict[str, str] | None]:
 
 
 class Contender:
-    """A framework under some flags, and the programs that it is measured with."""
+    """A framework under some flags, and the programs that it is measured with.
+
+    Args:
+        name: for tables.
+        framework: one of `FRAMEWORKS`.
+        programs: what it is measured with.
+        arguments: flags of its process.
+        environment: variables of its process; compiler flags are added to those of this process.
+    """
 
     def __init__(
         self,
@@ -203,20 +212,35 @@ class Contender:
         framework: str,
         programs: list[Program],
         arguments: list[str],
-        environment: dict[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.name, self.framework, self.programs = name, framework, programs
-        flags = f"{os.environ.get('XLA_FLAGS', '')} {(environment or {}).pop('XLA_FLAGS', '')}".strip()
-        self.environment = {"JAX_DEFAULT_MATMUL_PRECISION": "default", **(environment or {}), "XLA_FLAGS": flags}
-        self.worker = timing.Worker("--worker", framework, *arguments, environment=self.environment)
+        self.name, self.programs = name, programs
+        own = {"JAX_DEFAULT_MATMUL_PRECISION": "default", **(environment or {})}
+        self.environment = {**own, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {own.get('XLA_FLAGS', '')}".strip()}
+        self.prepared: dict[str, Any] = {}
+        self._command = ("--worker", framework, *arguments)
+
+    @functools.cached_property
+    def worker(self) -> timing.Worker:
+        """Its process, which starts when it is first asked."""
+        return timing.Worker(*self._command, environment=self.environment)
+
+    def prepare(self) -> dict[str, Any]:
+        """Compiles its programs; the seconds that this takes, and errors by program."""
+        return self.worker.ask(["prepare", self.programs])
+
+
+def prepare(contenders: list[Contender]) -> None:
+    """Starts the contenders' processes and compiles their programs, all at once."""
+    with ThreadPoolExecutor(len(contenders)) as pool:
+        for contender, answer in zip(contenders, pool.map(Contender.prepare, contenders), strict=True):
+            contender.prepared = answer
 
 
 def measure(contenders: list[Contender], rounds: int, seconds: float, keep: Callable[[dict[str, Any]], None]) -> None:
-    """Measures every program of each contender, after all are compiled; hands each result on at once."""
-    with ThreadPoolExecutor(len(contenders)) as pool:
-        prepared = list(pool.map(lambda each: each.worker.ask(["prepare", each.programs]), contenders))
-    for contender, answer in zip(contenders, prepared, strict=True):
-        errors = answer.get("errors", {})
+    """Measures every program of contenders that are prepared; hands each result on at once."""
+    for contender in contenders:
+        errors = contender.prepared.get("errors", {})
         for program in contender.programs:
             norm, batch_size, num_steps = program
             entry: dict[str, Any] = {
@@ -225,9 +249,9 @@ def measure(contenders: list[Contender], rounds: int, seconds: float, keep: Call
                 "norm": norm,
                 "batch_size": batch_size,
                 "steps_per_call": num_steps,
-                "compiled_seconds": answer.get("seconds"),
+                "compiled_seconds": contender.prepared.get("seconds"),
             }
-            error = answer.get("error") or errors.get(str(program))
+            error = contender.prepared.get("error") or errors.get(str(program))
             if error is None:
                 found = contender.worker.ask(["measure", program, rounds, seconds])
                 error = found.get("error")
@@ -257,7 +281,7 @@ class SideBySide:
     def prepare(self) -> str | None:
         """Compiles in all processes at once; returns what is wrong, if something is."""
         with ThreadPoolExecutor(len(self._own)) as pool:
-            answers = list(pool.map(lambda each: each.worker.ask(["prepare", each.programs]), self._own))
+            answers = list(pool.map(Contender.prepare, self._own))
         return next((a.get("error") or str(a["errors"]) for a in answers if a.get("error") or a.get("errors")), None)
 
     def measure(self, number: int, seconds: float) -> dict[str, Any]:
@@ -309,28 +333,28 @@ def best_way(results: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def contenders_of(args: argparse.Namespace, common: list[str]) -> list[Contender]:
-    """Whom `run` compares, each with its programs."""
+def contenders_of(args: argparse.Namespace, common: list[str]) -> tuple[list[Contender], list[Contender]]:
+    """Whom `run` compares, each with its programs: those that decide how a study trains, and the others."""
     epoch = {size: min(args.num_images // size, MOST_STEPS) for size in args.batch_sizes}
     norms = NORMS if args.all else args.norms
     whole = [(norm, size, epoch[size]) for size in args.batch_sizes for norm in norms]
     first = [program for program in whole if program[0] == norms[0]]
     shorter = [(norm, size, steps) for norm, size, most in first for steps in (1, 100) if steps < most]
-    torch_programs = [(norm, size, 20) for norm, size, _ in whole if norm != "bin_frozen"]
-    found = [Contender("jaxnorm", "jaxnorm", [*whole, *shorter], common)]
+    deciding = [Contender("jaxnorm", "jaxnorm", [*whole, *shorter], common)]
+    others = []
+    graphs = {"XLA_FLAGS": GRAPHS} if args.gpu else {}
     if args.gpu:
-        graphs = {"XLA_FLAGS": GRAPHS}
-        found += [
-            Contender("graphs", "jaxnorm", whole, common, dict(graphs)),
-            Contender("float32", "jaxnorm", first, common, {"JAX_DEFAULT_MATMUL_PRECISION": "highest", **graphs}),
-            Contender("any order", "jaxnorm", first, common, {"XLA_FLAGS": f"{GRAPHS} {ANY_ORDER}"}),
-        ]
-    found.append(Contender("flax", "flax", first, common, {"XLA_FLAGS": GRAPHS} if args.gpu else {}))
-    if args.all:
-        found.append(Contender("bfloat16", "jaxnorm", whole, [*common, "--dtype", "bfloat16"]))
+        deciding.append(Contender("graphs", "jaxnorm", whole, common, graphs))
+        highest = {"JAX_DEFAULT_MATMUL_PRECISION": "highest", **graphs}
+        others.append(Contender("float32", "jaxnorm", first, common, highest))
+        others.append(Contender("any order", "jaxnorm", first, common, {"XLA_FLAGS": f"{GRAPHS} {ANY_ORDER}"}))
+    others.append(Contender("flax", "flax", first, common, graphs))
     if args.torch:
-        found.append(Contender("torch", "torch", torch_programs, common))
-    return found
+        programs = [(norm, size, 20) for norm, size, _ in whole if norm != "bin_frozen"]
+        others.append(Contender("torch", "torch", programs, common))
+    if args.all:
+        others.append(Contender("bfloat16", "jaxnorm", whole, [*common, "--dtype", "bfloat16"], graphs))
+    return deciding, others
 
 
 def ways(args: argparse.Namespace, program: Program, common: list[str], service: dict[str, str] | None) -> list[Any]:
@@ -358,20 +382,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     common = ["--num-images", str(args.num_images)]
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         service = stack.enter_context(multi_process_service(Path(folder))) if args.mps else None
-        contenders = contenders_of(args, common)
-        profiled = max(contenders[0].programs, key=lambda program: program[1] * program[2])
-        together = ways(args, profiled, common, service)
-        preparing = ThreadPoolExecutor(len(together))
-        prepared = [preparing.submit(each.prepare) for _, _, each in together]
-        measure(contenders, args.rounds, args.seconds, keep)
-        results["profile"] = contenders[1 if args.gpu else 0].worker.ask(["profile", profiled])
-        for contender in contenders:
-            contender.worker.close()
-        for (graphs, mps, each), problem in zip(together, prepared, strict=True):
-            error = problem.result()
+        # First what decides how a study trains best, then the comparisons.
+        deciding, others = contenders_of(args, common)
+        longest = max(deciding[0].programs, key=lambda program: program[1] * program[2])
+        together = ways(args, longest, common, service)
+        with ThreadPoolExecutor(len(together)) as pool:
+            preparing = [pool.submit(each.prepare) for _, _, each in together]
+            prepare(deciding)
+            problems = [task.result() for task in preparing]
+        measure(deciding, args.rounds, args.seconds, keep)
+        results["best"] = best_way(results)
+        for (graphs, mps, each), problem in zip(together, problems, strict=True):
             for number in args.jobs:
-                found = {"jobs": number, "images_per_second": 0.0, "error": error}
-                if error is None:
+                found = {"jobs": number, "images_per_second": 0.0, "error": problem}
+                if problem is None:
                     found = each.measure(number, args.seconds)
                 results["jobs"].append({**found, "mps": mps, "graphs": graphs})
                 how = f"{number} jobs{' with graphs' if graphs else ''}{' with MPS' if mps else ''}"
@@ -379,7 +403,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 results["best"] = best_way(results)
                 timing.keep(args.json, results=results)
             each.close()
-    print(f"best: {results['best']}", flush=True)
+        print(f"best: {results['best']}", flush=True)
+        prepare(others)
+        measure(others, args.rounds, args.seconds, keep)
+        shortest = min(deciding[0].programs, key=lambda program: (-program[1], program[2]))
+        results["profile"] = deciding[0].worker.ask(["profile", shortest])
+        timing.keep(args.json, results=results)
+        for contender in (*deciding, *others):
+            contender.worker.close()
     return results
 
 

@@ -17,10 +17,12 @@ class Share:
 
     Attributes:
         cores: numbers of its processor cores; empty where the system does not assign cores.
+        platform: of its device: cpu or gpu.
         environment: variables that choose its device.
     """
 
     cores: tuple[int, ...]
+    platform: str = "cpu"
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def take(self) -> None:
@@ -28,6 +30,21 @@ class Share:
         if self.cores:
             os.sched_setaffinity(0, self.cores)
         os.environ.update(self.environment)
+
+    def check(self, platform: str) -> None:
+        """Checks that this process has found its device: JAX takes the CPU, with a warning, if a GPU does not start.
+
+        Args:
+            platform: of the device that it has found.
+
+        Raises:
+            UserError: if that is another one.
+        """
+        if platform != self.platform:
+            raise UserError(
+                f"each of the jobs must find a {self.platform}, but one finds a {platform} only; see what "
+                "`python -m jaxnorm doctor` says, and whether CUDA_VISIBLE_DEVICES names devices that exist"
+            )
 
 
 def shares(jobs: int, machine: Machine | None = None) -> list[Share]:
@@ -53,7 +70,7 @@ def shares(jobs: int, machine: Machine | None = None) -> list[Share]:
         raise UserError(
             f"--jobs gives each run a CPU or GPU of its own, but the devices are {machine.platform}s; drop it"
         )
-    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     if len(names) < machine.num_devices:
         names = [str(number) for number in range(machine.num_devices)]
     environment = {}
@@ -61,6 +78,6 @@ def shares(jobs: int, machine: Machine | None = None) -> list[Share]:
         part = GPU_MEMORY / math.ceil(jobs / machine.num_devices)
         environment = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{part:.3f}"}
     return [
-        Share(own, {**environment, "CUDA_VISIBLE_DEVICES": names[job % machine.num_devices]})
+        Share(own, machine.platform, {**environment, "CUDA_VISIBLE_DEVICES": names[job % machine.num_devices]})
         for job, own in enumerate(divided)
     ]

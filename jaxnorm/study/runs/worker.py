@@ -24,7 +24,7 @@ from jaxnorm.study.runs.shares import Share
 from jaxnorm.study.runs.signals import SIGNALS, StopRequest
 from jaxnorm.study.runs.study import Execution, train_run
 from jaxnorm.study.runs.workdir import Workdir
-from jaxnorm.study.training.devices import use_compilation_cache
+from jaxnorm.study.training.devices import platform, use_compilation_cache
 
 SetUp = Callable[[], Dataset]
 """Loads what a worker needs: the user's modules, which register norms, and the data. It must be picklable."""
@@ -98,6 +98,7 @@ def train_given_runs(
             dataset = set_up()
             if dataset.fingerprint != fingerprint:
                 raise UserError(f"the data must not change, but {dataset.source} has other images now; restore them")
+            share.check(platform())
             use_compilation_cache(cache_folder() / "programs")
             config: Config | None = first
             while config is not None and not stop.is_set:
