@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks import devices, timing
+from benchmarks import archive, devices, throughput, timing
 
 
 def counting(log, name, seconds):
@@ -76,3 +76,74 @@ def test_exchanged_bytes_are_read_off_the_program():
       %d = f32[100]{0} add(%w, %w)
     """
     assert devices.exchanged(program) == {"all-reduce": 16 * 3 * 4 + 16 + 8, "collective-permute": 32}
+
+
+def finished_run(out, name, size=1000):
+    folder = out / "runs" / name
+    folder.mkdir(parents=True)
+    for file in ("config.json", "provenance.json", "metrics.jsonl", "result.json"):
+        (folder / file).write_text("{}")
+    (folder / "predictions.npz").write_bytes(b"x" * size)
+    return folder
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_archives_hold_all_that_is_needed_to_go_on_elsewhere(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    finished_run(here, "bn-seed0")
+    unfinished = finished_run(here, "gn-seed0")
+    (unfinished / "result.json").unlink()
+    for step in ("step_00000001", "step_00000002"):
+        (unfinished / "checkpoints" / step / "arrays").mkdir(parents=True)
+        (unfinished / "checkpoints" / step / "arrays" / "a").write_text(step)
+    (here / "speed.json").write_text("{}")
+    (here / "runs" / "study.json").write_text("{}")
+    expected = {k: v for k, v in contents(here).items() if "step_00000001" not in str(k)}
+    (archived,) = archive.pack(here)
+    there.mkdir()
+    (there / "result.tar").write_bytes(archived.read_bytes())
+    assert archive.unpack(there)
+    (there / "result.tar").unlink()
+    assert contents(there) == expected
+    assert not archive.unpack(there)
+
+
+def test_runs_that_do_not_fit_into_one_archive_are_in_the_next(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    for seed in range(5):
+        finished_run(here, f"bn-seed{seed}", size=6_000_000)
+    expected = contents(here)
+    archives = archive.pack(here)
+    assert [path.name for path in archives] == ["result.tar", "result-2.tar", "result-3.tar"]
+    assert all(path.stat().st_size < 16_000_000 for path in archives)
+    there.mkdir()
+    for path in archives:
+        path.rename(there / path.name)
+    archive.unpack(there)
+    assert {k: v for k, v in contents(there).items() if k.suffix != ".tar"} == expected
+
+
+def program(contender, rate):
+    return dict(contender=contender, norm="bn", batch_size=128, steps_per_call=312, images_per_second=rate, error=None)
+
+
+def way(jobs, rate, *, mps=False, graphs=True):
+    return dict(jobs=jobs, images_per_second=rate, mps=mps, graphs=graphs, error=None)
+
+
+@pytest.mark.parametrize(
+    "jobs, expected",
+    [
+        ([], dict(jobs=1, mps=False)),
+        ([way(1, 70.0), way(2, 72.0), way(4, 73.0)], dict(jobs=1, mps=False)),
+        ([way(1, 70.0), way(2, 99.0), way(4, 100.0)], dict(jobs=2, mps=False)),
+        ([way(1, 70.0), way(2, 80.0), way(1, 69.0, mps=True), way(4, 150.0, mps=True)], dict(jobs=4, mps=True)),
+    ],
+)
+def test_more_runs_at_a_time_only_where_that_is_faster(jobs, expected):
+    best = throughput.best_way({"programs": [program("jaxnorm", 60.0), program("graphs", 70.0)], "jobs": jobs})
+    assert {name: best[name] for name in expected} == expected
+    assert best["xla_flags"] == throughput.GRAPHS

@@ -1,5 +1,6 @@
 """Runs side by side: what each has of the machine, and one study in real processes."""
 
+import functools
 import json
 import os
 import re
@@ -8,10 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from jaxnorm import Config
 from jaxnorm.errors import UserError
+from jaxnorm.study.data import load_dataset
+from jaxnorm.study.runs.jobs import train_side_by_side
 from jaxnorm.study.runs.plan import Machine
 from jaxnorm.study.runs.shares import shares
+from jaxnorm.study.runs.study import Execution
+from jaxnorm.study.runs.workdir import Workdir
 from tests.drivers import content, drive, start, wait_for_line
 
 GRID = ["--norms", "none", "--seeds", 0, 1, 2, 3, "--batch-size", 256, "--num-epochs", 3, "--workdir", "w"]
@@ -44,6 +51,24 @@ def test_gpus_are_given_out_in_turn_and_their_memory_is_divided(monkeypatch):
     assert [share.environment for share in shares(3, gpus(2))] == [
         {"CUDA_VISIBLE_DEVICES": name} for name in ("5", "GPU-8932", "5")
     ]
+
+
+@pytest.mark.parametrize("names", [None, ""])
+def test_a_single_gpu_has_a_name_where_the_user_names_none(monkeypatch, names):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if names is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", names)
+    assert [share.environment["CUDA_VISIBLE_DEVICES"] for share in shares(2, gpus(1))] == ["0", "0"]
+
+
+def test_a_worker_that_does_not_find_its_gpu_does_not_train_on_the_cpu(tmp_path):
+    dataset = load_dataset("digits")
+    machine = Machine({"device": {"platform": "gpu", "cores": 2}}, 1, 1e-4, None)
+    workdir = Workdir(tmp_path, study="compare_norms")
+    arguments = ([Config(norm="none")], dataset, workdir, Console(quiet=True), Execution())
+    with pytest.raises(UserError, match="each of the jobs must find a gpu, but one finds a cpu only"):
+        train_side_by_side(*arguments, jobs=1, machine=machine, set_up=functools.partial(load_dataset, "digits"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_accelerators_are_refused():
