@@ -3,10 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: compare test test-report test-durability test-notebook lint format clean
+.PHONY: accelerator compare test test-accelerators test-report test-durability test-notebook lint format clean
 
 compare: .venv/study
 	$(BIN)/python experiments/compare_norms.py $(ARGS)
+
+# Installs nothing: a borrowed machine has its own packages.
+accelerator:
+	$(PYTHON) benchmarks/accelerator.py $(ARGS)
 
 test: .venv/test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
@@ -16,6 +20,9 @@ test-report: .venv/test
 
 test-durability: .venv/test
 	$(BIN)/python -m pytest -m durability tests $(ARGS)
+
+test-accelerators: .venv-accelerators
+	JAXNORM_ACCELERATORS=.venv-accelerators/bin/python $(BIN)/python -m pytest -m accelerators tests/test_accelerators.py $(ARGS)
 
 test-notebook: .venv/notebook
 	$(BIN)/python -m pytest -m notebook tests/test_notebook.py $(ARGS)
@@ -30,7 +37,7 @@ format: .venv/test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-accelerators build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -44,6 +51,12 @@ clean:
 
 .venv/notebook: | .venv/test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'nbclient>=0.10' 'ipykernel>=6.29'
+	@touch $@
+
+# The CUDA wheels (6 GB) have an environment of their own: with them JAX would look for a GPU in every test.
+.venv-accelerators: requirements.txt | .venv/test
+	$(PYTHON) -m venv .venv-accelerators
+	.venv-accelerators/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt 'jax[cuda13]'
 	@touch $@
 
 .venv/test: pyproject.toml requirements.txt requirements-test.txt | .venv/python

@@ -23,7 +23,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -34,7 +33,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import archive
+from benchmarks import archive, timing
 from benchmarks.throughput import GRAPHS, multi_process_service
 from jaxnorm import files
 from jaxnorm.errors import UserError
@@ -47,9 +46,9 @@ CORRECTNESS_SHARE, SPEED_SHARE = 0.35, 0.6  # of the time that is left when they
 SECONDS_TO_END = 8.0  # to stop the runs, and to write the archives
 SECONDS_BETWEEN_ARCHIVES = 10.0
 REHEARSED = {
-    "correctness": ("--norms", "none", "bn"),
+    "correctness": ("--norms", "none", "bn", "--tiny"),
     "throughput": (
-        *("--norms", "bn", "--batch-sizes", "32", "--num-images", "64"),
+        *("--norms", "bn", "--batch-sizes", "32", "--num-images", "64", "--tiny"),
         *("--jobs", "1", "2", "--rounds", "1", "--seconds", "0.1"),
     ),
 }
@@ -116,17 +115,21 @@ def relevant(environment: Any) -> list[tuple[str, str]]:
 
 def measure(script: str, out: Path, arguments: list[str], seconds: float) -> None:
     """Runs a benchmark beside this file for so long at most; what it has written until then remains."""
-    command = [sys.executable, str(Path(__file__).with_name(script)), "--json", str(out), *arguments]
-    process = subprocess.Popen(command, start_new_session=True)
+    process = timing.child(script, "--json", str(out), *arguments)
     try:
-        code = process.wait(timeout=max(seconds, 1))
-        print(f"{script}: ended with exit code {code}", flush=True)
+        ended = f"exit code {process.wait(timeout=max(seconds, 1))}"
     except subprocess.TimeoutExpired:
-        print(f"{script}: stopped after {seconds:.0f} s", flush=True)
+        ended = f"stopped after {seconds:.0f} s"
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.kill()
+        process.wait()
+    print(f"{script}: {ended}", flush=True)
+    files.write_json(out, {**(files.read_json(out) or {}), "ended": ended})
+
+
+def is_measured(out: Path) -> bool:
+    """Whether a benchmark has had its time, in this call or in an earlier one that was not cut off."""
+    return "ended" in (files.read_json(out) or {})
 
 
 def compile_ahead(args: argparse.Namespace, clock: Clock, flags: str) -> None:
@@ -270,11 +273,11 @@ def main() -> int:
         os.environ["JAXNORM_KERNELS"] = "off"  # they are for a CPU, and compiling them takes time
     describe_machine(args.out)
     correctness, speed = args.out / "correctness.json", args.out / "speed.json"
-    if not correctness.exists():
+    if not is_measured(correctness):
         arguments = [*REHEARSED["correctness"]] if args.rehearse else []
         measure("correctness.py", correctness, arguments, CORRECTNESS_SHARE * clock.left)
         archive.pack(args.out)
-    if not speed.exists():
+    if not is_measured(speed):
         arguments = [*REHEARSED["throughput"]] if args.rehearse else []
         arguments += [flag for flag, given in (("--mps", args.mps), ("--all", args.speed)) if given]
         # Before anything else uses the device: algorithms are chosen by their times. CUDA graphs are most likely best.

@@ -31,17 +31,18 @@ RESUMED_NORMS = ("bn", "gn")
 NORMS = ("flax_bn", "none", "bn", "in", "bin", "ln", "gn", "bin_frozen")
 
 
-def smooth_state(norm: str, dtype: Any) -> Any:
-    """A variant's state before the first step, with silu for relu."""
+def smooth_state(norm: str, dtype: Any, tiny: bool) -> Any:
+    """A variant's state before the first step, with silu for relu; of 8 layers and few channels if it is tiny."""
     import flax.linen as nn
 
     from jaxnorm import NORMS as REGISTERED
-    from jaxnorm import ResNet14
+    from jaxnorm import ResNet
     from jaxnorm.study.config import Config
     from jaxnorm.study.data import load_dataset
     from jaxnorm.study.training.state import initial_state
 
-    model = ResNet14(norm=REGISTERED[norm], activation=nn.silu)
+    size = dict(num_blocks=1, num_filters=4) if tiny else {}
+    model = ResNet(norm=REGISTERED[norm], activation=nn.silu, **size)
     return cast(initial_state(Config(norm=norm, batch_size=BATCH_SIZE), load_dataset("digits"), model), dtype)
 
 
@@ -65,7 +66,7 @@ def batches(dtype: Any) -> Iterator[tuple[Any, Any]]:
         yield (digits.train.image[rows] / 255 - np.array(digits.mean)).astype(dtype), digits.train.label[rows]
 
 
-def write_reference(norm: str, folder: Path) -> None:
+def write_reference(norm: str, folder: Path, tiny: bool) -> None:
     """Trains `STEPS` steps in float64; writes weights, loss and gradients of each."""
     import jax
     import numpy as np
@@ -74,7 +75,7 @@ def write_reference(norm: str, folder: Path) -> None:
     from jaxnorm.study.training.optimizer import project_gates
     from jaxnorm.study.training.step import loss_and_gradients
 
-    state = smooth_state(norm, np.float64)
+    state = smooth_state(norm, np.float64, tiny)
     program = jax.jit(loss_and_gradients)
     arrays: dict[str, Any] = {}
     for step, (image, label) in enumerate(batches(np.float64)):
@@ -90,14 +91,14 @@ def write_reference(norm: str, folder: Path) -> None:
     part.rename(folder / f"{norm}.npz")
 
 
-def compare(norm: str, reference: Path) -> dict[str, Any]:
+def compare(norm: str, reference: Path, tiny: bool) -> dict[str, Any]:
     """Relative errors of a variant's loss and gradients in each step, and whether two calls give the same bits."""
     import jax
     import numpy as np
 
     from jaxnorm.study.training.step import loss_and_gradients
 
-    state = smooth_state(norm, np.float32)
+    state = smooth_state(norm, np.float32, tiny)
     program = jax.jit(loss_and_gradients)
     with np.load(reference) as arrays:
         found = dict(arrays)
@@ -203,30 +204,26 @@ def precision() -> dict[str, float]:
     return errors
 
 
-def references(norms: list[str], folder: Path) -> "subprocess.Popen[bytes]":
+def references(norms: list[str], folder: Path, arguments: list[str]) -> "subprocess.Popen[bytes]":
     """Starts the float64 process on the CPU."""
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1", "JAXNORM_KERNELS": "off"}
-    environment["XLA_FLAGS"] = ""
-    return subprocess.Popen(
-        [sys.executable, __file__, "--reference", str(folder), "--norms", *norms],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-    )
+    own = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1", "JAXNORM_KERNELS": "off", "XLA_FLAGS": ""}
+    arguments = ["--reference", str(folder), "--norms", *norms, *arguments]
+    return timing.child("correctness.py", *arguments, env={**os.environ, **own}, stdout=subprocess.DEVNULL)
 
 
-def check(norms: list[str], path: Path | None) -> dict[str, Any]:
+def check(norms: list[str], path: Path | None, tiny: bool) -> dict[str, Any]:
     """Checks everything; keeps each result as soon as it is there."""
     found: dict[str, Any] = {"precision": precision(), "tolerance": TOLERANCE, "norms": {}, "resume": {}}
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(os.cpu_count()) as pool:
         folder = Path(name)
-        process = references(norms, folder)
+        process = references(norms, folder, ["--tiny"] if tiny else [])
 
         def when_there(norm: str) -> dict[str, Any]:
             while not (folder / f"{norm}.npz").exists():
                 if process.poll() not in (None, 0):
                     return {"passed": False, "error": f"the float64 process ended with exit code {process.returncode}"}
                 time.sleep(0.2)
-            return compare(norm, folder / f"{norm}.npz")
+            return compare(norm, folder / f"{norm}.npz", tiny)
 
         try:
             tasks = {("norms", norm): pool.submit(when_there, norm) for norm in norms}
@@ -246,17 +243,20 @@ def check(norms: list[str], path: Path | None) -> dict[str, Any]:
 def main() -> None:
     parser = timing.parser(__doc__)
     parser.add_argument("--norms", nargs="+", choices=NORMS, default=list(NORMS), metavar="NORM")
+    parser.add_argument("--tiny", action="store_true", help="a network of 8 layers and 4 channels, for a rehearsal")
     parser.add_argument("--reference", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.end_with_parent:
+        timing.end_with_parent()
     if args.reference:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for task in [pool.submit(write_reference, norm, args.reference) for norm in args.norms]:
+            for task in [pool.submit(write_reference, norm, args.reference, args.tiny) for norm in args.norms]:
                 task.result()
         return
     import jax
 
     jax.config.update("jax_default_matmul_precision", "highest")
-    found = check(args.norms, args.json)
+    found = check(args.norms, args.json, args.tiny)
     rows = [
         [norm, *(f"{max(entry[key]):.1e}" if key in entry else "failed" for key in ("loss_error", "gradient_error"))]
         for norm, entry in found["norms"].items()

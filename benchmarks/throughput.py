@@ -41,7 +41,7 @@ LEAST_GAIN = 1.1
 """Processes side by side must be this many times as fast as one after the other to be used."""
 
 
-def jax_call(program: Program, *, plain: bool, num_images: int, dtype: str | None) -> Callable[[], Any]:
+def jax_call(program: Program, *, plain: bool, num_images: int, dtype: str | None, tiny: bool) -> Callable[[], Any]:
     """A compiled call of `train_steps`, which goes on where the last one stopped."""
     import jax
 
@@ -58,6 +58,8 @@ def jax_call(program: Program, *, plain: bool, num_images: int, dtype: str | Non
     dataset = random_images(num_images, 8)
     images = on_device(dataset.train, dataset)
     model = flax_study.resnet(norm) if plain else ResNet14(norm=REGISTERED[norm], dtype=dtype)
+    if tiny:
+        model = model.clone(num_blocks=1, num_filters=4)
     state = create_state(model, make_optimizer(0.1, 10.0, 100, num_images // batch_size), 0, dataset.image_shape)
     order = epoch_order(0, 1, num_images)
     compiled = train_steps.lower(state, images, order, batch_size=batch_size, num_steps=num_steps).compile()
@@ -97,7 +99,7 @@ def torch_call(program: Program) -> Callable[[], None]:
     return call
 
 
-def answerer(framework: str, num_images: int, dtype: str | None) -> Callable[[Any], dict[str, Any]]:
+def answerer(framework: str, num_images: int, dtype: str | None, tiny: bool) -> Callable[[Any], dict[str, Any]]:
     """How a contender's process answers: it prepares programs, measures one, or profiles one."""
     calls: dict[Program, Callable[[], Any]] = {}
 
@@ -107,7 +109,7 @@ def answerer(framework: str, num_images: int, dtype: str | None) -> Callable[[An
                 calls[program] = torch_call(program)
             else:
                 plain = framework == "flax"
-                calls[program] = jax_call(program, plain=plain, num_images=num_images, dtype=dtype)
+                calls[program] = jax_call(program, plain=plain, num_images=num_images, dtype=dtype, tiny=tiny)
         except Exception as error:  # the others are measured all the same
             return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         return None
@@ -379,7 +381,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         print(f"{what}, {entry['steps_per_call']} steps a call: {rate}", flush=True)
         timing.keep(args.json, results=results)
 
-    common = ["--num-images", str(args.num_images)]
+    common = ["--num-images", str(args.num_images), *(["--tiny"] if args.tiny else [])]
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         service = stack.enter_context(multi_process_service(Path(folder))) if args.mps else None
         # First what decides how a study trains best, then the comparisons.
@@ -422,6 +424,7 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="+", type=int, default=list(SIDE_BY_SIDE), help="processes side by side")
     parser.add_argument("--mps", action="store_true", help="also with NVIDIA's MPS, which is started and ended here")
     parser.add_argument("--all", action="store_true", help="all variants, and bfloat16")
+    parser.add_argument("--tiny", action="store_true", help="a network of 8 layers and 4 channels, for a rehearsal")
     parser.add_argument("--worker", choices=FRAMEWORKS, help=argparse.SUPPRESS)
     parser.add_argument("--dtype", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -430,11 +433,13 @@ def main() -> None:
             from jaxnorm.study.training.devices import use_compilation_cache
 
             use_compilation_cache(cache_folder() / "programs")
-        timing.serve(answerer(args.worker, args.num_images, args.dtype))
+        timing.serve(answerer(args.worker, args.num_images, args.dtype, args.tiny))
         return
+    if args.end_with_parent:
+        timing.end_with_parent()
     import importlib.util
 
-    args.torch = importlib.util.find_spec("torch") is not None
+    args.torch = not args.tiny and importlib.util.find_spec("torch") is not None
     args.gpu = (
         subprocess.run(
             [sys.executable, "-c", "import jax, sys; sys.exit(jax.default_backend() != 'gpu')"], check=False

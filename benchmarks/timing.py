@@ -12,6 +12,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
@@ -39,7 +40,31 @@ def parser(
     place = default.relative_to(RESULTS.parents[1])
     words = f"also write raw results there; without FILE to {place}"
     own.add_argument("--json", type=Path, nargs="?", const=default, metavar="FILE", help=words)
+    own.add_argument("--end-with-parent", action="store_true", help=argparse.SUPPRESS)
     return own
+
+
+def child(script: str, *arguments: str, **options: Any) -> "subprocess.Popen[bytes]":
+    """Starts a benchmark as a process that ends when this one does, however this one ends.
+
+    Args:
+        script: name of a file beside this one; it calls `end_with_parent` if its flag says so.
+        arguments: its flags.
+        options: as `subprocess.Popen` takes them.
+    """
+    command = [sys.executable, str(Path(__file__).with_name(script)), "--end-with-parent", *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, **options)
+
+
+def end_with_parent() -> None:
+    """Ends this process as soon as its parent is gone, which closes its standard input."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def clock(call: Callable[[], Any]) -> Clock:
@@ -140,7 +165,8 @@ def keep(path: Path | None, **content: Any) -> None:
     """Writes results with the command and the machine, where `--json` asks for it."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        found = {"command": " ".join(sys.argv), "machine": machine(), **content}
+        command = " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+        found = {"command": command, "machine": machine(), **content}
         path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
