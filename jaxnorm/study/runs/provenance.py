@@ -120,7 +120,7 @@ def device() -> dict[str, Any]:
     platform_of, kind = devices.platform(), devices.device_kind()
     if platform_of == "cpu":
         kind = library.processor().get("model name") or platform.machine()
-    found = {"platform": platform_of, "kind": kind, "count": devices.device_count(), "cores": cores()}
+    found = {"platform": platform_of, "kind": kind, "count": devices.device_count(), "cores": len(cores())}
     return found if devices.num_processes() == 1 else {**found, "processes": devices.num_processes()}
 
 
@@ -151,6 +151,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def cores() -> int:
-    """Number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores() -> tuple[int, ...]:
+    """The processor cores that this process may use.
+
+    Returns:
+        Their numbers, ascending; all cores where the system does not assign them.
+    """
+    return tuple(sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))

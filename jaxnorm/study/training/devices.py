@@ -105,9 +105,9 @@ def devices_for(config: Config, num_devices: NumDevices = "auto") -> Devices:
     """
     available = jax.devices()
     if config.num_replicas is None:
-        parts, what, flag = config.batch_size, "batch size", "--batch-size"
+        parts, what, flag = config.batch_size, "batch size", "`batch_size`"
     else:
-        parts, what, flag = config.num_replicas, "number of replicas", "--num-replicas"
+        parts, what, flag = config.num_replicas, "number of replicas", "`num_replicas`"
     if num_devices != "auto":
         count = num_devices
     elif num_processes() > 1:
@@ -159,12 +159,10 @@ def with_replicas(config: Config, num_devices: NumDevices = "auto") -> Config:
         count = len(jax.devices()) if num_processes() > 1 or platform() != "cpu" else 1
     if count == 1:
         raise UserError(
-            "--bn-statistics replica needs several replicas, but there is one device; give --num-replicas, or "
+            "`bn_statistics` replica needs several replicas, but there is one device; give `num_replicas`, or "
             "--data-parallel on a machine with several devices"
         )
-    config = dataclasses.replace(config, num_replicas=count)
-    config.validate()
-    return config
+    return dataclasses.replace(config, num_replicas=count)
 
 
 def platform() -> str:
