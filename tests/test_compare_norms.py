@@ -183,7 +183,10 @@ BAD_INPUT = [
     (["--data-parallel", "0"], "--data-parallel must be auto or at least 1, but is 0"),
     (["--bn-statistics", "replica"], "there is one device; give --num-replicas"),
     (["--num-replicas", "4"], "error: --num-replicas needs --bn-statistics replica, but is 4 with global statistics"),
-    (["--bn-statistics", "replica", "--num-replicas", "5"], "error: --num-replicas must divide the batch size 32, but is 5"),
+    (
+        ["--bn-statistics", "replica", "--num-replicas", "5"],
+        "error: --num-replicas must divide the batch size 32, but is 5",
+    ),
     (["--jobs", "0"], "--jobs must be at least 1, but is 0; give 1 or more"),
     (["--jobs", "2", "--data-parallel", "4"], "is 2 while --data-parallel is 4; drop one of them"),
     (["--jobs", "2", "--coordinator", "auto"], "is 2 while --coordinator is auto; drop one of them"),

@@ -45,6 +45,6 @@ def parsed(parse: Callable[[], Parsed]) -> Parsed:
 def _first_paragraph(box: str) -> str:
     """The text between the title of a box and the next rule. A box is drawn with lines, or in ASCII with dashes."""
     lines = [line.strip("│ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
-    ends = [place for place, line in enumerate(lines) if line and not line.strip("─-╭╮╰╯") or line.startswith("╭")]
+    ends = [place for place, line in enumerate(lines) if (line and not line.strip("─-╭╮╰╯")) or line.startswith("╭")]
     first, last = ([*ends, len(lines), len(lines)])[:2]
     return one_line(" ".join(lines[first + 1 : last])).removeprefix("Error parsing ").rstrip(".")
