@@ -102,7 +102,11 @@ class Config(Recipe):
         return "-".join([self.norm, *self.tags, f"seed{self.seed}"])
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values, as `config.json` holds them."""
+        """The fields as `config.json` has them.
+
+        Returns:
+            JSON values.
+        """
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
 
 

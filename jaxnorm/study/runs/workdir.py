@@ -29,7 +29,15 @@ class Workdir:
     varied: tuple[str, ...] = ()
 
     def directory(self, config: Config, **options: Any) -> RunDirectory:
-        """The directory of a run; `options` are those of `RunDirectory`."""
+        """The directory of a run.
+
+        Args:
+            config: the run.
+            options: keyword arguments of `RunDirectory`.
+
+        Returns:
+            The directory, which need not exist yet.
+        """
         return RunDirectory(self.path / config.name, config, **options)
 
     def check(self, configs: Sequence[Config], *, allow_changes: bool = False) -> list[str]:

@@ -51,22 +51,50 @@ class Devices:
         return platform() if self.mesh is None else str(self.mesh.devices[0].platform)
 
     def replicate(self, tree: Any) -> Any:
-        """Copies the arrays of `tree` to every device; every process must hold the same values."""
+        """Copies arrays to every device.
+
+        Args:
+            tree: of arrays; every process must have the same values.
+
+        Returns:
+            The tree on every device.
+        """
         if self.mesh is None:
             return tree
         sharding = NamedSharding(self.mesh, P())
         return jax.tree.map(lambda leaf: _put(leaf, sharding), tree)
 
     def shard(self, batch: jax.Array) -> jax.Array:
-        """Within jit: cuts the batch along its first axis into one part per device."""
+        """Within jit: cuts the batch along its first axis into one part per device.
+
+        Args:
+            batch: an array; the number of devices divides its first axis.
+
+        Returns:
+            The batch, divided.
+        """
         return self._constrain(batch, P(AXIS))
 
     def gather(self, tree: Any) -> Any:
-        """Within jit: puts the arrays of `tree`, whole, on every device."""
+        """Within jit: puts whole arrays on every device.
+
+        Args:
+            tree: of arrays.
+
+        Returns:
+            The tree on every device.
+        """
         return self._constrain(tree, P())
 
     def local(self, tree: Any) -> Any:
-        """The arrays of a replicated `tree` on this process's first device alone, for work that is not shared."""
+        """Replicated arrays on this process's first device alone, for work that is not shared.
+
+        Args:
+            tree: of replicated arrays.
+
+        Returns:
+            The tree on one device.
+        """
         return tree if self.mesh is None else jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
     def _constrain(self, tree: Any, spec: P) -> Any:
@@ -166,7 +194,10 @@ def with_replicas(config: Config, num_devices: NumDevices = "auto") -> Config:
 
 
 def platform() -> str:
-    """Platform of the default device: cpu, gpu or tpu.
+    """Platform of the default device.
+
+    Returns:
+        cpu, gpu or tpu.
 
     Examples:
         >>> platform() in ("cpu", "gpu", "tpu")
@@ -176,32 +207,56 @@ def platform() -> str:
 
 
 def device_kind() -> str:
-    """Name of the default device as its driver gives it, such as "NVIDIA H100 80GB HBM3"."""
+    """Name of the default device as its driver gives it.
+
+    Returns:
+        For example "NVIDIA H100 80GB HBM3".
+    """
     return str(jax.devices()[0].device_kind)
 
 
 def device_count() -> int:
-    """Number of devices there are, over all processes."""
+    """Number of devices.
+
+    Returns:
+        Devices of all processes together.
+    """
     return jax.device_count()
 
 
 def num_processes() -> int:
-    """Number of processes that train together; 1 without `initialize_processes`."""
+    """Number of processes that train together.
+
+    Returns:
+        1 without `initialize_processes`.
+    """
     return jax.process_count()
 
 
 def process_index() -> int:
-    """Place of this process among those that train together, from 0."""
+    """Place of this process among those that train together.
+
+    Returns:
+        A number from 0.
+    """
     return jax.process_index()
 
 
 def is_first() -> bool:
-    """Whether this process writes files and messages; all others only compute."""
+    """Whether this process writes files and messages; all others only compute.
+
+    Returns:
+        True in the first process.
+    """
     return process_index() == 0
 
 
 def is_distributed() -> bool:
-    """Whether `initialize_processes` has connected this process to others. Does not start any device."""
+    """Whether `initialize_processes` has connected this process to others. Does not start any device.
+
+    Returns:
+        True if it has.
+    """
     return bool(jax.distributed.is_initialized())
 
 
@@ -256,7 +311,13 @@ def use_compilation_cache(folder: Path) -> None:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether `flag` is true in any process; all processes must call it at the same point.
+    """Whether something is true in any process; all processes must call it at the same point.
+
+    Args:
+        flag: whether it is true here.
+
+    Returns:
+        The same value in every process.
 
     Examples:
         >>> any_of(False)
