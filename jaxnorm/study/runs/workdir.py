@@ -152,7 +152,8 @@ class Workdir:
         found = {text: name for config in configs for name, text in self._differences(config, plan)}
         revisable = set(found.values()) <= set(REVISABLE)
         if found and not (revisable and allow_changes):
-            texts = [f"`{name}`{text.removeprefix(name)}" for text, name in found.items()]
+            fields = configs[0].to_json()
+            texts = [f"`{name}`{text.removeprefix(name)}" if name in fields else text for text, name in found.items()]
             accept = ", or accept with --allow-changes that runs continue with them" if revisable else ""
             raise UserError(
                 f"{self.path} holds runs of another configuration ({'; '.join(texts)}); choose another --workdir or "
