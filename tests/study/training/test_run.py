@@ -64,7 +64,7 @@ class Interrupted(Memory):
     def __init__(self, stop_at=None, saved=None, rows=()):
         super().__init__()
         self.stop_at, self.saved, self.step = stop_at, saved, 0
-        self.rows = list(rows)
+        self.rows.extend(rows)
 
     def restore(self, saved):
         return self.saved or (saved, 0.0)
