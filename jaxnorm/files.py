@@ -156,7 +156,13 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def json_line(value: Any) -> str:
-    """A JSON `value` as one line without spaces.
+    """A JSON value as one line without spaces.
+
+    Args:
+        value: the value.
+
+    Returns:
+        The line, without its end.
 
     Raises:
         ValueError: if a number is not finite.
@@ -165,7 +171,14 @@ def json_line(value: Any) -> str:
 
 
 def compact_json(content: Mapping[str, Any]) -> str:
-    """A JSON object, `content`, with a line for each entry, and for each entry of an entry."""
+    """A JSON object with a line for each entry, and for each entry of an entry.
+
+    Args:
+        content: the object.
+
+    Returns:
+        The text.
+    """
     lines = []
     for key, value in content.items():
         inner = json_line(value)
@@ -207,6 +220,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
     Args:
         path: the file.
+
+    Returns:
+        The objects.
 
     Raises:
         OSError: if the file cannot be read.

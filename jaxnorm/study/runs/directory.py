@@ -21,7 +21,7 @@ from jaxnorm.study.runs.checkpoints import Checkpoints
 from jaxnorm.study.runs.progress import Progress
 from jaxnorm.study.runs.provenance import differences
 from jaxnorm.study.runs.signals import StopRequest
-from jaxnorm.study.training.record import Row
+from jaxnorm.study.training.record import Record, Row
 from jaxnorm.study.training.run import Result
 from jaxnorm.study.words import duration
 
@@ -29,7 +29,7 @@ SAVE_COST_FACTOR = 50
 """Checkpoints are this many times their own cost apart, so that they take at most 2 % of the time."""
 
 
-class RunDirectory:
+class RunDirectory(Record):
     """The directory of one run, such as ``bn-seed0/``, and the run's `Record` while it trains.
 
     ``config.json`` contains the `Config`, ``provenance.json`` what the run was trained on, ``metrics.jsonl`` one line
@@ -224,31 +224,16 @@ class RunDirectory:
         self._progress.epoch(self.config, row)
 
     def stepped(self, step: int) -> None:
-        """Reports the step. After the first one, when all is compiled, freed memory is kept for the next step.
-
-        Args:
-            step: updates done.
-        """
-        if not self._has_stepped:
+        if not self._has_stepped:  # all is compiled, and what a step frees is kept for the next one
             self._has_stepped = True
             keep_freed_memory()
         self._progress.stepped(self.config, step)
 
     def should_save(self) -> bool:
-        """Whether the time between two checkpoints has passed.
-
-        Returns:
-            True if it has.
-        """
         wait = SAVE_COST_FACTOR * self._save_cost if self._every_seconds is None else self._every_seconds
         return time.monotonic() - self._saved_at > wait
 
     def should_stop(self) -> bool:
-        """Whether a signal has arrived.
-
-        Returns:
-            True if one has.
-        """
         return self._stop is not None and self._stop.is_set
 
     def complete(self, result: Result) -> None:

@@ -32,10 +32,6 @@ class Devices:
 
     Attributes:
         mesh: the devices along the axis "data"; None for the default device alone.
-
-    Examples:
-        >>> Devices().count
-        1
     """
 
     mesh: Mesh | None = None
@@ -126,10 +122,6 @@ def devices_for(config: Config, num_devices: NumDevices = "auto") -> Devices:
 
     Raises:
         UserError: if there are fewer devices, or their number does not divide the batch or its replicas.
-
-    Examples:
-        >>> devices_for(Config(batch_size=32), 1)
-        Devices(mesh=None)
     """
     available = jax.devices()
     if config.num_replicas is None:
@@ -198,10 +190,6 @@ def platform() -> str:
 
     Returns:
         cpu, gpu or tpu.
-
-    Examples:
-        >>> platform() in ("cpu", "gpu", "tpu")
-        True
     """
     return str(jax.devices()[0].platform)
 
@@ -263,8 +251,7 @@ def is_distributed() -> bool:
 def initialize_processes(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Connects this process to the others that train with it; does nothing where there is only one.
 
-    Call it before anything else in JAX. The processes of a Slurm step, of Open MPI and of a TPU pod on Kubernetes are
-    recognized without arguments.
+    Call it before anything else in JAX. Slurm, Open MPI and TPU pods on Kubernetes need no arguments.
 
     Args:
         coordinator: HOST:PORT of the first process; "auto" lets JAX look for any launcher that it knows; None takes
@@ -318,10 +305,6 @@ def any_of(flag: bool) -> bool:
 
     Returns:
         The same value in every process.
-
-    Examples:
-        >>> any_of(False)
-        False
     """
     if num_processes() == 1:
         return flag
@@ -343,7 +326,7 @@ def broadcast(tree: Any) -> Any:
 def barrier(name: str) -> bool:
     """Waits until every process has reached the same call.
 
-    A process that waits for a collective of the others never arrives, so the wait ends after `HEARTBEAT_SECONDS`.
+    The wait ends after `HEARTBEAT_SECONDS`: a process that waits for a collective of the others never arrives.
 
     Args:
         name: used once in the life of the processes.
