@@ -67,7 +67,7 @@ class Options(options.Options):
         """Also checks the lists."""
         super().check_flags()
         lists.check_batch_sizes(self.batch_sizes, self.ghost_batch_sizes, self.norms)
-        lists.check_list("--lr-rules", self.lr_rules)
+        lists.check_distinct("--lr-rules", self.lr_rules)
 
 
 def main() -> int:

@@ -44,7 +44,7 @@ class Options(options.Options):
     def check_flags(self) -> None:
         """Also checks the learning rates."""
         super().check_flags()
-        lists.check_list("--learning-rates", self.learning_rates, may_be_empty=True)
+        lists.check_distinct("--learning-rates", self.learning_rates)
 
 
 def main() -> int:

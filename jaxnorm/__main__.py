@@ -4,7 +4,11 @@ from jaxnorm.study.cli.entry import run
 
 
 def main() -> int:
-    """Runs the command that is named on the command line. Without the study's packages, `run` says what to install."""
+    """Runs the command that is named on the command line. Without the study's packages, `run` says what to install.
+
+    Returns:
+        The exit code.
+    """
     from jaxnorm.study.cli import commands
 
     return commands.main(__doc__)

@@ -9,10 +9,10 @@ class UserError(ValueError):
     ordinary `ValueError`.
 
     Examples:
-        >>> raise UserError("batch_size must be at least 1, but is 0; give --batch-size 1 or more")
+        >>> raise UserError("`batch_size` must be at least 1, but is 0; give 1 or more")
         Traceback (most recent call last):
             ...
-        jaxnorm.errors.UserError: batch_size must be at least 1, but is 0; give --batch-size 1 or more
+        jaxnorm.errors.UserError: `batch_size` must be at least 1, but is 0; give 1 or more
     """
 
 

@@ -31,7 +31,11 @@ _DAMAGE = (
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/jaxnorm`, by default `~/.cache/jaxnorm`; in the temporary folder for a user without a home."""
+    """The folder for what may be made again.
+
+    Returns:
+        `$XDG_CACHE_HOME/jaxnorm`, by default `~/.cache/jaxnorm`; in the temporary folder for a user without a home.
+    """
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not base.is_absolute():  # unset, empty, or relative, which the XDG standard tells us to ignore
         base = Path(os.path.expanduser("~/.cache"))  # noqa: PTH111
@@ -49,6 +53,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Args:
         path: the file to write or replace. Its folder is made if necessary.
+
+    Yields:
+        The temporary path.
+
+    Raises:
+        OSError: if the disk does not accept the file; it names `path`.
 
     Examples:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -77,7 +87,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Within it, an `OSError` that names no file, such as one of a write, gets the name `path`."""
+    """Within it, an `OSError` that names no file, such as one of a write, gets the name `path`.
+
+    Args:
+        path: the file that is written.
+
+    Yields:
+        None.
+
+    Raises:
+        OSError: the same error, with a name.
+    """
     try:
         yield
     except OSError as error:
@@ -87,7 +107,11 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flushes a folder's entries to disk, so that a rename survives a power cut. Does nothing on Windows."""
+    """Flushes a folder's entries to disk, so that a rename survives a power cut. Does nothing on Windows.
+
+    Args:
+        folder: the folder.
+    """
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -98,13 +122,23 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replaces `path` by `content` in one step."""
+    """Replaces `path` by `content` in one step.
+
+    Args:
+        path: the file.
+        content: its new content.
+    """
     with replacing(path) as part:
         part.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
-    """Replaces `path` by `content`, UTF-8, in one step."""
+    """Replaces `path` by `content`, UTF-8, in one step.
+
+    Args:
+        path: the file.
+        content: its new content.
+    """
     write_bytes(path, content.encode())
 
 
@@ -122,7 +156,13 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def json_line(value: Any) -> str:
-    """A JSON `value` as one line without spaces.
+    """A JSON value as one line without spaces.
+
+    Args:
+        value: the value.
+
+    Returns:
+        The line, without its end.
 
     Raises:
         ValueError: if a number is not finite.
@@ -131,7 +171,14 @@ def json_line(value: Any) -> str:
 
 
 def compact_json(content: Mapping[str, Any]) -> str:
-    """A JSON object, `content`, with a line for each entry, and for each entry of an entry."""
+    """A JSON object with a line for each entry, and for each entry of an entry.
+
+    Args:
+        content: the object.
+
+    Returns:
+        The text.
+    """
     lines = []
     for key, value in content.items():
         inner = json_line(value)
@@ -174,6 +221,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     Args:
         path: the file.
 
+    Returns:
+        The objects.
+
     Raises:
         OSError: if the file cannot be read.
         ValueError: if a line is no JSON object.
@@ -188,18 +238,39 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    """SHA-256 of a file's bytes.
+
+    Args:
+        path: the file.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_of_storage(error: BaseException) -> bool:
-    """Whether a disk did not accept a write: full, over quota, read-only, not permitted or failing."""
+    """Whether a disk did not accept a write: full, over quota, read-only, not permitted or failing.
+
+    Args:
+        error: what a write raised.
+
+    Returns:
+        True if the error has one of `STORAGE_CODES`.
+    """
     return isinstance(error, OSError) and error.errno in STORAGE_CODES
 
 
 def storage_message(error: OSError) -> str:
-    """One line about a write that a disk did not accept: the path, the reason, the space that is left and the fix."""
+    """What to tell the user about a write that a disk did not accept.
+
+    Args:
+        error: what the write raised.
+
+    Returns:
+        One line: the path, the reason, the space that is left and the fix.
+    """
     path = Path(os.fsdecode(error.filename)) if error.filename is not None else None
     if path is None:
         return f"standard output or a file must take what is written, but does not ({error.strerror}); redirect it"
@@ -221,6 +292,9 @@ def reading(path: Path) -> Iterator[None]:
 
     Args:
         path: the file that is read.
+
+    Yields:
+        None.
 
     Raises:
         UserError: naming the file, what is wrong with it and the fix.

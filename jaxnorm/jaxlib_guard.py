@@ -10,7 +10,11 @@ FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 
 
 def backend_started() -> bool:
-    """Whether jax has started a backend in this process."""
+    """Whether jax has started a backend in this process.
+
+    Returns:
+        True if it has.
+    """
     # jax has no public function for this, and importing jax to find out would be slow.
     bridge = sys.modules.get("jax._src.xla_bridge")
     return bool(bridge is not None and bridge.backends_are_initialized())

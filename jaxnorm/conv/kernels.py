@@ -31,17 +31,33 @@ _LOADING = threading.Lock()
 
 
 def supports(x: jax.Array, padding: Sequence[tuple[int, int]]) -> bool:
-    """Whether our kernels compute a convolution of `x` on CPU."""
+    """Whether our kernels compute a convolution of `x` on CPU.
+
+    Args:
+        x: Input, (N, H, W, C).
+        padding: Pixels before and after each image axis.
+
+    Returns:
+        True for float32 on a single CPU device and padding that is not negative, if the kernels can be had.
+    """
     return x.dtype == jnp.float32 and min(map(min, padding)) >= 0 and alone() and missing() is None
 
 
 def description() -> str:
-    """Whose convolutions a network uses: "jaxnorm" or "XLA". They differ in the last bits only."""
+    """Whose convolutions a network uses. They differ in the last bits only.
+
+    Returns:
+        "jaxnorm" or "XLA".
+    """
     return "jaxnorm" if jax.default_backend() == "cpu" and alone() and missing() is None else "XLA"
 
 
 def alone() -> bool:
-    """Whether there is only one CPU device. XLA cannot divide our calls: it would copy all images to every device."""
+    """Whether there is only one CPU device. XLA cannot divide our calls: it would copy all images to every device.
+
+    Returns:
+        False with several CPU devices or none.
+    """
     try:
         return jax.device_count("cpu") == 1
     except RuntimeError:  # JAX_PLATFORMS may leave out the CPU
@@ -61,12 +77,20 @@ def missing() -> str | None:
 
 
 def is_off() -> bool:
-    """Whether the user has turned the kernels off."""
+    """Whether the user has turned the kernels off.
+
+    Returns:
+        True if `JAXNORM_KERNELS` is "off" or "0".
+    """
     return os.environ.get(SWITCH, "").lower() in ("off", "0")
 
 
 def compiler() -> str | None:
-    """Path of the C++ compiler: `$CXX`, or the first on the PATH; None without one."""
+    """Finds the C++ compiler.
+
+    Returns:
+        Path of `$CXX`, or of the first on the PATH; None without one.
+    """
     return library.find_compiler()
 
 

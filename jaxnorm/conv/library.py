@@ -33,7 +33,11 @@ class Unavailable(Exception):
 
 
 def find_compiler() -> str | None:
-    """Path of the C++ compiler: `$CXX`, or the first on the PATH; None without one."""
+    """Finds the C++ compiler.
+
+    Returns:
+        Path of `$CXX`, or of the first on the PATH; None without one.
+    """
     names = (os.environ.get("CXX"), "c++", "g++", "clang++")
     return next((found for name in names if name and (found := shutil.which(name))), None)
 
@@ -89,7 +93,11 @@ def fingerprint(
 
 
 def processor() -> dict[str, str]:
-    """Name and instruction sets of the processor, as the operating system calls them."""
+    """What ``-march=native`` depends on.
+
+    Returns:
+        Name and instruction sets of the processor, as the operating system calls them.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -42,7 +42,11 @@ class TorchNetwork(Protocol):
     """A Flax module that knows the names of its layers in PyTorch."""
 
     def torch_layers(self) -> Sequence[TorchLayer]:
-        """All layers that have variables."""
+        """All layers that have variables.
+
+        Returns:
+            The layers, in any order.
+        """
         ...
 
 

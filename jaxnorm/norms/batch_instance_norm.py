@@ -33,7 +33,8 @@ class BatchInstanceNorm(BatchNorm):
     The layer does not limit `gate` to [0, 1]; the optimizer must do so. The authors clip it after every step, start it
     at 1 and train it at ten times the learning rate. `axis_name` concerns x_batch only; each instance is on one device.
 
-    Source: Nam and Kim 2018, "Batch-Instance Normalization", https://arxiv.org/abs/1805.07925
+    References:
+        Nam and Kim 2018, "Batch-Instance Normalization", https://arxiv.org/abs/1805.07925
 
     Attributes:
         use_running_average: Whether to take the running statistics (evaluation). May be given at the call instead.

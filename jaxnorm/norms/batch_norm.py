@@ -34,7 +34,8 @@ class BatchNorm(nn.Module):
 
     Evaluation takes the running statistics, so that the output of a sample does not depend on the other samples.
 
-    Source: Ioffe and Szegedy 2015, "Batch Normalization", https://arxiv.org/abs/1502.03167
+    References:
+        Ioffe and Szegedy 2015, "Batch Normalization", https://arxiv.org/abs/1502.03167
 
     Attributes:
         use_running_average: Whether to take the running statistics (evaluation). May be given at the call instead.

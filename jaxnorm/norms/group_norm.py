@@ -19,7 +19,8 @@ class GroupNorm(nn.Module):
     The input has shape (N, ..., C). `scale` and `bias` have shape (C,). A group consists of neighbouring channels. Give
     either `num_groups` or `group_size`, and None for the other. Training and evaluation are the same.
 
-    Source: Wu and He 2018, "Group Normalization", https://arxiv.org/abs/1803.08494
+    References:
+        Wu and He 2018, "Group Normalization", https://arxiv.org/abs/1803.08494
 
     Attributes:
         num_groups: Number of groups, by default 32.
@@ -64,6 +65,9 @@ class GroupNorm(nn.Module):
 
         Returns:
             The normalized array, of x's shape.
+
+        Raises:
+            ValueError: If a field of the layer does not fit the input, see the class.
         """
         ndim = jnp.ndim(x)
         given = self.reduction_axes

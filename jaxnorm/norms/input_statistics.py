@@ -10,7 +10,14 @@ from jaxnorm.norms.variables import NormLayer, scale_and_bias
 
 
 def active_axis_name(layer: NormLayer) -> str | None:
-    """The layer's mapped axis. During `init` it need not exist, and this is None."""
+    """The layer's mapped axis. During `init` it need not exist, and this is None.
+
+    Args:
+        layer: The layer, within its `__call__`.
+
+    Returns:
+        Its `axis_name`, or None.
+    """
     return None if layer.is_initializing() else layer.axis_name
 
 
@@ -22,7 +29,19 @@ def input_moments(
     axis_name: Any = None,
     num_groups: int | None = None,
 ) -> Moments:
-    """`compute_moments` with the layer's own `use_fast_variance` and `axis_index_groups`."""
+    """`compute_moments` with the layer's own `use_fast_variance` and `axis_index_groups`.
+
+    Args:
+        layer: The layer, within its `__call__`.
+        x: The input, as from `promote_input`.
+        axes: Axes to reduce.
+        mask: Booleans of x's rank, broadcastable to x, or None.
+        axis_name: Mapped axis along which the sets continue, or None.
+        num_groups: Number of groups of the last axis, or None.
+
+    Returns:
+        The moments of each set.
+    """
     return compute_moments(
         x,
         axes,

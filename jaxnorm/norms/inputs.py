@@ -103,5 +103,13 @@ def check_feature_axes(feature_axes: tuple[int, ...], name: str) -> None:
 
 
 def has_one_value(shape: tuple[int, ...], axes: tuple[int, ...]) -> bool:
-    """Whether a reduction of `axes` takes exactly one value for each result."""
+    """Whether a reduction of `axes` takes exactly one value for each result.
+
+    Args:
+        shape: Shape of the array.
+        axes: The axes.
+
+    Returns:
+        True if their lengths are 1.
+    """
     return math.prod(shape[axis] for axis in axes) == 1

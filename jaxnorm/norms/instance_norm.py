@@ -21,7 +21,8 @@ class InstanceNorm(nn.Module):
     evaluation are the same. A single position has variance 0, and the output is the bias, as in flax; PyTorch raises an
     error in training.
 
-    Source: Ulyanov, Vedaldi and Lempitsky 2016, "Instance Normalization", https://arxiv.org/abs/1607.08022
+    References:
+        Ulyanov, Vedaldi and Lempitsky 2016, "Instance Normalization", https://arxiv.org/abs/1607.08022
 
     Attributes:
         feature_axes: Axes of `scale` and `bias`, by default the last. All others but the first are reduced.

@@ -20,7 +20,8 @@ class LayerNorm(nn.Module):
     with one mean and variance per sample, give ``reduction_axes=(1, 2, 3)``, which equals `GroupNorm` with one group.
     Training and evaluation are the same.
 
-    Source: Ba, Kiros and Hinton 2016, "Layer Normalization", https://arxiv.org/abs/1607.06450
+    References:
+        Ba, Kiros and Hinton 2016, "Layer Normalization", https://arxiv.org/abs/1607.06450
 
     Attributes:
         reduction_axes: Axes over which statistics are taken, by default the last.

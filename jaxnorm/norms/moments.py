@@ -57,6 +57,9 @@ def canonical_axes(ndim: int, axes: int | Iterable[int]) -> tuple[int, ...]:
     Args:
         ndim: Number of axes of the array.
         axes: An axis or several; negative numbers count from the end.
+
+    Returns:
+        The axes.
     """
     axes = axes if isinstance(axes, Iterable) else (axes,)
     return tuple(sorted({axis + ndim if axis < 0 else axis for axis in axes}))

@@ -21,9 +21,16 @@ force_float32_reductions: Whether bfloat16 and float16 inputs have float32 stati
 
 
 def with_shared_fields(layer: Layer) -> Layer:
-    """Class decorator that adds `SHARED_FIELDS` to the end of the docstring's section `Attributes:`."""
+    """Class decorator that adds `SHARED_FIELDS` to the end of the docstring's section `Attributes:`.
+
+    Args:
+        layer: The class, whose docstring lists its other fields.
+
+    Returns:
+        The same class.
+    """
     if layer.__doc__:  # python -OO removes docstrings
-        head, heading, tail = inspect.cleandoc(layer.__doc__).partition("\nAttributes:\n")
+        head, heading, tail = inspect.cleandoc(layer.__doc__).partition("\nAttributes:")
         own, blank, rest = tail.partition("\n\n")
         shared = "".join(f"\n    {line}" for line in SHARED_FIELDS.splitlines())
         layer.__doc__ = f"{head}{heading}{own}{shared}{blank}{rest}"

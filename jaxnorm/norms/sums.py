@@ -20,7 +20,16 @@ MAX_BLOCK = 4096
 
 
 def set_size(shape: tuple[int, ...], axes: tuple[int, ...], num_groups: int | None) -> int:
-    """The number of values of an array of this shape that are reduced to one."""
+    """The number of values of an array of this shape that are reduced to one.
+
+    Args:
+        shape: Shape of the array.
+        axes: Axes to reduce.
+        num_groups: Number of groups of the last axis, or None.
+
+    Returns:
+        Values for each result.
+    """
     return math.prod(shape[axis] for axis in axes) // (num_groups or 1)
 
 
@@ -30,7 +39,17 @@ def over_groups(
     axes: tuple[int, ...],
     num_groups: int | None,
 ) -> jax.Array:
-    """`reduce` over `axes`. With groups, the last axis is reduced in each group, whose channels repeat the result."""
+    """`reduce` over `axes`. With groups, the last axis is reduced in each group, whose channels repeat the result.
+
+    Args:
+        reduce: Called as ``reduce(x, axes)``; keeps the axes with length 1.
+        x: An array.
+        axes: Axes to reduce, ascending; with groups, the last axis is among them.
+        num_groups: Number of groups of the last axis, or None.
+
+    Returns:
+        The reduced array; with groups, its last axis has x's length.
+    """
     if num_groups is None:
         return reduce(x, axes)
     grouped = (*x.shape[:-1], num_groups, x.shape[-1] // num_groups)
@@ -39,12 +58,27 @@ def over_groups(
 
 
 def abs_square(x: jax.Array) -> jax.Array:
-    """|x|^2, which is real."""
+    """|x|^2, which is real.
+
+    Args:
+        x: Real or complex array.
+
+    Returns:
+        A real array of x's shape.
+    """
     return lax.square(lax.real(x)) + lax.square(lax.imag(x)) if jnp.iscomplexobj(x) else lax.square(x)
 
 
 def sum_and_square(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """Sums of x and of |x|^2."""
+    """Sums of x and of |x|^2.
+
+    Args:
+        x: Floating-point or complex array.
+        axes: Axes to reduce.
+
+    Returns:
+        The two sums, with length 1 on `axes`.
+    """
     if axes == (x.ndim - 1,) and 0 < x.shape[-1] < SHORT:
         return lax.platform_dependent(x, abs_square(x), cpu=_sums_along_last, default=_two_sums_along_last)
     return sum_over(x, axes), sum_over(abs_square(x), axes)
@@ -68,7 +102,15 @@ def _(values: Any, tangents: Any) -> Any:
 
 
 def sum_over(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """The sum over `axes`, which are kept with length 1."""
+    """The sum over `axes`, which are kept with length 1.
+
+    Args:
+        x: Floating-point or complex array.
+        axes: Axes to reduce.
+
+    Returns:
+        The sum, in x's dtype.
+    """
     if len(axes) > 1 and set_size(x.shape, axes, None) > MAX_BLOCK:
         return sum_over(lax.optimization_barrier(sum_over(x, axes[1:])), axes[:1])
     if axes != (x.ndim - 1,) or x.shape[-1] < MIN_BLOCK:

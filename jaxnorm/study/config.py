@@ -71,66 +71,13 @@ class Recipe:
         """The epoch after which training ends, counted from 1."""
         return self.num_epochs if self.stop_after_epoch is None else min(self.stop_after_epoch, self.num_epochs)
 
-    def validate(self) -> None:
-        """Checks every field that can be checked without the data.
-
-        Raises:
-            UserError: naming the field, its value and what it may be.
-        """
-        _at_least("batch_size", self.batch_size, 1)
-        _at_least("num_epochs", self.num_epochs, 1)
-        if self.stop_after_epoch is not None:
-            _at_least("stop_after_epoch", self.stop_after_epoch, 1)
-            if self.stop_after_epoch > self.num_epochs:
-                raise UserError(
-                    f"stop_after_epoch must be within the schedule of {self.num_epochs} epochs, "
-                    f"but is {self.stop_after_epoch}; lower it or raise --num-epochs"
-                )
-        _positive("learning_rate", self.learning_rate)
-        _not_negative("gate_lr_multiplier", self.gate_lr_multiplier)
-        if self.ghost_batch_size is not None:
-            _at_least("ghost_batch_size", self.ghost_batch_size, 1)
-            if self.batch_size % self.ghost_batch_size:
-                raise UserError(
-                    f"ghost_batch_size must divide the batch size {self.batch_size}, but is {self.ghost_batch_size}; "
-                    "give --ghost-batch-size a divisor"
-                )
-        if self.num_replicas is not None:
-            self._check_replicas(self.num_replicas)
-        if not self.quantiles:
-            raise UserError(
-                "quantiles must name at least one percentage, but there is none; for example --quantiles 1 99"
-            )
-        for value in self.quantiles:
-            if not 0 <= value <= 100:
-                raise UserError(f"quantiles must be in 0..100 percent, but one is {value}; change --quantiles")
-        if list(self.quantiles) != sorted(set(self.quantiles)):
-            raise UserError(
-                f"quantiles must ascend, each once, but are {self.quantiles}; sort --quantiles and drop repeats"
-            )
-
-    def _check_replicas(self, num_replicas: int) -> None:
-        _at_least("num_replicas", num_replicas, 2)
-        if self.bn_statistics == "global":
-            raise UserError(
-                f"num_replicas goes with --bn-statistics replica, but is {num_replicas} with global statistics; drop "
-                "--num-replicas or add --bn-statistics replica"
-            )
-        if self.batch_size % num_replicas:
-            raise UserError(
-                f"num_replicas must divide the batch size {self.batch_size}, but is {num_replicas}; give "
-                "--num-replicas a divisor"
-            )
-        if self.ghost_batch_size is not None:
-            raise UserError(
-                f"ghost batches and replicas exclude each other, but ghost_batch_size is {self.ghost_batch_size} "
-                f"and num_replicas {num_replicas}; drop one of them"
-            )
-
 
 @dataclasses.dataclass(frozen=True)
 class Config(Recipe):
     """One run: a recipe, a normalization and a seed. Two runs with equal configurations have equal numbers.
+
+    Raises:
+        UserError: if a field cannot have its value. The message has the field's name in backquotes.
 
     Examples:
         >>> Config(norm="gn", seed=1, num_epochs=3).name
@@ -144,18 +91,10 @@ class Config(Recipe):
     tags: tuple[str, ...] = ()
     """Distinguishes runs of the same norm and seed in one workdir, such as "bs8"."""
 
-    def validate(self) -> None:
-        """Also checks that the norm takes ghost batches, where the recipe asks for them.
-
-        Raises:
-            UserError: naming the field, its value and what it may be.
-        """
-        super().validate()
-        if self.ghost_batch_size is not None and self.norm not in GHOST_BATCH_NORMS:
-            raise UserError(
-                f"ghost_batch_size needs one of our norms with batch statistics ({', '.join(GHOST_BATCH_NORMS)}), but "
-                f"the norm is {self.norm}; drop --ghost-batch-size or change --norms"
-            )
+    def __post_init__(self) -> None:
+        _check_schedule(self)
+        _check_batches(self)
+        _check_quantiles(self.quantiles)
 
     @property
     def name(self) -> str:
@@ -163,7 +102,11 @@ class Config(Recipe):
         return "-".join([self.norm, *self.tags, f"seed{self.seed}"])
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values, as `config.json` holds them."""
+        """The fields as `config.json` has them.
+
+        Returns:
+            JSON values.
+        """
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
 
 
@@ -181,6 +124,9 @@ def nearest(value: str, valid: Iterable[str]) -> str:
         value: the unknown name.
         valid: the names that are allowed.
 
+    Returns:
+        A hint, if a valid name is near, and the list.
+
     Examples:
         >>> nearest("bm", ["bn", "gn"])
         "did you mean 'bn'? valid: bn, gn"
@@ -191,20 +137,66 @@ def nearest(value: str, valid: Iterable[str]) -> str:
     return f"{hint}valid: {', '.join(valid)}"
 
 
+def _check_schedule(config: Config) -> None:
+    _at_least("num_epochs", config.num_epochs, 1)
+    if config.stop_after_epoch is not None:
+        _at_least("stop_after_epoch", config.stop_after_epoch, 1)
+        if config.stop_after_epoch > config.num_epochs:
+            raise UserError(
+                f"`stop_after_epoch` must be within the schedule of {config.num_epochs} epochs, but is "
+                f"{config.stop_after_epoch}; lower it or raise `num_epochs`"
+            )
+    if not 0 < config.learning_rate < float("inf"):
+        raise UserError(
+            f"`learning_rate` must be a positive finite number, but is {config.learning_rate}; give one such as 0.1"
+        )
+    if not 0 <= config.gate_lr_multiplier < float("inf"):
+        raise UserError(
+            f"`gate_lr_multiplier` must be zero or a positive finite number, but is {config.gate_lr_multiplier}; give "
+            "one such as 10"
+        )
+
+
+def _check_batches(config: Config) -> None:
+    """Checks the batch size and everything that divides a batch: ghosts and replicas."""
+    size, ghost, replicas = config.batch_size, config.ghost_batch_size, config.num_replicas
+    _at_least("batch_size", size, 1)
+    if ghost is not None:
+        _at_least("ghost_batch_size", ghost, 1)
+        if size % ghost:
+            raise UserError(f"`ghost_batch_size` must divide the batch size {size}, but is {ghost}; give a divisor")
+        if config.norm not in GHOST_BATCH_NORMS:
+            raise UserError(
+                f"`ghost_batch_size` needs one of our norms with batch statistics ({', '.join(GHOST_BATCH_NORMS)}), "
+                f"but the norm is {config.norm}; drop `ghost_batch_size` or change `norm`"
+            )
+    if replicas is None:
+        return
+    _at_least("num_replicas", replicas, 2)
+    if config.bn_statistics == "global":
+        raise UserError(
+            f"`num_replicas` needs `bn_statistics` replica, but is {replicas} with global statistics; drop "
+            "`num_replicas`, or set `bn_statistics` to replica"
+        )
+    if size % replicas:
+        raise UserError(f"`num_replicas` must divide the batch size {size}, but is {replicas}; give a divisor")
+    if ghost is not None:
+        raise UserError(
+            f"ghost batches and replicas exclude each other, but `ghost_batch_size` is {ghost} and `num_replicas` "
+            f"{replicas}; drop one of them"
+        )
+
+
+def _check_quantiles(quantiles: tuple[float, ...]) -> None:
+    if not quantiles:
+        raise UserError("`quantiles` must name at least one percentage, but there is none; give some, such as 1 and 99")
+    for value in quantiles:
+        if not 0 <= value <= 100:
+            raise UserError(f"`quantiles` must be in 0..100 percent, but one is {value}; change it")
+    if list(quantiles) != sorted(set(quantiles)):
+        raise UserError(f"`quantiles` must ascend, each once, but are {quantiles}; sort them and drop repeats")
+
+
 def _at_least(name: str, value: int, least: int) -> None:
     if value < least:
-        raise UserError(f"{name} must be at least {least}, but is {value}; give {_flag(name)} {least} or more")
-
-
-def _positive(name: str, value: float) -> None:
-    if not 0 < value < float("inf"):
-        raise UserError(f"{name} must be a positive finite number, but is {value}; for example {_flag(name)} 0.1")
-
-
-def _not_negative(name: str, value: float) -> None:
-    if not 0 <= value < float("inf"):
-        raise UserError(f"{name} must be zero or a positive finite number, but is {value}; see {_flag(name)}")
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+        raise UserError(f"`{name}` must be at least {least}, but is {value}; give {least} or more")

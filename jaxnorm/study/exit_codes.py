@@ -37,7 +37,14 @@ def of_signal(number: int) -> int:
 
 
 def is_of_signal(code: int) -> bool:
-    """Whether the exit code is one of `of_signal`."""
+    """Whether the exit code is one of `of_signal`.
+
+    Args:
+        code: an exit code.
+
+    Returns:
+        True for 128 + the number of a signal.
+    """
     return code > 128
 
 

@@ -13,6 +13,9 @@ def hidden(value: Any) -> Any:
     Args:
         value: JSON values. The text of a key ``command`` is a command per line, and remains one that a shell accepts.
 
+    Returns:
+        The values; lists in place of tuples.
+
     Examples:
         >>> hidden({"source": os.path.expanduser("~/data/cifar10")})
         {'source': '~/data/cifar10'}
@@ -33,6 +36,9 @@ def typed(words: Sequence[str]) -> str:
 
     Args:
         words: the program and its arguments.
+
+    Returns:
+        One line.
 
     Examples:
         >>> typed(["python", "x.py", "--data-dir=" + os.path.expanduser("~/my data")])

@@ -28,7 +28,14 @@ class Identity(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns `x`."""
+        """Applies the layer.
+
+        Args:
+            x: any value.
+
+        Returns:
+            `x`.
+        """
         return x
 
 
@@ -51,7 +58,17 @@ class Norm:
     build: Callable[..., nn.Module]
 
     def __call__(self, *, train: bool, axis_name: Any = None, dtype: Any = None, name: str | None = None) -> nn.Module:
-        """The module; the arguments are those of `build`."""
+        """Builds the layer.
+
+        Args:
+            train: False in evaluation.
+            axis_name: mapped axis over which to combine statistics, or None.
+            dtype: of the computation, or None.
+            name: of the module in its parent, or None.
+
+        Returns:
+            The module.
+        """
         return self.build(train=train, axis_name=axis_name, dtype=dtype, name=name)
 
 
@@ -107,6 +124,9 @@ def make_norm(id: str, *, train: bool, axis_name: Any = None, dtype: Any = None,
         dtype: of the computation, or None.
         name: of the module in its parent, or None.
 
+    Returns:
+        The module.
+
     Raises:
         UserError: if no such id is registered; the message names the nearest.
 
@@ -126,6 +146,9 @@ def ghost_batch_norm(id: str, ghost_batch_size: int) -> Norm:
     Args:
         id: one of `GHOST_BATCH_NORMS`.
         ghost_batch_size: images in each part.
+
+    Returns:
+        The norm, which is not registered.
 
     Raises:
         UserError: for any other id.

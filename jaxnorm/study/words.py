@@ -8,6 +8,9 @@ def duration(seconds: float, digits: int = 0) -> str:
         seconds: the duration.
         digits: decimals of a duration below one minute.
 
+    Returns:
+        The words.
+
     Examples:
         >>> duration(42), duration(4.21, digits=1), duration(200), duration(7_500)
         ('42 s', '4.2 s', '3 min 20 s', '2 h 05 min')
@@ -22,6 +25,13 @@ def duration(seconds: float, digits: int = 0) -> str:
 
 def counted(count: int, noun: str) -> str:
     """A number and its noun.
+
+    Args:
+        count: the number.
+        noun: its singular; the plural adds an s.
+
+    Returns:
+        The words.
 
     Examples:
         >>> counted(1, "run"), counted(1_200, "run")

@@ -9,8 +9,7 @@ from jaxnorm.study.config import DEFAULT_NORMS, GHOST_BATCH_NORMS, PRESETS, Conf
 
 def test_presets_hold_fields_of_a_recipe_and_are_valid():
     for preset in PRESETS.values():
-        recipe = {name: value for name, value in preset.items() if name != "seeds"}
-        Recipe(**recipe).validate()
+        Config(**{name: value for name, value in preset.items() if name != "seeds"})
     assert PRESETS["study"] == dict(dataset="cifar10", batch_size=128, num_epochs=100, seeds=(0, 1, 2, 3, 4))
 
 
@@ -55,16 +54,18 @@ def test_last_epoch(stop, last):
         ("num_replicas", 2),
     ],
 )
-def test_a_value_that_a_recipe_cannot_hold_is_named_with_its_field(field, value):
+def test_a_value_that_a_run_cannot_have_is_named_with_its_field(field, value):
     held = (value,) if field == "quantiles" else value
-    with pytest.raises(UserError, match=f"^{field} .*(but|one) is {value}.*; .*--"):
-        dataclasses.replace(Recipe(), **{field: held}).validate()
+    with pytest.raises(UserError, match=f"^`{field}` .*(but|one) is {value}.*; "):
+        Config(**{field: held})
+    with pytest.raises(UserError):
+        dataclasses.replace(Config(), **{field: held})
 
 
 @pytest.mark.parametrize("quantiles", [(), (20.0, 1.0), (20.0, 20.0)])
 def test_quantiles_ascend_and_are_at_least_one(quantiles):
-    with pytest.raises(UserError, match="^quantiles must .*--quantiles"):
-        Recipe(quantiles=quantiles).validate()
+    with pytest.raises(UserError, match="^`quantiles` must "):
+        Config(quantiles=quantiles)
 
 
 @pytest.mark.parametrize(
@@ -72,23 +73,22 @@ def test_quantiles_ascend_and_are_at_least_one(quantiles):
     [
         ({"num_replicas": 1}, "num_replicas"),
         ({"num_replicas": 5}, "num_replicas"),
-        ({"num_replicas": 2, "ghost_batch_size": 8}, "ghost_batch_size is 8 and num_replicas 2"),
+        ({"num_replicas": 2, "ghost_batch_size": 8}, "`ghost_batch_size` is 8 and `num_replicas` 2"),
     ],
 )
 def test_replicas_divide_the_batch_and_exclude_ghost_batches(changes, named):
     with pytest.raises(UserError, match=named):
-        Recipe(bn_statistics="replica", **changes).validate()
-    Recipe(bn_statistics="replica", num_replicas=4).validate()
+        Config(bn_statistics="replica", **changes)
+    Config(bn_statistics="replica", num_replicas=4)
 
 
 def test_ghost_batches_need_a_norm_that_takes_them():
     for norm in (*DEFAULT_NORMS, "bin_frozen"):
-        config = Config(norm=norm, ghost_batch_size=8)
         if norm in GHOST_BATCH_NORMS:
-            config.validate()
+            Config(norm=norm, ghost_batch_size=8)
             continue
-        with pytest.raises(UserError, match=f"the norm is {norm}; drop --ghost-batch-size"):
-            config.validate()
+        with pytest.raises(UserError, match=f"the norm is {norm}; "):
+            Config(norm=norm, ghost_batch_size=8)
 
 
 def test_the_linear_rule_scales_the_rate_with_the_batch():

@@ -1,11 +1,14 @@
 """The commands of ``python -m jaxnorm``, which do not train."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
+from jaxnorm.study.cli.parser import parsed
 from jaxnorm.study.runs.progress import StudyConsole, say
 from jaxnorm.study.words import counted
 
@@ -28,6 +31,9 @@ def report(workdir: Annotated[Path, tyro.conf.Positional]) -> int:
 
     Args:
         workdir: the folder that a driver of experiments/ has filled.
+
+    Returns:
+        The exit code.
     """
     show_report(workdir, StudyConsole())
     return 0
@@ -41,6 +47,9 @@ def publish(workdir: Annotated[Path, tyro.conf.Positional], folder: Annotated[Pa
     Args:
         workdir: the folder that a driver of experiments/ has filled.
         folder: where to, such as results/NAME: a new folder, or an earlier publication of the same study.
+
+    Returns:
+        The exit code.
     """
     from jaxnorm.study.report.formats import NAMED, listed
     from jaxnorm.study.report.publish import OUTCOMES, publish
@@ -61,6 +70,9 @@ def doctor(data_dir: Path | None = None) -> int:
 
     Args:
         data_dir: folder of CIFAR-10; default $JAXNORM_DATA_DIR, then the cache folder.
+
+    Returns:
+        The exit code.
     """
     from jaxnorm.study.runs.doctor import examine, print_findings
 
@@ -72,7 +84,24 @@ def main(description: str | None) -> int:
 
     Args:
         description: first text of ``--help``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: if the command line is wrong.
     """
-    return tyro.extras.subcommand_cli_from_dict(
-        {"report": report, "publish": publish, "doctor": doctor}, prog="python -m jaxnorm", description=description
-    )
+    commands = {"report": _later(report), "publish": _later(publish), "doctor": _later(doctor)}
+    parse = tyro.extras.subcommand_cli_from_dict
+    command: Callable[[], int] = parsed(lambda: parse(commands, prog="python -m jaxnorm", description=description))
+    return command()
+
+
+def _later(command: Callable[..., int]) -> Callable[..., Callable[[], int]]:
+    """The command with its flags and docstring; a call returns what has to be called to run it."""
+
+    @functools.wraps(command)
+    def bind(*args: Any, **kwargs: Any) -> Callable[[], int]:
+        return functools.partial(command, *args, **kwargs)
+
+    return bind

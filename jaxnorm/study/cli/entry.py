@@ -64,7 +64,11 @@ def run(main: Callable[[], int]) -> None:
 
 
 def is_running() -> bool:
-    """Whether `run` has started this process's program, so that the process belongs to it."""
+    """Whether `run` has started this process's program, so that the process belongs to it.
+
+    Returns:
+        True within `run`.
+    """
     return _running
 
 

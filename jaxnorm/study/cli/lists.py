@@ -1,4 +1,4 @@
-"""Checks of flags that name several values."""
+"""Checks of flags that name several values. `options.parse` checks that none of them is empty."""
 
 import collections
 from collections.abc import Sequence
@@ -8,19 +8,16 @@ from jaxnorm.errors import UserError
 from jaxnorm.study.config import GHOST_BATCH_NORMS
 
 
-def check_list(flag: str, values: Sequence[Any], *, may_be_empty: bool = False) -> None:
-    """Checks that a flag names values, and each of them once.
+def check_distinct(flag: str, values: Sequence[Any]) -> None:
+    """Checks that a flag names each of its values once.
 
     Args:
         flag: such as ``--seeds``.
         values: what it names.
-        may_be_empty: whether it may name none.
 
     Raises:
-        UserError: if it names none, or naming the value that it names twice.
+        UserError: naming the value that it names twice.
     """
-    if not values and not may_be_empty:
-        raise UserError(f"{flag} must name at least one value, but names none; see --help")
     for value, count in collections.Counter(values).items():
         if count > 1:
             raise UserError(f"{flag} must name each value once, but names {value} {count} times; drop the others")
@@ -37,8 +34,8 @@ def check_batch_sizes(sizes: Sequence[int], ghosts: Sequence[int], norms: Sequen
     Raises:
         UserError: naming the flag, its value and what it may be.
     """
-    check_list("--batch-sizes", sizes)
-    check_list("--ghost-batch-sizes", ghosts, may_be_empty=True)
+    check_distinct("--batch-sizes", sizes)
+    check_distinct("--ghost-batch-sizes", ghosts)
     for size in sizes:
         if size < 1:
             raise UserError(f"--batch-sizes must be at least 1, but name {size}; give 1 or more")

@@ -1,9 +1,11 @@
 """The flags that all drivers share, and their checks. Imports no JAX."""
 
+import contextlib
 import dataclasses
 import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -11,7 +13,8 @@ import tyro
 
 from jaxnorm.errors import UserError
 from jaxnorm.study.cli.imports import load
-from jaxnorm.study.cli.lists import check_list
+from jaxnorm.study.cli.lists import check_distinct
+from jaxnorm.study.cli.parser import parsed
 from jaxnorm.study.config import DEFAULT_NORMS, PRESETS, Config, Recipe, nearest
 
 
@@ -58,15 +61,30 @@ class Options(Recipe):
         return ()
 
     def points(self) -> list[dict[str, Any]]:
-        """What is trained for every norm and seed: values of the `varied` fields, and the tags of their runs."""
+        """What is trained for every norm and seed.
+
+        Returns:
+            For each point: values of the `varied` fields, and the tags of its runs.
+        """
         return [{}]
 
     def notes(self) -> list[str]:
-        """What the driver says about its grid before it trains, a line each."""
+        """What the driver says about its grid before it trains.
+
+        Returns:
+            Lines; none by default.
+        """
         return []
 
     def configs(self) -> list[Config]:
-        """All runs."""
+        """All runs.
+
+        Returns:
+            The grid of norms, points and seeds.
+
+        Raises:
+            UserError: if the fields of a run cannot have their values, see `naming_flags`.
+        """
         return self.grid(self.norms, self.points())
 
     def grid(self, norms: Sequence[str], points: Sequence[Mapping[str, Any]]) -> list[Config]:
@@ -75,6 +93,9 @@ class Options(Recipe):
         Args:
             norms: ids of normalizations.
             points: fields of the recipe that differ, and tags.
+
+        Returns:
+            The runs.
         """
         recipe = {field.name: getattr(self, field.name) for field in dataclasses.fields(Recipe)}
         return [
@@ -84,8 +105,11 @@ class Options(Recipe):
             for norm in norms
         ]
 
-    def check(self) -> None:
-        """Checks all flags, loads the user's modules and checks every run of the grid.
+    def checked_configs(self) -> list[Config]:
+        """Checks all flags and loads the user's modules.
+
+        Returns:
+            All runs.
 
         Raises:
             UserError: naming the flag, its value and what it may be.
@@ -98,8 +122,7 @@ class Options(Recipe):
         for norm in self.norms:
             if norm not in NORMS:
                 raise UserError(f"--norms must name registered norms, but names {norm!r}; {nearest(norm, NORMS)}")
-        for config in self.configs():
-            config.validate()
+        return self.configs()
 
     def check_flags(self) -> None:
         """Checks every flag that can be checked alone. Drivers add their own.
@@ -128,8 +151,28 @@ class Options(Recipe):
         for seed in self.seeds:
             if not 0 <= seed < 2**32:
                 raise UserError(f"--seeds must be within 0..{2**32 - 1}, but holds {seed}; for example --seeds 0 1 2")
-        check_list("--norms", self.norms)
-        check_list("--seeds", self.seeds)
+        check_distinct("--norms", self.norms)
+        check_distinct("--seeds", self.seeds)
+
+    @contextlib.contextmanager
+    def naming_flags(self) -> Iterator[None]:
+        """Within it, a `UserError` about fields of a run, in backquotes, names the flags that set them.
+
+        Yields:
+            None.
+
+        Raises:
+            UserError: the same error, with flags.
+        """
+
+        def flag(match: re.Match[str]) -> str:
+            several = match[1] in ("norm", "seed", *self.varied)
+            return f"--{match[1].replace('_', '-')}{'s' if several else ''}" if match[1] in _FIELDS else match[0]
+
+        try:
+            yield
+        except UserError as error:
+            raise UserError(re.sub(r"`(\w+)`", flag, str(error))) from error
 
     @property
     def may_be_first(self) -> bool:
@@ -170,25 +213,35 @@ class Options(Recipe):
 
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
+_FIELDS = {field.name for field in dataclasses.fields(Config)}
 
 
 def parse(options: type[AnyOptions], *, description: str | None) -> AnyOptions:
     """The options on this process's command line, over the defaults of the preset that it names.
 
-    Errors of syntax end the process with tyro's own message and exit code 2.
-
     Args:
         options: the driver's flags.
         description: first text of ``--help``.
 
+    Returns:
+        The options.
+
     Raises:
-        UserError: if there is no such preset.
+        UserError: if there is no such preset, if a flag is unknown or cannot have its value, or if one that names
+            several values names none.
     """
     preset = _preset_in(sys.argv[1:]) or options().preset
     if preset not in PRESETS:
         raise UserError(f"--preset must name a preset, but names {preset!r}; {nearest(preset, PRESETS)}")
     defaults = options(**{**PRESETS[preset], "preset": preset})
-    return tyro.cli(options, default=defaults, description=description, prog=f"python {Path(sys.argv[0]).name}")
+    prog = f"python {Path(sys.argv[0]).name}"
+    found = parsed(lambda: tyro.cli(options, default=defaults, description=description, prog=prog))
+    given = {argument.replace("_", "-") for argument in sys.argv[1:]}
+    for field in dataclasses.fields(found):
+        flag = "--" + field.name.replace("_", "-")
+        if getattr(found, field.name) == () and flag in given:
+            raise UserError(f"{flag} must name at least one value, but names none; name one or drop {flag}")
+    return found
 
 
 def _preset_in(arguments: Sequence[str]) -> str | None:

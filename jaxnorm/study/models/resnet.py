@@ -20,7 +20,17 @@ class NormBuilder(Protocol):
     """Builds one normalization layer: a Flax module that is applied to an NHWC array. Must be hashable."""
 
     def __call__(self, *, train: bool, axis_name: str | None, dtype: Any, name: str) -> nn.Module:
-        """The layer for training (`train=True`) or for evaluation, named `name` in its parent."""
+        """Builds the layer.
+
+        Args:
+            train: True in training, False in evaluation.
+            axis_name: Mapped axis over which to combine statistics, or None.
+            dtype: Dtype of the computation, or None.
+            name: The layer's name in its parent.
+
+        Returns:
+            The layer.
+        """
         ...
 
 
@@ -39,7 +49,21 @@ class ConvBuilder(Protocol):
         bias_init: nn.initializers.Initializer,
         name: str,
     ) -> nn.Module:
-        """The layer, a Flax module that is applied to an NHWC array."""
+        """Builds the layer.
+
+        Args:
+            features: Output channels.
+            kernel_size: Height and width.
+            strides: Along height and width.
+            padding: Pixels on every side.
+            dtype: Dtype of the computation, or None.
+            kernel_init: Initializer of the weights.
+            bias_init: Initializer of the bias.
+            name: The layer's name in its parent.
+
+        Returns:
+            The layer, a Flax module that is applied to an NHWC array.
+        """
         ...
 
 
@@ -48,6 +72,9 @@ def uniform(fan_in: int) -> nn.initializers.Initializer:
 
     Args:
         fan_in: inputs of one output.
+
+    Returns:
+        The initializer.
     """
 
     def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
@@ -63,6 +90,9 @@ def he_normal(fan_in: int) -> nn.initializers.Initializer:
 
     Args:
         fan_in: inputs of one output.
+
+    Returns:
+        The initializer.
     """
 
     def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
@@ -77,6 +107,9 @@ def initializers(weights: Weights, fan_in: int) -> tuple[nn.initializers.Initial
     Args:
         weights: "torch", as in the original paper, or "he", with biases of zero.
         fan_in: inputs of one output.
+
+    Returns:
+        The two initializers.
     """
     if weights == "torch":
         return uniform(fan_in), uniform(fan_in)
@@ -116,8 +149,6 @@ class Block(nn.Module):
         activation: in place of relu.
         axis_name: mapped axis over which the norms combine their statistics, or None.
         dtype: of the computation; None infers it from the input and parameters.
-
-    Shapes: (N, H, W, C) to (N, H/strides, W/strides, num_filters).
     """
 
     num_filters: int
@@ -131,7 +162,15 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Applies the block; `train` is passed to the norms alone."""
+        """Applies the block.
+
+        Args:
+            x: (N, H, W, C).
+            train: Passed to the norms alone.
+
+        Returns:
+            (N, H/strides, W/strides, num_filters).
+        """
         norm = functools.partial(_norm, self.norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
         conv = functools.partial(_conv, self.conv, weights=self.weights, dtype=self.dtype)
         y = conv(x, self.num_filters, 3, self.strides, name="conv1")
@@ -164,10 +203,8 @@ class ResNet(nn.Module):
         axis_name: mapped axis over which the norms combine their statistics, or None.
         dtype: of the computation; None infers it from the input and parameters (float32).
 
-    Shapes: (N, H, W, C) to (N, num_classes). The pooled features, (N, 4 * num_filters), are sown as
-    ``intermediates/pooled``.
-
-    Source: He et al. 2016, arXiv 1512.03385, section 4.2.
+    References:
+        He et al. 2016, arXiv 1512.03385, section 4.2.
 
     Examples:
         >>> import jax
@@ -190,7 +227,15 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Logits of a batch of images, (N, H, W, C) with the data's mean subtracted."""
+        """Applies the network. The pooled features, (N, 4 * num_filters), are sown as ``intermediates/pooled``.
+
+        Args:
+            x: Images, (N, H, W, C), with the data's mean subtracted.
+            train: Passed to the norms alone.
+
+        Returns:
+            Logits, (N, num_classes).
+        """
         x = _conv(self.conv, x, self.num_filters, 3, 1, weights=self.weights, dtype=self.dtype, name="stem_conv")
         x = _norm(self.norm, x, train=train, axis_name=self.axis_name, dtype=self.dtype, name="stem_norm")
         x = self.activation(x)
@@ -216,12 +261,19 @@ class ResNet(nn.Module):
 
     @nn.nowrap  # or Flax would take the norm that it builds for a submodule
     def torch_layers(self) -> list[TorchLayer]:
-        """All layers and their names in PyTorch, for `jaxnorm.interop`."""
+        """All layers and their names in PyTorch, for `jaxnorm.interop`.
+
+        Returns:
+            The layers, in the order of the forward pass.
+        """
         return torch_layers.of_resnet(self)
 
 
 class ResNet14(ResNet):
     """The network of the original paper: `ResNet` with two blocks a stage, 14 layers; attributes as there.
+
+    Attributes:
+        num_blocks: blocks per stage.
 
     Examples:
         >>> import jax

@@ -60,7 +60,11 @@ class Checkpoints:
         self._newest = self.folder.with_name(f"{folder.name}.json")
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, ascending."""
+        """The steps that have a checkpoint.
+
+        Returns:
+            Their numbers, ascending.
+        """
         names = (re.fullmatch(r"step_(\d{8,})", path.name) for path in self.folder.glob("step_*"))
         return sorted(int(name[1]) for name in names if name)
 

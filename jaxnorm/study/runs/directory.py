@@ -21,7 +21,7 @@ from jaxnorm.study.runs.checkpoints import Checkpoints
 from jaxnorm.study.runs.progress import Progress
 from jaxnorm.study.runs.provenance import differences
 from jaxnorm.study.runs.signals import StopRequest
-from jaxnorm.study.training.record import Row
+from jaxnorm.study.training.record import Record, Row
 from jaxnorm.study.training.run import Result
 from jaxnorm.study.words import duration
 
@@ -29,7 +29,7 @@ SAVE_COST_FACTOR = 50
 """Checkpoints are this many times their own cost apart, so that they take at most 2 % of the time."""
 
 
-class RunDirectory:
+class RunDirectory(Record):
     """The directory of one run, such as ``bn-seed0/``, and the run's `Record` while it trains.
 
     ``config.json`` contains the `Config`, ``provenance.json`` what the run was trained on, ``metrics.jsonl`` one line
@@ -184,7 +184,15 @@ class RunDirectory:
         return restored, seconds
 
     def save(self, saved: dict[str, Any], seconds: float) -> None:
-        """Writes a checkpoint and measures what it costs."""
+        """Writes a checkpoint and measures what it costs.
+
+        Args:
+            saved: fields of the state, a tree of arrays.
+            seconds: time that the unfinished epoch has taken.
+
+        Raises:
+            OSError: if the disk does not accept it; earlier checkpoints remain.
+        """
         step = int(saved["step"])  # waits for the device, which is no cost of saving
         started = time.monotonic()
         self.checkpoints.save(step, saved, seconds)
@@ -192,12 +200,21 @@ class RunDirectory:
         self._save_cost = self._saved_at - started
 
     def keep(self, epoch: int, arrays: dict[str, np.ndarray]) -> None:
-        """Writes the arrays of an epoch to ``arrays/epoch_0001.npz``; no file if there are none."""
+        """Writes the arrays of an epoch to ``arrays/epoch_0001.npz``; no file if there are none.
+
+        Args:
+            epoch: counted from 1.
+            arrays: by name.
+        """
         if arrays:
             _write_arrays(self.path / "arrays" / f"epoch_{epoch:04d}.npz", arrays)
 
     def append(self, row: Row) -> None:
-        """Adds the line of an epoch to ``metrics.jsonl`` and flushes it to disk."""
+        """Adds the line of an epoch to ``metrics.jsonl`` and flushes it to disk.
+
+        Args:
+            row: JSON values by name.
+        """
         path = self.path / "metrics.jsonl"
         with files.naming(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
@@ -207,23 +224,24 @@ class RunDirectory:
         self._progress.epoch(self.config, row)
 
     def stepped(self, step: int) -> None:
-        """Reports the step. After the first one, when all is compiled, freed memory is kept for the next step."""
-        if not self._has_stepped:
+        if not self._has_stepped:  # all is compiled, and what a step frees is kept for the next one
             self._has_stepped = True
             keep_freed_memory()
         self._progress.stepped(self.config, step)
 
     def should_save(self) -> bool:
-        """Whether the time between two checkpoints has passed."""
         wait = SAVE_COST_FACTOR * self._save_cost if self._every_seconds is None else self._every_seconds
         return time.monotonic() - self._saved_at > wait
 
     def should_stop(self) -> bool:
-        """Whether a signal has arrived."""
         return self._stop is not None and self._stop.is_set
 
     def complete(self, result: Result) -> None:
-        """Writes the outcome of a run that is complete or has diverged, ``result.json`` last."""
+        """Writes the outcome of a run that is complete or has diverged, ``result.json`` last.
+
+        Args:
+            result: what `train` has returned.
+        """
         if result.test_logits is not None:
             label = np.asarray(self._dataset.test.label, np.int32)
             _write_arrays(self.path / "predictions.npz", {"logits": result.test_logits, "label": label})
@@ -244,7 +262,11 @@ class RunDirectory:
             self._progress.end(self.config, f"test accuracy {accuracy}  ({duration(result.seconds)})")
 
     def crash(self, error: BaseException) -> None:
-        """Writes the outcome of a run that `error` has ended."""
+        """Writes the outcome of a run that `error` has ended.
+
+        Args:
+            error: what has ended it.
+        """
         words = one_line(f"{type(error).__name__}: {error}")
         files.write_text(self.path / "crash.txt", home.hidden("".join(traceback.format_exception(error))))
         last = self.rows[-1] if self.rows else {"epoch": 0, "step": 0}

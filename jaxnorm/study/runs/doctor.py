@@ -148,7 +148,7 @@ def _devices() -> list[Finding]:
         words = one_line(f"{type(error).__name__}: {error}", 300)
         fix = "check JAX_PLATFORMS, XLA_FLAGS and the driver; JAX_PLATFORMS=cpu always works"
         return [Finding("Devices", f"jax does not start ({words})", "wrong", fix)]
-    found = f"{count} x {kind} ({platform_of}), {cores()} processor cores"
+    found = f"{count} x {kind} ({platform_of}), {len(cores())} processor cores"
     if platform_of != "cpu":
         return [Finding("Devices", found, "good")]
     fix = "the presets quick and short are made for this; --preset study needs a GPU or TPU"

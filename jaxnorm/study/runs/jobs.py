@@ -34,6 +34,9 @@ def examine_elsewhere(jobs: int, set_up: SetUp) -> Machine:
         jobs: number of workers.
         set_up: what a worker loads first.
 
+    Returns:
+        What was found.
+
     Raises:
         UserError: if the process ends without an answer.
     """

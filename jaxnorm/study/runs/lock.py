@@ -28,6 +28,9 @@ def held(workdir: Path) -> Iterator[None]:
     Args:
         workdir: the folder.
 
+    Yields:
+        None.
+
     Raises:
         UserError: if the folder cannot be written or another process holds it.
     """
@@ -78,7 +81,11 @@ def check_free(workdir: Path) -> None:
 
 
 def timestamp() -> str:
-    """The present time in UTC, ISO 8601 to the second."""
+    """The present time.
+
+    Returns:
+        UTC, ISO 8601 to the second.
+    """
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 

@@ -51,6 +51,9 @@ def examine(data: dict[str, Any]) -> Machine:
 
     Args:
         data: `Dataset.to_json` of what will be trained on.
+
+    Returns:
+        What was found.
     """
     missing = kernels.missing() if devices.platform() == "cpu" and kernels.alone() else None
     height, width, _ = data["image_shape"]
@@ -93,7 +96,7 @@ def announce(
         lines.append(f"Done: {len(configs) - len(todo)} of {counted(len(configs), 'run')}, left as they are")
     if todo:
         if jobs > 1:
-            lines.append(f"Jobs: {jobs} runs at a time, {share_of(machine, jobs)}")
+            lines.append(f"Jobs: {jobs} runs at a time, {_share_of(machine, jobs)}")
         seconds = seconds_for(todo, dataset, machine.seconds_per_image) / min(jobs, len(todo))
         lines.append(f"Time: training takes about {duration(seconds)} on {machine.platform.upper()}")
         if machine.without_kernels is not None:
@@ -102,7 +105,7 @@ def announce(
         say(console, line)
 
 
-def share_of(machine: Machine, jobs: int) -> str:
+def _share_of(machine: Machine, jobs: int) -> str:
     """What one of several jobs has of the machine, in words."""
     if machine.platform == "cpu":
         return f"each on {counted(machine.surroundings['device']['cores'], 'core')}"
@@ -118,6 +121,9 @@ def seconds_for(configs: Sequence[Config], dataset: Dataset, seconds_per_image: 
         configs: the runs.
         dataset: what they train on.
         seconds_per_image: of a `Machine`.
+
+    Returns:
+        Seconds.
     """
     train, validation, test = (len(split) for split in (dataset.train, dataset.validation, dataset.test))
     seconds = COMPILE_SECONDS * len({config.norm for config in configs})

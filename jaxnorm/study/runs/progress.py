@@ -29,7 +29,12 @@ class StudyConsole(Console):
 
 
 def say(console: Console, line: str) -> None:
-    """Prints a line without markup and without wrapping, so that a log has one line per line."""
+    """Prints a line without markup and without wrapping, so that a log has one line per line.
+
+    Args:
+        console: where to print.
+        line: the text.
+    """
     console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
@@ -37,22 +42,52 @@ class Progress:
     """What a run reports while it trains. This class ignores it; `Display` shows it."""
 
     def begin(self, config: Config, steps_per_epoch: int) -> None:
-        """A run begins, or begins again where it was interrupted."""
+        """A run begins, or begins again where it was interrupted.
+
+        Args:
+            config: the run.
+            steps_per_epoch: batches in an epoch.
+        """
 
     def resume(self, config: Config, step: int) -> None:
-        """A run continues after `step` steps."""
+        """A run continues.
+
+        Args:
+            config: the run.
+            step: updates done.
+        """
 
     def stepped(self, config: Config, step: int) -> None:
-        """A run has done `step` steps."""
+        """A run has done another step, or several.
+
+        Args:
+            config: the run.
+            step: updates done.
+        """
 
     def epoch(self, config: Config, row: dict[str, Any]) -> None:
-        """A run has finished an epoch; `row` is its line of ``metrics.jsonl``."""
+        """A run has finished an epoch.
+
+        Args:
+            config: the run.
+            row: its line of ``metrics.jsonl``.
+        """
 
     def note(self, config: Config, words: str) -> None:
-        """Something happened to a run that its reader should know."""
+        """Something happened to a run that its reader should know.
+
+        Args:
+            config: the run.
+            words: what happened.
+        """
 
     def end(self, config: Config, outcome: str) -> None:
-        """A run is over; `outcome` says in a few words how."""
+        """A run is over.
+
+        Args:
+            config: the run.
+            outcome: how, in a few words.
+        """
 
 
 @dataclasses.dataclass
@@ -111,14 +146,12 @@ class Display(Progress):
         self._bar.stop()
 
     def begin(self, config: Config, steps_per_epoch: int) -> None:
-        """A run begins."""
         self._training[config] = _Run(steps_per_epoch, time.perf_counter())
         self._runs_begun += 1
         self._update()
         self._line(config, "compiling")
 
     def resume(self, config: Config, step: int) -> None:
-        """A run continues after `step` steps."""
         run = self._training[config]
         run.step = step
         self._images_left[config] = (config.last_epoch * run.steps_per_epoch - step) * config.batch_size
@@ -126,7 +159,6 @@ class Display(Progress):
             self._line(config, f"going on after step {step}")
 
     def stepped(self, config: Config, step: int) -> None:
-        """A run has done `step` steps."""
         run, now = self._training[config], time.perf_counter()
         images = (step - run.step) * config.batch_size
         if run.latest is not None:  # the first step includes compilation
@@ -139,7 +171,6 @@ class Display(Progress):
         self._update()
 
     def epoch(self, config: Config, row: dict[str, Any]) -> None:
-        """A run has finished an epoch."""
         run = self._training[config]
         run.accuracy = f"  val {_percent(row['val_accuracy'])}"
         if row["epoch"] == config.last_epoch:
@@ -157,11 +188,9 @@ class Display(Progress):
         self._line(config, "  ".join(words).rstrip())
 
     def note(self, config: Config, words: str) -> None:
-        """Something happened to a run that its reader should know."""
         say(self._console, f"{config.name}: {words}")
 
     def end(self, config: Config, outcome: str) -> None:
-        """A run is over."""
         if (run := self._training.pop(config, None)) is not None:
             self._training_of_ended += time.perf_counter() - run.began
         self._images_left[config] = 0

@@ -111,21 +111,36 @@ def _source(build: Callable[..., Any]) -> str | None:
 
 
 def command() -> str:
-    """The command line that started this process, in a form that a shell accepts."""
+    """The command line that started this process.
+
+    Returns:
+        One line that a shell accepts.
+    """
     return home.typed(["python", *sys.argv])
 
 
 def device() -> dict[str, Any]:
-    """Platform, kind and number of the devices, and the processor cores that this process may use."""
+    """The devices, and the processor cores that this process may use.
+
+    Returns:
+        Platform, kind, count, cores; and processes, if there are several.
+    """
     platform_of, kind = devices.platform(), devices.device_kind()
     if platform_of == "cpu":
         kind = library.processor().get("model name") or platform.machine()
-    found = {"platform": platform_of, "kind": kind, "count": devices.device_count(), "cores": cores()}
+    found = {"platform": platform_of, "kind": kind, "count": devices.device_count(), "cores": len(cores())}
     return found if devices.num_processes() == 1 else {**found, "processes": devices.num_processes()}
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Commit of the git checkout around `folder` and whether it has changes; None for both outside of a checkout."""
+    """The state of the git checkout around a folder.
+
+    Args:
+        folder: the folder.
+
+    Returns:
+        Its commit and whether it has changes; None for both outside of a checkout.
+    """
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
@@ -151,6 +166,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def cores() -> int:
-    """Number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores() -> tuple[int, ...]:
+    """The processor cores that this process may use.
+
+    Returns:
+        Their numbers, ascending; all cores where the system does not assign them.
+    """
+    return tuple(sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))

@@ -21,7 +21,7 @@ ASK_EVERY = 20
 """Steps after which the processes ask each other again whether one was asked to stop."""
 
 
-class SharedRecord:
+class SharedRecord(Record):
     """The `Record` of a run in each of several processes: all restore what the first one does, and stop together.
 
     Args:
@@ -32,68 +32,89 @@ class SharedRecord:
     def __init__(self, record: Record, stop: StopRequest) -> None:
         self._record, self._stop = record, stop
         self._asked_at, self._stopping = 0, False
-        self.rows: list[Row] = []
+        self._rows: list[Row] = []
+
+    @property
+    def rows(self) -> list[Row]:
+        return self._rows
 
     def restore(self, saved: dict[str, Any]) -> tuple[dict[str, Any], float]:
-        """What the first process restores, in every process."""
         saved, seconds = self._record.restore(saved)
         saved, seconds = broadcast((saved, np.float64(seconds)))
         self.rows[:] = json.loads(broadcast_text(json.dumps(self._record.rows)))
         return saved, float(seconds)
 
     def save(self, saved: dict[str, Any], seconds: float) -> None:
-        """Writes a checkpoint in the first process."""
         self._record.save(saved, seconds)
 
     def keep(self, epoch: int, arrays: dict[str, np.ndarray]) -> None:
-        """Writes the epoch's arrays in the first process."""
         self._record.keep(epoch, arrays)
 
     def append(self, row: Row) -> None:
-        """Adds the epoch's line; the seconds in it are each process's own."""
         self._record.append(row)
         self.rows.append(row)
 
     def stepped(self, step: int) -> None:
-        """Reports the step; now and then asks all processes whether one was asked to stop."""
         self._record.stepped(step)
         if step - self._asked_at >= ASK_EVERY:
             self._asked_at = step
             self._stopping = any_of(self._stop.is_set)
 
     def should_save(self) -> bool:
-        """Whether it is time for a checkpoint in the first process; the others write none."""
         return self._record.should_save()
 
     def should_stop(self) -> bool:
-        """What the processes have last agreed on."""
         return self._stopping
 
 
 class Follower(Memory):
-    """What a run has in every process but the first, instead of a `RunDirectory`: it writes nothing."""
+    """What a run has in every process but the first, instead of a `RunDirectory`: it writes nothing.
+
+    Args:
+        config: the run.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self._config = config
 
     def begin(self, dataset: Dataset, provenance: dict[str, Any]) -> None:
-        """The run begins."""
+        """The run begins.
+
+        Args:
+            dataset: what it trains on.
+            provenance: what is recorded about it.
+        """
 
     def complete(self, result: Result) -> None:
-        """The run is over."""
+        """The run is over.
+
+        Args:
+            result: what `train` has returned.
+        """
 
     def stopped(self) -> None:
         """The run has ended early."""
 
     def crash(self, error: BaseException) -> None:
-        """Prints that the run has crashed."""
+        """Prints that the run has crashed.
+
+        Args:
+            error: what has ended it.
+        """
         words = one_line(f"{type(error).__name__}: {error}")
         print(f"process {process_index()}: {self._config.name}: {words}", file=sys.stderr)
 
 
 def broadcast_text(text: str) -> str:
-    """The first process's text, in every process."""
+    """Broadcasts a text; every process calls it.
+
+    Args:
+        text: this process's text.
+
+    Returns:
+        The first process's text.
+    """
     if num_processes() == 1:
         return text
     content = np.frombuffer(text.encode(), np.uint8)
@@ -104,13 +125,24 @@ def broadcast_text(text: str) -> str:
 
 
 def broadcast_selection(configs: Sequence[Config], selected: Sequence[Config]) -> list[Config]:
-    """Those of `configs` that the first process has selected, in every process."""
+    """Broadcasts which runs the first process has selected; every process calls it.
+
+    Args:
+        configs: all runs, the same in every process.
+        selected: those that this process selects.
+
+    Returns:
+        Those that the first process has selected.
+    """
     chosen = broadcast(np.array([config in selected for config in configs]))
     return [config for config, is_chosen in zip(configs, chosen, strict=True) if is_chosen]
 
 
 def check_same_data(dataset: Dataset) -> None:
     """Checks that every process has read the same images.
+
+    Args:
+        dataset: what this process has read.
 
     Raises:
         UserError: in a process whose data differ from the first one's.
@@ -125,6 +157,10 @@ def check_same_data(dataset: Dataset) -> None:
 def check_all_crashed(config: Config, error: Exception) -> None:
     """Checks that a run that has crashed here has crashed in every process, as a faulty variant does.
 
+    Args:
+        config: the run.
+        error: what has ended it here.
+
     Raises:
         ProcessLost: if it has not. The other processes then notice that this one is gone.
     """
@@ -134,7 +170,14 @@ def check_all_crashed(config: Config, error: Exception) -> None:
 
 
 def raise_if_lost(error: Exception) -> None:
-    """Raises `ProcessLost` if `error` means that another process is gone; only the text of a runtime error says so."""
+    """Raises `ProcessLost` if an error means that another process is gone; only the text of a runtime error says so.
+
+    Args:
+        error: what was raised here.
+
+    Raises:
+        ProcessLost: if another process is gone.
+    """
     # A mistake or a disk error may contain the words below in a path; a loss is already reported.
     if isinstance(error, (UserError, OSError, ProcessLost)):
         return
@@ -145,7 +188,14 @@ def raise_if_lost(error: Exception) -> None:
 
 @contextlib.contextmanager
 def noticing_losses() -> Iterator[None]:
-    """Makes a `ProcessLost` of every error that means that another process is gone."""
+    """Makes a `ProcessLost` of every error that means that another process is gone.
+
+    Yields:
+        None.
+
+    Raises:
+        ProcessLost: in place of such an error.
+    """
     try:
         yield
     except Exception as error:

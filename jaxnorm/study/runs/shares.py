@@ -6,6 +6,7 @@ import os
 
 from jaxnorm.errors import UserError
 from jaxnorm.study.runs.plan import Machine
+from jaxnorm.study.runs.provenance import cores
 
 GPU_MEMORY = 0.9
 """Part of a GPU's memory that the workers on it divide among them."""
@@ -16,7 +17,7 @@ class Share:
     """What one worker has of the machine.
 
     Attributes:
-        cores: numbers of its processor cores; empty where the system does not assign cores.
+        cores: numbers of its processor cores.
         platform: of its device: cpu or gpu.
         environment: variables that choose its device.
     """
@@ -27,7 +28,7 @@ class Share:
 
     def take(self) -> None:
         """Restricts this process to the share, before JAX looks for devices."""
-        if self.cores:
+        if hasattr(os, "sched_setaffinity"):  # not on macOS and Windows
             os.sched_setaffinity(0, self.cores)
         os.environ.update(self.environment)
 
@@ -57,13 +58,16 @@ def shares(jobs: int, machine: Machine | None = None) -> list[Share]:
         jobs: number of workers.
         machine: where they train; None divides the cores alone.
 
+    Returns:
+        A share for each worker.
+
     Raises:
         UserError: if the devices cannot be divided.
     """
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    size = max(len(cores) // jobs, 1)
-    starts = [job * size % len(cores) if cores else 0 for job in range(jobs)]  # more jobs than cores share them
-    divided = [tuple(cores[start : start + size]) for start in starts]
+    available = cores()
+    size = max(len(available) // jobs, 1)
+    starts = [job * size % len(available) for job in range(jobs)]  # more jobs than cores share them
+    divided = [available[start : start + size] for start in starts]
     if machine is None or machine.platform == "cpu":
         return [Share(own) for own in divided]
     if machine.platform != "gpu":

@@ -53,7 +53,11 @@ class StopRequest:
         os.close(self._writer)
 
     def request(self, number: int) -> None:
-        """Makes the request as if the signal `number` had arrived."""
+        """Makes the request as if a signal had arrived.
+
+        Args:
+            number: of the signal.
+        """
         self._requested_at = time.monotonic()
         self.signal = number
 

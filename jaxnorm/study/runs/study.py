@@ -118,12 +118,29 @@ def train_run(
 
 
 def unfinished(configs: Sequence[Config], workdir: Workdir) -> list[Config]:
-    """The runs that still have to be trained."""
+    """The runs that still have to be trained.
+
+    Args:
+        configs: the runs.
+        workdir: the study's folder.
+
+    Returns:
+        Those of `configs` that are not finished.
+    """
     return [config for config in configs if not workdir.directory(config).is_finished]
 
 
 def steps_left(configs: Sequence[Config], dataset: Dataset, workdir: Workdir) -> dict[Config, int]:
-    """The number of steps that each run still has to do."""
+    """The number of steps that each run still has to do.
+
+    Args:
+        configs: the runs.
+        dataset: what they train on.
+        workdir: the study's folder.
+
+    Returns:
+        Steps by run.
+    """
     left = {}
     for config in configs:
         total = len(dataset.train) // config.batch_size * config.last_epoch

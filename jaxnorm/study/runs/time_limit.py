@@ -44,7 +44,14 @@ class TimeLimit:
         return self._clock() >= self._end
 
     def take(self, waiting: "collections.deque[Config]") -> Config:
-        """Removes the run that begins now from `waiting`, which has at least one, and returns it."""
+        """Takes the run that begins now.
+
+        Args:
+            waiting: runs that have not begun, at least one; the run is removed from it.
+
+        Returns:
+            The run.
+        """
         now = self._clock()
         fitting = (config for config in waiting if now + self._guess(config) <= self._end)
         config = next(fitting, waiting[0])
@@ -53,7 +60,11 @@ class TimeLimit:
         return config
 
     def ended(self, config: Config) -> None:
-        """A run is over. Its pace counts unless it was stopped because the time is over."""
+        """A run is over. Its pace counts unless it was stopped because the time is over.
+
+        Args:
+            config: the run.
+        """
         if self._steps[config] and not self.is_over:
             pace = (self._clock() - self._began[config]) / self._steps[config]
             self._pace[config.norm] = max(pace, self._pace.get(config.norm, 0.0))

@@ -29,7 +29,15 @@ class Workdir:
     varied: tuple[str, ...] = ()
 
     def directory(self, config: Config, **options: Any) -> RunDirectory:
-        """The directory of a run; `options` are those of `RunDirectory`."""
+        """The directory of a run.
+
+        Args:
+            config: the run.
+            options: keyword arguments of `RunDirectory`.
+
+        Returns:
+            The directory, which need not exist yet.
+        """
         return RunDirectory(self.path / config.name, config, **options)
 
     def check(self, configs: Sequence[Config], *, allow_changes: bool = False) -> list[str]:
@@ -144,9 +152,11 @@ class Workdir:
         found = {text: name for config in configs for name, text in self._differences(config, plan)}
         revisable = set(found.values()) <= set(REVISABLE)
         if found and not (revisable and allow_changes):
+            fields = configs[0].to_json()
+            texts = [f"`{name}`{text.removeprefix(name)}" if name in fields else text for text, name in found.items()]
             accept = ", or accept with --allow-changes that runs continue with them" if revisable else ""
             raise UserError(
-                f"{self.path} holds runs of another configuration ({'; '.join(found)}); choose another --workdir or "
+                f"{self.path} holds runs of another configuration ({'; '.join(texts)}); choose another --workdir or "
                 f"the flags it was made with{accept}"
             )
         return list(found)

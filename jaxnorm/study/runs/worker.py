@@ -31,33 +31,31 @@ SetUp = Callable[[], Dataset]
 
 
 class Remote(Progress):
-    """Sends what a run reports to the process that shows it."""
+    """Sends what a run reports to the process that shows it.
+
+    Args:
+        send: sends its arguments as one message.
+    """
 
     def __init__(self, send: Callable[..., None]) -> None:
         self._send = send
 
     def begin(self, config: Config, steps_per_epoch: int) -> None:
-        """A run begins."""
         self._send("begin", config, steps_per_epoch)
 
     def resume(self, config: Config, step: int) -> None:
-        """A run continues."""
         self._send("resume", config, step)
 
     def stepped(self, config: Config, step: int) -> None:
-        """A run has done a step."""
         self._send("stepped", config, step)
 
     def epoch(self, config: Config, row: dict[str, Any]) -> None:
-        """A run has finished an epoch."""
         self._send("epoch", config, row)
 
     def note(self, config: Config, words: str) -> None:
-        """Something happened to a run."""
         self._send("note", config, words)
 
     def end(self, config: Config, outcome: str) -> None:
-        """A run is over."""
         self._send("end", config, outcome)
 
 
@@ -95,9 +93,7 @@ def train_given_runs(
         threading.Thread(target=_listen, args=(connection, given, stop), daemon=True).start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
-            dataset = set_up()
-            if dataset.fingerprint != fingerprint:
-                raise UserError(f"the data must not change, but {dataset.source} has other images now; restore them")
+            dataset = _same(set_up(), fingerprint)
             share.check(platform())
             use_compilation_cache(cache_folder() / "programs")
             config: Config | None = first
@@ -108,6 +104,13 @@ def train_given_runs(
         except (UserError, OSError) as error:
             send("failed", error)
         send("done")
+
+
+def _same(dataset: Dataset, fingerprint: str) -> Dataset:
+    """The data that this process has read, which must be its parent's."""
+    if dataset.fingerprint != fingerprint:
+        raise UserError(f"the data must not change, but {dataset.source} has other images now; restore them")
+    return dataset
 
 
 def _listen(connection: Connection, given: "queue.SimpleQueue[Config | None]", stop: StopRequest) -> None:

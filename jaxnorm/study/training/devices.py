@@ -32,10 +32,6 @@ class Devices:
 
     Attributes:
         mesh: the devices along the axis "data"; None for the default device alone.
-
-    Examples:
-        >>> Devices().count
-        1
     """
 
     mesh: Mesh | None = None
@@ -51,22 +47,50 @@ class Devices:
         return platform() if self.mesh is None else str(self.mesh.devices[0].platform)
 
     def replicate(self, tree: Any) -> Any:
-        """Copies the arrays of `tree` to every device; every process must hold the same values."""
+        """Copies arrays to every device.
+
+        Args:
+            tree: of arrays; every process must have the same values.
+
+        Returns:
+            The tree on every device.
+        """
         if self.mesh is None:
             return tree
         sharding = NamedSharding(self.mesh, P())
         return jax.tree.map(lambda leaf: _put(leaf, sharding), tree)
 
     def shard(self, batch: jax.Array) -> jax.Array:
-        """Within jit: cuts the batch along its first axis into one part per device."""
+        """Within jit: cuts the batch along its first axis into one part per device.
+
+        Args:
+            batch: an array; the number of devices divides its first axis.
+
+        Returns:
+            The batch, divided.
+        """
         return self._constrain(batch, P(AXIS))
 
     def gather(self, tree: Any) -> Any:
-        """Within jit: puts the arrays of `tree`, whole, on every device."""
+        """Within jit: puts whole arrays on every device.
+
+        Args:
+            tree: of arrays.
+
+        Returns:
+            The tree on every device.
+        """
         return self._constrain(tree, P())
 
     def local(self, tree: Any) -> Any:
-        """The arrays of a replicated `tree` on this process's first device alone, for work that is not shared."""
+        """Replicated arrays on this process's first device alone, for work that is not shared.
+
+        Args:
+            tree: of replicated arrays.
+
+        Returns:
+            The tree on one device.
+        """
         return tree if self.mesh is None else jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
     def _constrain(self, tree: Any, spec: P) -> Any:
@@ -98,16 +122,12 @@ def devices_for(config: Config, num_devices: NumDevices = "auto") -> Devices:
 
     Raises:
         UserError: if there are fewer devices, or their number does not divide the batch or its replicas.
-
-    Examples:
-        >>> devices_for(Config(batch_size=32), 1)
-        Devices(mesh=None)
     """
     available = jax.devices()
     if config.num_replicas is None:
-        parts, what, flag = config.batch_size, "batch size", "--batch-size"
+        parts, what, flag = config.batch_size, "batch size", "`batch_size`"
     else:
-        parts, what, flag = config.num_replicas, "number of replicas", "--num-replicas"
+        parts, what, flag = config.num_replicas, "number of replicas", "`num_replicas`"
     if num_devices != "auto":
         count = num_devices
     elif num_processes() > 1:
@@ -159,59 +179,79 @@ def with_replicas(config: Config, num_devices: NumDevices = "auto") -> Config:
         count = len(jax.devices()) if num_processes() > 1 or platform() != "cpu" else 1
     if count == 1:
         raise UserError(
-            "--bn-statistics replica needs several replicas, but there is one device; give --num-replicas, or "
+            "`bn_statistics` replica needs several replicas, but there is one device; give `num_replicas`, or "
             "--data-parallel on a machine with several devices"
         )
-    config = dataclasses.replace(config, num_replicas=count)
-    config.validate()
-    return config
+    return dataclasses.replace(config, num_replicas=count)
 
 
 def platform() -> str:
-    """Platform of the default device: cpu, gpu or tpu.
+    """Platform of the default device.
 
-    Examples:
-        >>> platform() in ("cpu", "gpu", "tpu")
-        True
+    Returns:
+        cpu, gpu or tpu.
     """
     return str(jax.devices()[0].platform)
 
 
 def device_kind() -> str:
-    """Name of the default device as its driver gives it, such as "NVIDIA H100 80GB HBM3"."""
+    """Name of the default device as its driver gives it.
+
+    Returns:
+        For example "NVIDIA H100 80GB HBM3".
+    """
     return str(jax.devices()[0].device_kind)
 
 
 def device_count() -> int:
-    """Number of devices there are, over all processes."""
+    """Number of devices.
+
+    Returns:
+        Devices of all processes together.
+    """
     return jax.device_count()
 
 
 def num_processes() -> int:
-    """Number of processes that train together; 1 without `initialize_processes`."""
+    """Number of processes that train together.
+
+    Returns:
+        1 without `initialize_processes`.
+    """
     return jax.process_count()
 
 
 def process_index() -> int:
-    """Place of this process among those that train together, from 0."""
+    """Place of this process among those that train together.
+
+    Returns:
+        A number from 0.
+    """
     return jax.process_index()
 
 
 def is_first() -> bool:
-    """Whether this process writes files and messages; all others only compute."""
+    """Whether this process writes files and messages; all others only compute.
+
+    Returns:
+        True in the first process.
+    """
     return process_index() == 0
 
 
 def is_distributed() -> bool:
-    """Whether `initialize_processes` has connected this process to others. Does not start any device."""
+    """Whether `initialize_processes` has connected this process to others. Does not start any device.
+
+    Returns:
+        True if it has.
+    """
     return bool(jax.distributed.is_initialized())
 
 
 def initialize_processes(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Connects this process to the others that train with it; does nothing where there is only one.
 
-    Call it before anything else in JAX. The processes of a Slurm step, of Open MPI and of a TPU pod on Kubernetes are
-    recognized without arguments.
+    Call it before anything else in JAX. Slurm, Open MPI and TPU pods on Kubernetes need no arguments.
 
     Args:
         coordinator: HOST:PORT of the first process; "auto" lets JAX look for any launcher that it knows; None takes
@@ -258,11 +298,13 @@ def use_compilation_cache(folder: Path) -> None:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether `flag` is true in any process; all processes must call it at the same point.
+    """Whether something is true in any process; all processes must call it at the same point.
 
-    Examples:
-        >>> any_of(False)
-        False
+    Args:
+        flag: whether it is true here.
+
+    Returns:
+        The same value in every process.
     """
     if num_processes() == 1:
         return flag
@@ -284,7 +326,7 @@ def broadcast(tree: Any) -> Any:
 def barrier(name: str) -> bool:
     """Waits until every process has reached the same call.
 
-    A process that waits for a collective of the others never arrives, so the wait ends after `HEARTBEAT_SECONDS`.
+    The wait ends after `HEARTBEAT_SECONDS`: a process that waits for a collective of the others never arrives.
 
     Args:
         name: used once in the life of the processes.

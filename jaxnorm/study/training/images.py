@@ -30,17 +30,36 @@ class Images(struct.PyTreeNode):
     devices: Devices = struct.field(pytree_node=False, default=Devices())
 
     def normalized(self, image: jax.Array) -> jax.Array:
-        """image/255 - mean, float32, of uint8 images (..., 3)."""
+        """Subtracts the mean: image/255 - mean.
+
+        Args:
+            image: (..., 3) uint8.
+
+        Returns:
+            float32 of the same shape.
+        """
         return image.astype(jnp.float32) / 255 - jnp.asarray(self.mean, jnp.float32)
 
     @functools.partial(jax.jit, static_argnames="size")
     def batch(self, start: jax.Array | int, size: int) -> jax.Array:
-        """The `size` normalized images from `start` on; the last image fills the places beyond the split."""
+        """Normalized images, one after the other. The last image fills the places beyond the split.
+
+        Args:
+            start: place of the first image.
+            size: number of images (static).
+
+        Returns:
+            (size, H, W, 3) float32.
+        """
         index = jnp.minimum(start + jnp.arange(size), self.label.shape[0] - 1)
         return self.normalized(self.image[self.devices.shard(index)])
 
     def on_one_device(self) -> "Images":
-        """The same images on this process's first device, for work that is not shared."""
+        """The same images on this process's first device, for work that is not shared.
+
+        Returns:
+            The images.
+        """
         return self.devices.local(self).replace(devices=Devices())
 
 

@@ -27,7 +27,11 @@ class Metrics(NamedTuple):
     confusion_matrix: list[list[int]]
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by name."""
+        """The fields by name.
+
+        Returns:
+            JSON values.
+        """
         return self._asdict()
 
 
@@ -37,6 +41,9 @@ def measure(logits: np.ndarray, label: np.ndarray) -> Metrics:
     Args:
         logits: (N, classes), of any float dtype.
         label: (N,), integers from 0.
+
+    Returns:
+        The metrics.
 
     Examples:
         >>> measure(np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]), np.array([0, 1, 1])).accuracy

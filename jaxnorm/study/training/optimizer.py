@@ -16,6 +16,9 @@ def schedule_epochs(num_epochs: int) -> tuple[int, int]:
     Args:
         num_epochs: E, the length of the schedule.
 
+    Returns:
+        The two epochs.
+
     Examples:
         >>> schedule_epochs(100)
         (75, 95)
@@ -30,6 +33,9 @@ def learning_rate_in(epoch: int, learning_rate: float, num_epochs: int) -> float
         epoch: counted from 1.
         learning_rate: the rate of the first epoch.
         num_epochs: length of the schedule; if it is below four, the rate does not fall.
+
+    Returns:
+        The rate.
 
     Examples:
         >>> [learning_rate_in(epoch, 1.0, num_epochs=4) for epoch in (1, 2, 3, 4)]
@@ -94,6 +100,9 @@ def project_gates(params: Params) -> Params:
     Args:
         params: the network's parameters.
 
+    Returns:
+        The parameters.
+
     Examples:
         >>> import jax.numpy as jnp
         >>> project_gates({"norm1": {"gate": jnp.array([-0.5, 0.5, 1.5]), "scale": jnp.array([2.0])}})["norm1"]["gate"]
@@ -105,10 +114,13 @@ def project_gates(params: Params) -> Params:
 
 
 def gates(params: Params) -> dict[str, jax.Array]:
-    """Every parameter named ``gate``, by the path of its layer such as "stage1_block1/norm1".
+    """Every parameter named ``gate``.
 
     Args:
         params: the network's parameters.
+
+    Returns:
+        The gates, (C,), by the path of their layer such as "stage1_block1/norm1".
 
     Examples:
         >>> import jax.numpy as jnp

@@ -29,28 +29,57 @@ class Record(Protocol):
 
         Args:
             saved: the fields of the initial state, `TrainState.saved`; returned where nothing was saved.
+
+        Returns:
+            The saved fields and the seconds.
         """
 
     def save(self, saved: dict[str, Any], seconds: float) -> None:
-        """Keeps `TrainState.saved`, and the seconds that the unfinished epoch has taken."""
+        """Keeps fields of the state.
+
+        Args:
+            saved: `TrainState.saved`.
+            seconds: time that the unfinished epoch has taken.
+        """
 
     def keep(self, epoch: int, arrays: dict[str, np.ndarray]) -> None:
-        """Keeps the arrays of a finished epoch, see `jaxnorm.study.training.epoch.epoch_arrays`."""
+        """Keeps the arrays of a finished epoch.
+
+        Args:
+            epoch: counted from 1.
+            arrays: by name, see `jaxnorm.study.training.epoch.epoch_arrays`.
+        """
 
     def append(self, row: Row) -> None:
-        """Adds the row of a finished epoch to `rows`."""
+        """Adds the row of a finished epoch to `rows`.
+
+        Args:
+            row: see `jaxnorm.study.training.epoch.epoch_row`.
+        """
 
     def stepped(self, step: int) -> None:
-        """Is called when `step` steps have been dispatched."""
+        """Is called when steps have been dispatched.
+
+        Args:
+            step: updates dispatched so far.
+        """
 
     def should_save(self) -> bool:
-        """Whether it is time for a checkpoint."""
+        """Whether it is time for a checkpoint.
+
+        Returns:
+            True if it is.
+        """
 
     def should_stop(self) -> bool:
-        """Whether the run has been asked to end early."""
+        """Whether the run has been asked to end early.
+
+        Returns:
+            True if it has.
+        """
 
 
-class Memory:
+class Memory(Record):
     """A record that lasts as long as the object; it restores nothing and never stops a run.
 
     Attributes:
@@ -59,31 +88,30 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []
+        self._rows: list[Row] = []
         self.arrays: dict[int, dict[str, np.ndarray]] = {}
 
+    @property
+    def rows(self) -> list[Row]:
+        return self._rows
+
     def restore(self, saved: dict[str, Any]) -> tuple[dict[str, Any], float]:
-        """The initial state: nothing was saved."""
         return saved, 0.0
 
     def save(self, saved: dict[str, Any], seconds: float) -> None:
-        """Does nothing."""
+        pass
 
     def keep(self, epoch: int, arrays: dict[str, np.ndarray]) -> None:
-        """Keeps the arrays for the caller."""
         self.arrays[epoch] = arrays
 
     def append(self, row: Row) -> None:
-        """Keeps the row for the caller."""
         self.rows.append(row)
 
     def stepped(self, step: int) -> None:
-        """Does nothing."""
+        pass
 
     def should_save(self) -> bool:
-        """Never."""
         return False
 
     def should_stop(self) -> bool:
-        """Never."""
         return False

@@ -140,14 +140,17 @@ def train(
 def check_fits(config: Config, dataset: Dataset) -> None:
     """Checks a configuration against its data.
 
+    Args:
+        config: the run.
+        dataset: what it trains on.
+
     Raises:
-        UserError: if it is invalid, or an epoch would have no batch.
+        UserError: if an epoch would have no batch.
     """
-    config.validate()
     if config.batch_size > len(dataset.train):
         raise UserError(
-            f"batch_size must not exceed the {len(dataset.train)} training images of {dataset.name}, "
-            f"but is {config.batch_size}; lower --batch-size"
+            f"`batch_size` must not exceed the {len(dataset.train)} training images of {dataset.name}, "
+            f"but is {config.batch_size}; lower it"
         )
 
 

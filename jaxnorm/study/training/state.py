@@ -30,7 +30,11 @@ class EpochSums(struct.PyTreeNode):
 
     @classmethod
     def zero(cls) -> "EpochSums":
-        """The sums at the start of an epoch."""
+        """The sums at the start of an epoch.
+
+        Returns:
+            Zeros.
+        """
         return cls(loss=jnp.zeros((), jnp.float32), correct=jnp.zeros((), jnp.int32), count=jnp.zeros((), jnp.int32))
 
 

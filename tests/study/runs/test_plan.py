@@ -1,10 +1,12 @@
 """What is said before runs train."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
+from jaxnorm.conv import kernels
 from jaxnorm.study.config import Config
 from jaxnorm.study.data import load_dataset
 from jaxnorm.study.runs.plan import Machine, announce, examine, seconds_for
@@ -25,29 +27,28 @@ def announced(tmp_path, todo=GRID, where=None, **options):
 
 def test_the_plan_counts_what_is_trained_and_what_is_done(tmp_path):
     found = announced(tmp_path, GRID[1:])
-    assert found["Plan"] == "4 runs of 2 epochs, batch size 32: bn, gn; seeds 0, 1"
-    assert found["Done"] == "1 of 4 runs, left as they are"
+    plan = re.findall(r"\w+", found["Plan"])
+    assert [word for word in plan if word.isdigit()] == ["4", "2", "32", "0", "1"], "runs, epochs, batch size, seeds"
+    assert {"bn", "gn"} < set(plan)
+    assert re.findall(r"\d+", found["Done"]) == ["1", "4"]
     assert found["Into"] == str(tmp_path)
     assert "Jobs" not in found and "Convolutions" not in found
     assert "Time" not in announced(tmp_path, [])
 
 
 @pytest.mark.parametrize(
-    "where, words",
-    [
-        (machine(), "2 runs at a time, each on 3 cores"),
-        (machine("gpu", 4), "2 runs at a time, each on a device of its own"),
-        (machine("gpu", 1), "2 runs at a time, sharing 1 device"),
-    ],
+    "where, numbers",
+    [(machine(), ["2", "3"]), (machine("gpu", 4), ["2"]), (machine("gpu", 1), ["2", "1"])],
+    ids=["cores for each", "a device for each", "devices that are shared"],
 )
-def test_the_plan_says_what_each_of_several_jobs_has(tmp_path, where, words):
-    assert announced(tmp_path, where=where, jobs=2)["Jobs"] == words
+def test_the_plan_says_what_each_of_several_jobs_has(tmp_path, where, numbers):
+    assert re.findall(r"\d+", announced(tmp_path, where=where, jobs=2)["Jobs"]) == numbers
 
 
 def test_the_plan_says_why_the_kernels_are_missing_and_what_that_costs(tmp_path):
     found = announced(tmp_path, where=machine(without_kernels="there is no C++ compiler"))
     assert "there is no C++ compiler" in found["Convolutions"]
-    assert "about twice the time" in found["Convolutions"]
+    assert kernels.COST in found["Convolutions"]
 
 
 def test_the_time_grows_with_epochs_and_runs():

@@ -44,7 +44,7 @@ def test_more_norms_and_seeds_and_a_later_stop_are_welcome(workdir, begin):
 def test_any_other_difference_is_refused_and_listed_for_old_runs_and_new_ones(workdir, begin, norm):
     begin(workdir, CONFIG)
     other = dataclasses.replace(CONFIG, norm=norm, batch_size=64, learning_rate=0.3)
-    with pytest.raises(UserError, match=r"batch_size: 32 -> 64; learning_rate: 0.1 -> 0.3"):
+    with pytest.raises(UserError, match=r"`batch_size`: 32 -> 64; `learning_rate`: 0.1 -> 0.3"):
         workdir.check([other])
 
 
@@ -53,14 +53,14 @@ def test_another_learning_rate_may_be_allowed_and_leaves_finished_runs_as_they_a
     begin(workdir, CONFIG, status="complete", epoch=12)
     begin(workdir, half)
     slower = [dataclasses.replace(config, learning_rate=0.05) for config in (CONFIG, half)]
-    with pytest.raises(UserError, match="learning_rate: 0.1 -> 0.05.*accept with --allow-changes"):
+    with pytest.raises(UserError, match="`learning_rate`: 0.1 -> 0.05.*accept with --allow-changes"):
         workdir.check(slower)
     assert workdir.check(slower, allow_changes=True) == ["learning_rate: 0.1 -> 0.05"]
     workdir.describe(slower, preset="quick", command="python x.py --learning-rate 0.05")
     begin(workdir, slower[1])
     assert workdir.check(slower) == [], "once allowed, it is the study's"
     longer = [dataclasses.replace(config, num_epochs=20, learning_rate=0.02) for config in slower]
-    with pytest.raises(UserError, match="num_epochs: 12 -> 20(?!.*--allow-changes)"):
+    with pytest.raises(UserError, match="`num_epochs`: 12 -> 20(?!.*--allow-changes)"):
         workdir.check(longer, allow_changes=True)
 
 
@@ -137,7 +137,7 @@ def test_runs_may_differ_in_what_the_study_varies_and_in_nothing_else(tmp_path, 
     assert [run["name"] for run in plan_of(workdir)["runs"]] == ["bn-bs8-seed0", "bn-bs16-seed0"]
     more = dataclasses.replace(CONFIG, batch_size=4, tags=("bs4",))
     workdir.check([more])
-    with pytest.raises(UserError, match="learning_rate: 0.1 -> 0.3"):
+    with pytest.raises(UserError, match="`learning_rate`: 0.1 -> 0.3"):
         workdir.check([dataclasses.replace(more, learning_rate=0.3)])
     with pytest.raises(UserError, match="varied: "):
         dataclasses.replace(workdir, varied=()).check([more])

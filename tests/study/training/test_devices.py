@@ -163,6 +163,6 @@ def test_replicas_are_as_many_as_devices_unless_given():
     assert with_replicas(replica, 4).num_replicas == 4
     assert with_replicas(dataclasses.replace(replica, num_replicas=2), 4).num_replicas == 2
     assert with_replicas(CONFIG, 4).num_replicas is None
-    with pytest.raises(UserError, match="there is one device; give --num-replicas"):
+    with pytest.raises(UserError, match="there is one device; give `num_replicas`"):
         with_replicas(replica)
     assert devices_for(CONFIG).count == 1, "CPU devices share the same cores"

@@ -64,7 +64,7 @@ class Interrupted(Memory):
     def __init__(self, stop_at=None, saved=None, rows=()):
         super().__init__()
         self.stop_at, self.saved, self.step = stop_at, saved, 0
-        self.rows = list(rows)
+        self.rows.extend(rows)
 
     def restore(self, saved):
         return self.saved or (saved, 0.0)
@@ -166,7 +166,7 @@ def test_an_evaluation_that_is_not_finite_counts_as_diverged_too(tiny, split, ep
 
 
 def test_a_batch_larger_than_the_data_is_refused(tiny):
-    with pytest.raises(UserError, match="24 training images of digits, but is 25; lower --batch-size"):
+    with pytest.raises(UserError, match="24 training images of digits, but is 25; lower it"):
         train(dataclasses.replace(CONFIG, batch_size=25), tiny)
 
 

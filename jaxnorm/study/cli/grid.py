@@ -1,0 +1,144 @@
+"""A grid of runs from its checked options to its report."""
+
+import contextlib
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxnorm.errors import UserError
+from jaxnorm.files import cache_folder
+from jaxnorm.study.cli.commands import show_report
+from jaxnorm.study.cli.imports import load
+from jaxnorm.study.cli.options import Options
+from jaxnorm.study.config import Config
+from jaxnorm.study.data import load_dataset
+from jaxnorm.study.data.dataset import Dataset
+from jaxnorm.study.exit_codes import is_of_signal
+from jaxnorm.study.runs import jobs, plan
+from jaxnorm.study.runs.lock import held
+from jaxnorm.study.runs.progress import StudyConsole, say
+from jaxnorm.study.runs.provenance import command
+from jaxnorm.study.runs.shared import check_same_data, noticing_losses
+from jaxnorm.study.runs.study import Execution, train_grid, unfinished
+from jaxnorm.study.runs.workdir import Workdir
+from jaxnorm.study.training import devices
+from jaxnorm.study.training.run import check_fits
+
+
+def train_and_report(options: Options, configs: Sequence[Config], *, study: str) -> int:
+    """Trains what is missing of a grid in its workdir and writes the report.
+
+    Args:
+        options: the flags, checked.
+        configs: all runs.
+        study: the driver's name.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: before anything is written, if devices, data and workdir do not fit.
+    """
+    devices.initialize_processes(options.coordinator, options.num_processes, options.process_id)
+    trainer = _SideBySide(options) if options.jobs > 1 else _InThisProcess(options)
+    configs = trainer.prepared(configs)
+    workdir = Workdir(options.workdir, study=study, varied=options.varied)
+    console = StudyConsole()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(noticing_losses())
+        if trainer.is_first:
+            stack.enter_context(held(workdir.path))
+            notes = workdir.check(configs, allow_changes=options.allow_changes)  # before a download
+        dataset = load_dataset(options.dataset, data_dir=options.data_dir)
+        for config in configs:
+            check_fits(config, dataset)
+        trainer.check_same(dataset)
+        if not trainer.is_first:
+            return trainer.train(configs, dataset, workdir, console)
+
+        machine = trainer.examine(dataset)
+        notes += workdir.check_surroundings(configs, machine.surroundings, allow_changes=options.allow_changes)
+        todo = unfinished(configs, workdir)
+        plan.announce(configs, todo, dataset, machine, workdir.path, console, jobs=options.jobs)
+        for note in [*options.notes(), *(f"Note: {note}" for note in notes)]:
+            say(console, note)
+        workdir.describe(configs, preset=options.preset, command=command())
+        code = trainer.train(configs, dataset, workdir, console)
+        if is_of_signal(code):
+            say(console, f"To go on: {command()}")
+        else:
+            show_report(workdir.path, console)
+    return code
+
+
+class _InThisProcess:
+    """One run after the other in this process. Several processes may train each run together."""
+
+    def __init__(self, options: Options) -> None:
+        self._execution = Execution(options.data_parallel, options.steps_per_call, options.checkpoint_every_seconds)
+        self.is_first = devices.is_first()
+
+    def prepared(self, configs: Sequence[Config]) -> list[Config]:
+        """The runs with their number of replicas; checks that the devices can share the batches."""
+        devices.use_compilation_cache(cache_folder() / "programs")
+        configs = [devices.with_replicas(config, self._execution.num_devices) for config in configs]
+        for config in configs:
+            devices.devices_for(config, self._execution.num_devices)
+        return configs
+
+    def check_same(self, dataset: Dataset) -> None:
+        """Checks that all processes have read the same images."""
+        check_same_data(dataset)
+
+    def examine(self, dataset: Dataset) -> plan.Machine:
+        """Looks at the machine."""
+        return plan.examine(dataset.to_json())
+
+    def train(self, configs: Sequence[Config], dataset: Dataset, workdir: Workdir, console: StudyConsole) -> int:
+        """Trains every run that is not finished; every process calls it."""
+        return train_grid(configs, dataset, workdir, console, self._execution)
+
+
+class _SideBySide:
+    """Several runs at the same time, each in a worker process on one device. This process starts no device."""
+
+    is_first = True
+
+    def __init__(self, options: Options) -> None:
+        if devices.is_distributed():
+            raise UserError(f"--jobs starts its processes itself, but is {options.jobs} in one of several; drop it")
+        self._execution = Execution(1, options.steps_per_call, options.checkpoint_every_seconds)
+        self._jobs = options.jobs
+        self._set_up = functools.partial(_set_up, options.imports, options.dataset, options.data_dir)
+
+    def prepared(self, configs: Sequence[Config]) -> list[Config]:
+        """The runs with their number of replicas."""
+        return [devices.with_replicas(config, self._execution.num_devices) for config in configs]
+
+    def check_same(self, dataset: Dataset) -> None:
+        """Nothing: each worker compares its images with this process's."""
+
+    def examine(self, dataset: Dataset) -> plan.Machine:  # noqa: ARG002
+        """Looks at the machine through a process of its own."""
+        self._machine = jobs.examine_elsewhere(self._jobs, self._set_up)
+        return self._machine
+
+    def train(self, configs: Sequence[Config], dataset: Dataset, workdir: Workdir, console: StudyConsole) -> int:
+        """Trains every run that is not finished, after `examine`."""
+        return jobs.train_side_by_side(
+            configs,
+            dataset,
+            workdir,
+            console,
+            self._execution,
+            jobs=self._jobs,
+            machine=self._machine,
+            set_up=self._set_up,
+        )
+
+
+def _set_up(imports: tuple[str, ...], dataset: str, data_dir: Path | None) -> Dataset:
+    """What a worker of `--jobs` loads first."""
+    for name in imports:
+        load(name)
+    return load_dataset(dataset, data_dir=data_dir, progress=False)
