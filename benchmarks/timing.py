@@ -127,12 +127,12 @@ def machine() -> dict[str, Any]:
     """Processor, devices and versions."""
     import jax
 
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    from jaxnorm.conv.library import processor
+    from jaxnorm.study.runs.provenance import cores
+
     return {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processor": processor().get("model name") or platform.machine(),
+        "cores": len(cores()),
         "devices": [device.device_kind for device in jax.devices()],
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in ("jax", "jaxlib", "flax")},
