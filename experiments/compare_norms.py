@@ -1,6 +1,6 @@
 """Trains one small residual network with seven normalizations and compares them.
 
-    python experiments/compare_norms.py                    # 7 norms on the embedded digits, 2 to 4 minutes on 2 cores
+    python experiments/compare_norms.py                    # 7 norms on the embedded digits, minutes on 2 cores
     python experiments/compare_norms.py --preset short     # CIFAR-10, 10 epochs, an hour on 2 cores
     python experiments/compare_norms.py --preset study     # CIFAR-10, 100 epochs, 5 seeds, on an accelerator
 

@@ -1,6 +1,6 @@
 """Trains every variant and records how the features of every layer are distributed after each epoch.
 
-    python experiments/feature_evolution.py                             # digits, 3 to 5 minutes on 2 cores
+    python experiments/feature_evolution.py                             # digits, minutes on 2 cores
     python experiments/feature_evolution.py --preset study --seeds 0    # CIFAR-10, 100 epochs, on an accelerator
 
 Recorded are exact quantiles over the whole validation set, in evaluation mode: of the pooled features, as the original

@@ -22,7 +22,8 @@ PUBLIC = [
     *(getattr(interop, name) for name in interop.__all__),
 ]
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Note", "References", "Examples")
-OPEN = ("jaxnorm.study.report", "jaxnorm.study.data", "jaxnorm.study.training.run")  # not complete yet
+# Its functions are many and short, and their docstrings name the arguments in the sentence.
+OPEN = ("jaxnorm.study.report",)
 INHERITED = {"parent", "name"}  # fields of every flax.linen.Module
 
 

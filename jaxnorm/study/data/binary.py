@@ -61,19 +61,27 @@ class Release:
         return self.images_per_file
 
     def empty_records(self) -> np.ndarray:
-        """An uninitialized array for all records: uint8 (num_train + num_test, 3073)."""
+        """An uninitialized array for all records.
+
+        Returns:
+            uint8 (num_train + num_test, 3073).
+        """
         return np.empty((self.num_train + self.num_test, RECORD_BYTES), np.uint8)
 
 
 def read_folder(folder: Path, release: Release) -> np.ndarray:
-    """All records of the six files in `folder`, uint8 (60000, 3073), in the files' order.
+    """All records of the six files in `folder`.
 
     Args:
         folder: of the six files.
         release: what they must hold.
 
+    Returns:
+        uint8 (60000, 3073), in the files' order.
+
     Raises:
-        UserError: if a file is missing, unreadable, not a file, of another size, or has a label above 9.
+        UserError: if a file is missing, not a file, of another size, or has a label above 9.
+        OSError: if a file cannot be read.
     """
     check_folder(folder, release)
     records = release.empty_records()
@@ -89,8 +97,12 @@ def read_folder(folder: Path, release: Release) -> np.ndarray:
 def check_folder(folder: Path, release: Release) -> None:
     """Checks that `folder` holds six files of the right size; does not read them.
 
+    Args:
+        folder: of the six files.
+        release: what they must hold.
+
     Raises:
-        UserError: naming the file that is missing or has another size.
+        UserError: if a file is missing, not a file or of another size.
     """
     missing = [name for name in release.file_names if not (folder / name).exists()]
     if missing:
@@ -106,15 +118,19 @@ def check_folder(folder: Path, release: Release) -> None:
 
 
 def read_archive(path: Path, release: Release) -> np.ndarray:
-    """All records of the archive, as from `read_folder`. Members are read by name; nothing is extracted to disk.
+    """All records of the archive. Members are read by name; nothing is extracted to disk.
 
     Args:
         path: of the archive.
         release: what it must hold.
 
+    Returns:
+        uint8 (60000, 3073), as from `read_folder`.
+
     Raises:
-        UserError: if the archive is damaged, or one of its six files is missing, there twice, not a regular file, of
-            another size, or has a label above 9.
+        UserError: if the archive is damaged or larger than CIFAR-10 can be, or one of its six files is missing, there
+            twice, not a regular file, of another size, or has a label above 9.
+        OSError: if the archive cannot be read.
     """
     if not path.is_file():
         raise UserError(f"{path} must be a file, but is a folder or a device; put the downloaded archive there")
@@ -158,7 +174,17 @@ def _read_member(
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turns an `OSError` while reading something in `path` into a `UserError` of one line."""
+    """Turns an `OSError` while reading something in `path` into a `UserError` of one line.
+
+    Args:
+        path: named in the message where the error names no file.
+
+    Yields:
+        None.
+
+    Raises:
+        UserError: in place of an `OSError`.
+    """
     try:
         yield
     except OSError as error:
@@ -171,8 +197,12 @@ def readable(path: Path) -> Iterator[None]:
 def check_labels(records: np.ndarray, name: Path | str) -> None:
     """Checks that every label is one of the ten classes.
 
+    Args:
+        records: uint8 (N, 3073).
+        name: the records' source, for the message.
+
     Raises:
-        UserError: naming the first record whose label is not.
+        UserError: if a label is above 9; it names the first such record.
     """
     bad = np.flatnonzero(records[:, 0] >= len(CLASS_NAMES))
     if bad.size:

@@ -101,13 +101,20 @@ def load_cifar10(data_dir: Path | None = None, *, progress: bool = True, release
 
 
 def data_folder(data_dir: Path | None) -> Path:
-    """The folder to look in: `data_dir`, else `$JAXNORM_DATA_DIR`, else `data` in the cache folder."""
+    """The folder to look in: `data_dir`, else `$JAXNORM_DATA_DIR`, else `data` in the cache folder.
+
+    Args:
+        data_dir: the user's choice, or None.
+
+    Returns:
+        An absolute path, with `~` expanded; the folder may not exist.
+    """
     given = data_dir or os.environ.get("JAXNORM_DATA_DIR")
     return Path(os.path.expanduser(given)).absolute() if given else cache_folder() / "data"  # noqa: PTH111
 
 
 def find(folder: Path, release: Release, *, progress: bool) -> Source | None:
-    """The first form of the data in `folder`, in the order of this module's docstring, or None.
+    """The first form of the data in `folder`, in the order of this module's docstring.
 
     A directory that tensorflow-datasets prepared in another format than array_record is skipped.
 
@@ -115,6 +122,9 @@ def find(folder: Path, release: Release, *, progress: bool) -> Source | None:
         folder: to look in.
         release: what the data set must hold.
         progress: whether reading it reports on standard error.
+
+    Returns:
+        The form found, or None.
 
     Raises:
         UserError: if a form of it is there but incomplete.

@@ -30,6 +30,9 @@ def take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
         array: (N, ...), of any dtype.
         rows: integers from 0 to N - 1.
 
+    Returns:
+        A copy of the rows, of the array's dtype.
+
     Raises:
         IndexError: if a row is not in the array.
 
@@ -95,7 +98,11 @@ class Dataset:
         return height, width, channels
 
     def to_json(self) -> dict[str, Any]:
-        """All but the images as JSON values, as in `provenance.json`."""
+        """All but the images and the augmentation, as in `provenance.json`.
+
+        Returns:
+            JSON values by name.
+        """
         return {
             "name": self.name,
             "description": self.description,

@@ -16,6 +16,9 @@ def load_digits() -> Dataset:
     validation. The fingerprint covers the label and 16x16 pixels of every image in the order training, validation,
     test, so that it changes if another version of scikit-learn splits differently.
 
+    Returns:
+        The data set.
+
     Examples:
         >>> load_digits().train.image.shape
         (1077, 16, 16, 3)

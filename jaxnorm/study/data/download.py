@@ -138,7 +138,18 @@ def _folder_for(path: Path) -> Iterator[None]:
 
 
 def host(url: str) -> str:
-    """The server's name, for messages."""
+    """The server's name, for messages.
+
+    Args:
+        url: of a file.
+
+    Returns:
+        The name, with the port where the URL gives one.
+
+    Examples:
+        >>> host("https://example.org/data/file.tar.gz")
+        'example.org'
+    """
     return urlsplit(url).netloc
 
 

@@ -10,13 +10,16 @@ from typing import Literal
 def progress_bar(
     title: str, total: int, *, unit: Literal["bytes", "images"] = "images", enabled: bool = True
 ) -> Iterator[Callable[[int], None]]:
-    """Yields a function to call with the number of bytes or images that were done since its last call.
+    """Shows how much of some work is done.
 
     Args:
         title: what is being done.
         total: bytes or images in all.
         unit: of the numbers.
         enabled: False shows nothing.
+
+    Yields:
+        A function to call with the number of bytes or images that were done since its last call.
 
     Examples:
         >>> with progress_bar("counting", 3, enabled=False) as advance:

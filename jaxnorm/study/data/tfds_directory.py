@@ -21,7 +21,13 @@ BATCH = 1_000
 
 
 def file_format(directory: Path) -> str:
-    """The format of the prepared files, such as "array_record" or "tfrecord", from the directory's description.
+    """The format of the prepared files, from the directory's description.
+
+    Args:
+        directory: `cifar10/3.0.2`.
+
+    Returns:
+        Such as "array_record"; "tfrecord" where the description gives none.
 
     Raises:
         UserError: if the description is missing or damaged.
@@ -30,15 +36,18 @@ def file_format(directory: Path) -> str:
 
 
 def read_directory(directory: Path, release: Release, *, progress: bool) -> np.ndarray:
-    """All records, uint8 (60000, 3073) as in the binary files, sorted into the same order by their `id`.
+    """All records, sorted by their `id` into the order of the binary files.
 
     Args:
         directory: `cifar10/3.0.2`.
         release: what it must hold.
         progress: whether to report on standard error.
 
+    Returns:
+        uint8 (60000, 3073), as from `jaxnorm.study.data.binary.read_folder`.
+
     Raises:
-        UserError: if the directory is damaged, incomplete, or holds something else.
+        UserError: if the directory is damaged, incomplete, or holds something else, or a package is not installed.
     """
     _check_counts(directory, release)
     records = release.empty_records()
@@ -83,7 +92,7 @@ def write_directory(records: np.ndarray, data_dir: Path, release: Release, *, pr
 
     Raises:
         ImportError: if tensorflow-datasets or array_record is not installed.
-        OSError: if the directory cannot be written.
+        OSError: if the directory cannot be written, or does not read back as it was written.
     """
     import array_record.python.array_record_module  # noqa: F401  (tfds imports it only when the first file is written)
     import tensorflow_datasets as tfds
@@ -128,7 +137,16 @@ _FIX = "remove it to use another source, or prepare it again"
 
 
 def examples(split: str, records: np.ndarray, advance: Callable[[int], None]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """What tfds stores of each record of a split: its number and its id, PNG and label."""
+    """What tfds stores of each record of a split.
+
+    Args:
+        split: "train" or "test".
+        records: uint8 (N, 3073).
+        advance: called with 1 after each record.
+
+    Yields:
+        The record's number, and its id, PNG and label.
+    """
     from PIL import Image
 
     for index, record in enumerate(records):

@@ -100,7 +100,7 @@ def train(
         ('complete', 2, 360)
     """
     check_fits(config, dataset)
-    check_model(config, model)
+    _check_model(config, model)
     if steps_per_call is not None and steps_per_call < 1:
         raise UserError(
             f"steps_per_call must be at least 1, but is {steps_per_call}; give 1 or more, or None to choose by platform"
@@ -116,7 +116,7 @@ def train(
     saved, seconds = record.restore(state.saved)
     state, diverged_at = devices.replicate(state.replace(**saved)), -1
     for num_steps in call_sizes(int(state.step), config.last_epoch, steps_per_epoch, steps_per_call):
-        compile_ahead(state, images["train"], config, num_steps)
+        _compile_ahead(state, images["train"], config, num_steps)
 
     while True:
         epochs_done, into_epoch = divmod(int(state.step), steps_per_epoch)
@@ -132,9 +132,9 @@ def train(
             break
         if into_epoch == 0:
             state = state.replace(sums=devices.replicate(EpochSums.zero()))
-        state, seconds, diverged_at = train_epoch(config, record, state, images["train"], steps_per_call, seconds)
+        state, seconds, diverged_at = _train_epoch(config, record, state, images["train"], steps_per_call, seconds)
     record.save(state.saved, seconds)
-    return evaluate_run(config, record, state, images, diverged_at)
+    return _evaluate_run(config, record, state, images, diverged_at)
 
 
 def check_fits(config: Config, dataset: Dataset) -> None:
@@ -154,7 +154,7 @@ def check_fits(config: Config, dataset: Dataset) -> None:
         )
 
 
-def check_model(config: Config, model: nn.Module | None) -> None:
+def _check_model(config: Config, model: nn.Module | None) -> None:
     """Checks that a configuration says nothing about the network that a given `model` would not follow.
 
     Raises:
@@ -169,14 +169,14 @@ def check_model(config: Config, model: nn.Module | None) -> None:
             )
 
 
-def compile_ahead(state: TrainState, images: Images, config: Config, num_steps: int) -> None:
+def _compile_ahead(state: TrainState, images: Images, config: Config, num_steps: int) -> None:
     """Takes steps on a copy of the state, so that the program is compiled before any clock runs."""
     order = images.devices.replicate(epoch_order(config.seed, 1, len(images.label)))
     copy = jax.tree.map(jnp.copy, state)
     jax.block_until_ready(train_steps(copy, images, order, batch_size=config.batch_size, num_steps=num_steps))
 
 
-def train_epoch(
+def _train_epoch(
     config: Config, record: Record, state: TrainState, images: Images, steps_per_call: int, seconds: float
 ) -> tuple[TrainState, float, int]:
     """Trains to the end of the epoch, or until the record asks to stop or the run diverges.
@@ -208,7 +208,19 @@ def train_epoch(
 def close_epoch(
     config: Config, record: Record, state: TrainState, validation: Images, epoch: int, seconds: float
 ) -> bool:
-    """Evaluates the validation split and keeps the epoch's row and arrays; returns whether its loss was finite."""
+    """Evaluates the validation split, and keeps the epoch's row and arrays if the numbers are finite.
+
+    Args:
+        config: the run.
+        record: keeps the row and the arrays.
+        state: at the end of the epoch.
+        validation: the validation split.
+        epoch: the finished epoch, from 1.
+        seconds: spent in the epoch's training steps.
+
+    Returns:
+        Whether the loss and the feature quantiles were finite.
+    """
     logits, pooled = evaluate(state.model, state.variables, validation)
     row = epoch_row(config, state, measure(logits, np.asarray(validation.label)), pooled, epoch, seconds)
     if not np.isfinite([row["val_loss"], *(row["feature_quantiles"] or ())]).all():
@@ -218,7 +230,7 @@ def close_epoch(
     return True
 
 
-def evaluate_run(
+def _evaluate_run(
     config: Config, record: Record, state: TrainState, images: Mapping[str, Images], diverged_at: int
 ) -> Result:
     """Evaluates the three splits under the final weights, unless the run has diverged, and sums up the run."""
