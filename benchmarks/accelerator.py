@@ -22,7 +22,6 @@ import functools
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,7 +33,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import archive, timing
-from benchmarks.throughput import GRAPHS, multi_process_service
+from benchmarks.side_by_side import GRAPHS, best_way, multi_process_service
 from jaxnorm import files
 from jaxnorm.errors import UserError
 from jaxnorm.study.cli import entry
@@ -42,9 +41,11 @@ from jaxnorm.study.cli import entry
 NORMS = ("flax_bn", "none", "bn", "in", "bin", "ln", "gn", "bin_frozen")
 RECIPE: dict[str, Any] = dict(dataset="cifar10", batch_size=128, num_epochs=100)
 ROOT = Path(__file__).resolve().parents[1]
-CORRECTNESS_SHARE, SPEED_SHARE = 0.35, 0.6  # of the time that is left when they begin
-SECONDS_TO_END = 8.0  # to stop the runs, and to write the archives
-SECONDS_BETWEEN_ARCHIVES = 10.0
+SHARES = {"correctness": 0.2, "programs": 0.15, "speed": 0.25}
+"""Parts of the whole time that these may take at most; the study has the rest."""
+SECONDS_TO_END = 10.0
+"""Kept free for the runs to save and for the archives."""
+SECONDS_BETWEEN_ARCHIVES = 15.0
 REHEARSED = {
     "correctness": ("--norms", "none", "bn", "--tiny"),
     "throughput": (
@@ -61,7 +62,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of the results, or of archives to go on from")
     parser.add_argument("--data-dir", type=Path, help="folder of CIFAR-10; its packed files may be there, too")
     parser.add_argument("--wait-for-data", action="store_true", help="leave the study out while parts of the data miss")
-    parser.add_argument("--platform", choices=("cpu", "cuda", "tpu"), help="instead of the best device there is")
+    parser.add_argument("--platform", choices=("cuda", "cpu"), default="cuda", help="where to train (default: cuda)")
     parser.add_argument("--norms", nargs="+", choices=NORMS, default=list(NORMS), metavar="NORM", help="of the study")
     parser.add_argument("--seeds", type=int, default=10, help="of the study, as far as time allows (default: 10)")
     parser.add_argument(
@@ -75,15 +76,24 @@ def options() -> argparse.Namespace:
 
 
 class Clock:
-    """The time that is left."""
+    """The time that is left.
+
+    Args:
+        minutes: until everything has ended.
+    """
 
     def __init__(self, minutes: float) -> None:
-        self._end = time.monotonic() + 60 * minutes - SECONDS_TO_END
+        self._seconds = 60 * minutes
+        self._end = time.monotonic() + self._seconds - SECONDS_TO_END
 
     @property
     def left(self) -> float:
-        """Seconds."""
-        return self._end - time.monotonic()
+        """Seconds, at least 1."""
+        return max(self._end - time.monotonic(), 1.0)
+
+    def share(self, part: str) -> float:
+        """Seconds that one of `SHARES` may take."""
+        return min(SHARES[part] * self._seconds, self.left)
 
 
 def add_flags(flags: str) -> None:
@@ -91,19 +101,39 @@ def add_flags(flags: str) -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
 
-def describe_machine(out: Path) -> None:
-    """Writes what is there."""
+def describe_machine(args: argparse.Namespace) -> None:
+    """Writes what is there. What was measured on another machine does not count here.
+
+    Raises:
+        UserError: if there is no device of the platform that is wanted.
+    """
     driver = None
-    if shutil.which("nvidia-smi"):
+    with contextlib.suppress(FileNotFoundError, subprocess.TimeoutExpired):
         query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.max.sm", "--format=csv,noheader"]
         driver = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20).stdout.strip()
     program = "from benchmarks import timing; import json; print(json.dumps(timing.machine()))"
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    command = [sys.executable, "-c", program]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
+    except subprocess.TimeoutExpired:
+        raise UserError("JAX must find a device within 120 s, but is still looking; see --platform") from None
     if found.returncode:
         reason = found.stderr.strip().splitlines()[-1:]
         raise UserError(f"JAX must find a device, but does not ({' '.join(reason)}); see --platform")
     machine = json.loads(found.stdout.splitlines()[-1])
-    files.write_json(out / "machine.json", {**machine, "driver": driver, "environment": dict(relevant(os.environ))})
+    platform = str(machine["platform"])
+    if platform != {"cuda": "gpu", "cpu": "cpu"}[args.platform]:
+        raise UserError(
+            f"the device must be a GPU, but JAX finds a {platform}; for a rehearsal give --rehearse --platform cpu"
+        )
+    before = files.read_json(args.out / "machine.json") or machine
+    if any(before.get(name) != machine[name] for name in ("devices", "jax")):
+        print("Another device or version than in the archives: correctness and speed are measured again", flush=True)
+        for name in ("correctness.json", "speed.json"):
+            (args.out / name).unlink(missing_ok=True)
+    files.write_json(
+        args.out / "machine.json", {**machine, "driver": driver, "environment": dict(relevant(os.environ))}
+    )
     print(f"Machine: {machine['devices']}, jax {machine['jax']}, {driver or machine['processor']}", flush=True)
 
 
@@ -117,19 +147,29 @@ def measure(script: str, out: Path, arguments: list[str], seconds: float) -> Non
     """Runs a benchmark beside this file for so long at most; what it has written until then remains."""
     process = timing.child(script, "--json", str(out), *arguments)
     try:
-        ended = f"exit code {process.wait(timeout=max(seconds, 1))}"
+        ended = f"exit code {process.wait(timeout=seconds)}"
     except subprocess.TimeoutExpired:
         ended = f"stopped after {seconds:.0f} s"
     finally:
-        process.kill()
-        process.wait()
+        end(process)
     print(f"{script}: {ended}", flush=True)
     files.write_json(out, {**(files.read_json(out) or {}), "ended": ended})
 
 
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Ends a process: it has a moment to end others."""
+    process.terminate()
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def is_measured(out: Path) -> bool:
-    """Whether a benchmark has had its time, in this call or in an earlier one that was not cut off."""
-    return "ended" in (files.read_json(out) or {})
+    """Whether a benchmark has ended or had its time, in this call or in an earlier one."""
+    ended = str((files.read_json(out) or {}).get("ended"))
+    return ended == "exit code 0" or ended.startswith("stopped")
 
 
 def compile_ahead(args: argparse.Namespace, clock: Clock, flags: str) -> None:
@@ -142,19 +182,23 @@ def compile_ahead(args: argparse.Namespace, clock: Clock, flags: str) -> None:
     if done.exists():
         return
     program = (
-        "import sys; from benchmarks.workload import random_images; from jaxnorm import Config, train;"
+        "import sys; from benchmarks import timing; timing.end_with_parent();"
+        "from benchmarks.workload import random_images; from jaxnorm import Config, train;"
         "from jaxnorm.files import cache_folder; from jaxnorm.study.training.devices import use_compilation_cache;"
         "use_compilation_cache(cache_folder() / 'programs');"
         f"config = Config(norm=sys.argv[1], stop_after_epoch=1, **{RECIPE});"
         "train(config, random_images(40_000, 10_000, 10_000))"
     )
-    started, limit = time.monotonic(), max(clock.left / 2, 1)
+    started, limit = time.monotonic(), clock.share("programs")
     commands = [[sys.executable, "-c", program, norm] for norm in args.norms]
     processes = [subprocess.Popen(command, cwd=ROOT, env=environment) for command in commands]
-    for process in processes:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=max(started + limit - time.monotonic(), 0))
-        process.kill()
+    try:
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=max(started + limit - time.monotonic(), 0))
+    finally:
+        for process in processes:
+            process.kill()
     codes = [process.wait() for process in processes]
     print(f"Programs: compiled in {time.monotonic() - started:.0f} s, exit codes {codes}", flush=True)
     if not any(codes):
@@ -187,7 +231,7 @@ def train_study(args: argparse.Namespace, clock: Clock, jobs: int) -> int:
     with held(workdir.path):
         workdir.check(configs)
         dataset = set_up()
-        ahead = threading.Thread(target=compile_ahead, args=(args, clock, ""))
+        ahead = threading.Thread(target=compile_ahead, args=(args, clock, ""), daemon=True)
         ahead.start()
         machine = examine_elsewhere(jobs, set_up)
         for note in workdir.check_surroundings(configs, machine.surroundings):
@@ -196,7 +240,7 @@ def train_study(args: argparse.Namespace, clock: Clock, jobs: int) -> int:
         plan.announce(configs, todo, dataset, machine, workdir.path, console, jobs=jobs)
         workdir.describe(configs, preset=preset, command=command())
         ahead.join()
-        execution = Execution(num_devices=1, seconds=clock.left)
+        execution = Execution(1, checkpoint_every_seconds=SECONDS_BETWEEN_ARCHIVES, seconds=clock.left)
         return train_side_by_side(
             configs, dataset, workdir, console, execution, jobs=jobs, machine=machine, set_up=set_up
         )
@@ -212,7 +256,10 @@ class Archivist(threading.Thread):
     def run(self) -> None:
         """Until it is ended."""
         while not self._ended.wait(SECONDS_BETWEEN_ARCHIVES):
-            archive.pack(self._out)
+            try:
+                archive.pack(self._out)
+            except OSError as error:  # the next time may be better, and the runs are in their folders
+                print(f"warning: the archives cannot be written ({error})", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Writes them a last time."""
@@ -222,7 +269,7 @@ class Archivist(threading.Thread):
             print(f"Archive: {path}, {path.stat().st_size / 1e6:.1f} MB", flush=True)
 
 
-def check_data(args: argparse.Namespace) -> bool:
+def has_data(args: argparse.Namespace) -> bool:
     """Whether all data is there.
 
     Raises:
@@ -234,79 +281,75 @@ def check_data(args: argparse.Namespace) -> bool:
     from jaxnorm.study.data.cifar10 import OFFICIAL, data_folder, find
 
     folder = data_folder(args.data_dir)
-    missing = packed.missing_files(folder)
-    if missing and len(missing) <= len(packed.PARTS):
-        problem = f"{', '.join(missing)} missing"
-    elif find(folder, OFFICIAL, progress=False) is None:
-        problem = "no CIFAR-10"
-    else:
+    source = find(folder, OFFICIAL, progress=False)
+    missing = packed.missing_files(folder) if source is not None and source.path == folder / packed.LABELS else []
+    if source is not None and not missing:
         return True
+    problem = f"{', '.join(missing)} missing" if missing else "no CIFAR-10"
     if not args.wait_for_data:
         raise UserError(
             f"--data-dir must hold CIFAR-10, but {folder} has {problem}; copy it there, or give --wait-for-data to "
             "measure without the study"
         )
-    print(f"Data: {problem} in {folder}; the study has to wait", flush=True)
+    print(f"Data: {problem} in {folder}; the study is left out", flush=True)
     return False
 
 
 def main() -> int:
     """Does what the time allows, and returns the exit code."""
     args = options()
-    if args.minutes <= 0:
-        raise UserError(f"--minutes must be positive, but is {args.minutes:g}; for example --minutes 10")
+    for flag, value in (("minutes", args.minutes), ("seeds", args.seeds), ("jobs", args.jobs)):
+        if value is not None and value <= 0:
+            raise UserError(f"--{flag} must be positive, but is {value:g}; for example --{flag} 10")
     if args.rehearse:
         args.norms = [norm for norm in args.norms if norm in ("none", "bn")] or ["none", "bn"]
     clock = Clock(args.minutes)
     args.out = args.out.absolute()
     args.out.mkdir(parents=True, exist_ok=True)
-    has_data = check_data(args)
+    has_data(args)
     if archive.unpack(args.out):
         print(f"Going on from the archives in {args.out}", flush=True)
     os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = args.precision
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
-    if args.platform:
-        os.environ["JAX_PLATFORMS"] = args.platform
-    if args.platform != "cpu" and shutil.which("nvidia-smi"):
-        add_flags("--xla_gpu_exclude_nondeterministic_ops=true")
-    if args.platform != "cpu":
+    os.environ["JAX_PLATFORMS"] = "cpu" if args.platform == "cpu" else "cuda,cpu"
+    if args.platform == "cuda":
         os.environ["JAXNORM_KERNELS"] = "off"  # they are for a CPU, and compiling them takes time
-    describe_machine(args.out)
+    describe_machine(args)
+    if args.platform == "cuda":
+        add_flags("--xla_gpu_exclude_nondeterministic_ops=true")
     correctness, speed = args.out / "correctness.json", args.out / "speed.json"
     if not is_measured(correctness):
         arguments = [*REHEARSED["correctness"]] if args.rehearse else []
-        measure("correctness.py", correctness, arguments, CORRECTNESS_SHARE * clock.left)
+        measure("correctness.py", correctness, arguments, clock.share("correctness"))
         archive.pack(args.out)
     if not is_measured(speed):
-        arguments = [*REHEARSED["throughput"]] if args.rehearse else []
-        arguments += [flag for flag, given in (("--mps", args.mps), ("--all", args.speed)) if given]
         # Before anything else uses the device: algorithms are chosen by their times. CUDA graphs are most likely best.
         compile_ahead(args, clock, GRAPHS)
-        share = SPEED_SHARE if has_data else 1.0
-        measure("throughput.py", speed, arguments, share * clock.left)
+        arguments = [*REHEARSED["throughput"]] if args.rehearse else []
+        arguments += [flag for flag, given in (("--mps", args.mps), ("--all", args.speed)) if given]
+        measure("throughput.py", speed, arguments, clock.share("speed") if has_data(args) else clock.left)
         archive.pack(args.out)
-    best = ((files.read_json(speed) or {}).get("results") or {}).get("best") or {}
-    add_flags(best.get("xla_flags", ""))
-    if not has_data:
-        compile_ahead(args, clock, "")
-        archive.pack(args.out)
-        return 0
+    if (files.read_json(correctness) or {}).get("ended") == "exit code 1":
+        print(f"Correctness: a check failed, see {correctness}; the study is left out", flush=True)
+        return 1
+    return study(args, clock) if has_data(args) else 0
+
+
+def study(args: argparse.Namespace, clock: Clock) -> int:
+    """Trains in the way that the speed test found best."""
+    measured = (files.read_json(args.out / "speed.json") or {}).get("results") or {"programs": [], "jobs": []}
     archivist = Archivist(args.out)
     archivist.start()
-    try:
-        return study(args, clock, best)
-    finally:
-        archivist.end()
-
-
-def study(args: argparse.Namespace, clock: Clock, best: dict[str, Any]) -> int:
-    """Trains in the way that the speed test found best."""
     with contextlib.ExitStack() as stack:
+        stack.callback(archivist.end)
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         service = stack.enter_context(multi_process_service(Path(folder))) if args.mps else None
-        if service and best.get("mps"):
+        ways = [entry for entry in measured["jobs"] if service or not entry["mps"]]
+        best = best_way({**measured, "jobs": ways})
+        add_flags(best["xla_flags"])
+        if service and best["mps"]:
             os.environ.update(service)
-        code = train_study(args, clock, args.jobs or best.get("jobs", 1))
+        code = train_study(args, clock, args.jobs or best["jobs"])
     return 0 if code == 143 else code  # the time is over, and all is saved
 
 

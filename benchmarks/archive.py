@@ -2,6 +2,9 @@
 
 import contextlib
 import io
+import math
+import re
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -9,7 +12,8 @@ from jaxnorm import files
 
 MOST_BYTES = 15_500_000
 FACTS = ("machine.json", "correctness.json", "speed.json")
-RUN_FILES = ("config.json", "provenance.json", "metrics.jsonl", "result.json", "predictions.npz", "checkpoints.json")
+RUN_FILES = ("config.json", "provenance.json", "metrics.jsonl", "result.json", "predictions.npz", "crash.txt")
+FINISHED = ("complete", "diverged")
 
 
 Entry = tuple[tarfile.TarInfo, bytes]
@@ -25,19 +29,23 @@ def pack(out: Path) -> list[Path]:
 
     Returns:
         The archives.
+
+    Raises:
+        OSError: if the disk does not accept them; the earlier ones remain.
     """
-    packets = [[out / name for name in FACTS if (out / name).exists()] + list(out.glob("runs/study.json"))]
-    packets += [
-        _files_of(folder) for folder in sorted((path.parent for path in out.glob("runs/*/config.json")), key=_age)
-    ]
-    archives: list[list[Entry]] = [[]]
-    for packet in packets:
+    facts = [out / name for name in (*FACTS, "runs/study.json") if (out / name).exists()]
+    archives: list[list[Entry]] = [[_entry(path, out) for path in facts]]
+    folders = [path.parent for path in out.glob("runs/*/config.json")]
+    for folder in sorted(folders, key=_end):
         with contextlib.suppress(FileNotFoundError):
-            entries = [_entry(path, out) for path in packet]
-            if _size(archives[-1]) + _size(entries) > MOST_BYTES and archives[-1]:
+            entries = [_entry(path, out) for path in _files_of(folder)]
+            if _size(archives[-1]) + _size(entries) > MOST_BYTES:
                 archives.append([])
             archives[-1] += entries
-    return [_write(out, number, entries) for number, entries in enumerate(archives, 1)]
+    written = [_write(out, number, entries) for number, entries in enumerate(archives, 1)]
+    for old in set(_archives(out)) - set(written):
+        old.unlink()
+    return written
 
 
 def unpack(out: Path) -> bool:
@@ -48,28 +56,45 @@ def unpack(out: Path) -> bool:
 
     Returns:
         Whether there was something to unpack.
+
+    Raises:
+        UserError: if an archive is damaged; nothing is unpacked then.
     """
-    archives = sorted(out.glob("result*.tar"))
+    archives = _archives(out)
     if not archives or (out / "runs").exists():
         return False
+    unpacked = out / ".unpacked"
+    shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed
+    (unpacked / "runs").mkdir(parents=True)
     for archive in archives:
         with files.reading(archive), tarfile.open(archive) as tar:
-            tar.extractall(out, filter="data")
+            tar.extractall(unpacked, filter="data")
+    for name in (*FACTS, "runs"):  # the runs last: where they are, all is unpacked
+        if (unpacked / name).exists():
+            (unpacked / name).replace(out / name)
+    shutil.rmtree(unpacked)
     return True
 
 
-def _age(folder: Path) -> tuple[bool, float, str]:
-    """Finished runs first, in the order in which they ended: an archive that is full remains as it is."""
-    result = folder / "result.json"
-    return (False, result.stat().st_mtime, folder.name) if result.exists() else (True, 0.0, folder.name)
+def _archives(out: Path) -> list[Path]:
+    return sorted(path for path in out.glob("result*.tar") if re.fullmatch(r"result(-[0-9]+)?[.]tar", path.name))
+
+
+def _end(folder: Path) -> tuple[float, str]:
+    """When a run ended; unfinished runs come last. So an archive that is full remains as it is."""
+    try:
+        return ((folder / "result.json").stat().st_mtime, folder.name)
+    except FileNotFoundError:
+        return (math.inf, folder.name)
 
 
 def _files_of(folder: Path) -> list[Path]:
     found = [folder / name for name in RUN_FILES if (folder / name).exists()]
     found += sorted(folder.glob("arrays/*.npz"))
-    if not (folder / "result.json").exists():
+    if (files.read_json(folder / "result.json") or {}).get("status") not in FINISHED:
         for checkpoint in sorted(folder.glob("checkpoints/step_*"))[-1:]:
             found += sorted(path for path in checkpoint.rglob("*") if path.is_file())
+            found.append(folder / "checkpoints.json")
     return found
 
 

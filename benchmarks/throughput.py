@@ -7,19 +7,17 @@ with flags of its own, which compiles its programs in threads. Products and conv
 devices, as the frameworks have it, except in "float32". Times are of the steps alone. Then the time of each kernel of
 one call, from JAX's profiler.
 
-Without --all it measures bn and gn at 128 and 8. About two minutes on an H100.
+Without --all it measures bn, flax_bn and gn at 128 and 8.
 """
 
 import argparse
 import contextlib
-import functools
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,18 +25,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import timing
+from benchmarks.side_by_side import GRAPHS, Contender, Program, SideBySide, best_way, multi_process_service
 from jaxnorm.files import cache_folder
 
 NORMS = ("flax_bn", "none", "bn", "in", "bin", "ln", "gn", "bin_frozen")
-GRAPHS = "--xla_gpu_enable_command_buffer=+WHILE,+CONVOLUTION --xla_gpu_graph_min_graph_size=1"
 ANY_ORDER = "--xla_gpu_exclude_nondeterministic_ops=false"
 MOST_STEPS = 312
 FRAMEWORKS = ("jaxnorm", "flax", "torch")
-Program = tuple[str, int, int]
-"""Variant, batch size, steps in one call."""
 SIDE_BY_SIDE = (1, 2, 3, 4, 6)
-LEAST_GAIN = 1.1
-"""Processes side by side must be this many times as fast as one after the other to be used."""
 
 
 def jax_call(program: Program, *, plain: bool, num_images: int, dtype: str | None, tiny: bool) -> Callable[[], Any]:
@@ -178,60 +172,6 @@ def profile(call: Callable[[], Any]) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def multi_process_service(folder: Path) -> Iterator[dict[str, str] | None]:
-    """NVIDIA's MPS for the processes that get its variables: their kernels then run at the same time. None without."""
-    if shutil.which("nvidia-cuda-mps-control") is None:
-        yield None
-        return
-    variables = {"CUDA_MPS_PIPE_DIRECTORY": str(folder / "pipe"), "CUDA_MPS_LOG_DIRECTORY": str(folder / "log")}
-    for place in variables.values():
-        Path(place).mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, **variables}
-    started = subprocess.run(["nvidia-cuda-mps-control", "-d"], env=environment, capture_output=True, check=False)
-    try:
-        yield variables if started.returncode == 0 else None
-    finally:
-        subprocess.run(
-            ["nvidia-cuda-mps-control"], env=environment, input=b"quit\n", capture_output=True, check=False, timeout=20
-        )
-
-
-class Contender:
-    """A framework under some flags, and the programs that it is measured with.
-
-    Args:
-        name: for tables.
-        framework: one of `FRAMEWORKS`.
-        programs: what it is measured with.
-        arguments: flags of its process.
-        environment: variables of its process; compiler flags are added to those of this process.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        framework: str,
-        programs: list[Program],
-        arguments: list[str],
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        self.name, self.programs = name, programs
-        own = {"JAX_DEFAULT_MATMUL_PRECISION": "default", **(environment or {})}
-        self.environment = {**own, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {own.get('XLA_FLAGS', '')}".strip()}
-        self.prepared: dict[str, Any] = {}
-        self._command = ("--worker", framework, *arguments)
-
-    @functools.cached_property
-    def worker(self) -> timing.Worker:
-        """Its process, which starts when it is first asked."""
-        return timing.Worker(*self._command, environment=self.environment)
-
-    def prepare(self) -> dict[str, Any]:
-        """Compiles its programs; the seconds that this takes, and errors by program."""
-        return self.worker.ask(["prepare", self.programs])
-
-
 def prepare(contenders: list[Contender]) -> None:
     """Starts the contenders' processes and compiles their programs, all at once."""
     with ThreadPoolExecutor(len(contenders)) as pool:
@@ -261,78 +201,6 @@ def measure(contenders: list[Contender], rounds: int, seconds: float, keep: Call
                 entry["seconds_per_call"] = found["seconds"]
                 entry["images_per_second"] = batch_size * num_steps / min(found["seconds"])
             keep({**entry, "error": error})
-
-
-class SideBySide:
-    """Processes that train on one device at the same time.
-
-    Args:
-        program: what each of them runs.
-        most: number of processes.
-        arguments: flags of a worker.
-        environment: variables of a worker; with MPS, those of its service too.
-    """
-
-    def __init__(self, program: Program, most: int, arguments: list[str], environment: dict[str, str]) -> None:
-        part = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.8 / most:.3f}"}
-        self._program = program
-        self._own = [
-            Contender(f"job {job}", "jaxnorm", [program], arguments, {**environment, **part}) for job in range(most)
-        ]
-
-    def prepare(self) -> str | None:
-        """Compiles in all processes at once; returns what is wrong, if something is."""
-        with ThreadPoolExecutor(len(self._own)) as pool:
-            answers = list(pool.map(Contender.prepare, self._own))
-        return next((a.get("error") or str(a["errors"]) for a in answers if a.get("error") or a.get("errors")), None)
-
-    def measure(self, number: int, seconds: float) -> dict[str, Any]:
-        """Images per second of `number` processes, all together."""
-        with ThreadPoolExecutor(number) as pool:
-            ask = ["measure", self._program, 1, seconds]
-            answers = list(pool.map(lambda each: each.worker.ask(ask), self._own[:number]))
-        errors = [answer["error"] for answer in answers if "error" in answer]
-        _, batch_size, num_steps = self._program
-        rate = 0.0 if errors else sum(batch_size * num_steps / answer["seconds"][0] for answer in answers)
-        return {"jobs": number, "images_per_second": rate, "error": next(iter(errors), None)}
-
-    def close(self) -> None:
-        """Ends the processes."""
-        for each in self._own:
-            each.worker.close()
-
-
-def best_way(results: dict[str, Any]) -> dict[str, Any]:
-    """Flags, number of jobs and whether MPS, with which a study trains the fastest on this device."""
-    rates = {
-        (entry["contender"], entry["norm"], entry["batch_size"], entry["steps_per_call"]): entry["images_per_second"]
-        for entry in results["programs"]
-        if entry.get("images_per_second")
-    }
-
-    def fastest(contender: str) -> float:
-        return max(
-            (r for (name, norm, size, _), r in rates.items() if (name, norm, size) == (contender, "bn", 128)), default=0
-        )
-
-    graphs = fastest("graphs") > 1.03 * fastest("jaxnorm")
-    alone = max((entry["images_per_second"] for entry in results["jobs"] if entry["jobs"] == 1), default=0.0)
-    most = max((entry["images_per_second"] for entry in results["jobs"]), default=0.0)
-    # Of nearly equal ways the one with the fewest runs at a time: each of them ends sooner.
-    best = min(
-        (entry for entry in results["jobs"] if entry["images_per_second"] > 0.95 * most),
-        key=lambda entry: (entry["jobs"], -entry["images_per_second"]),
-        default=None,
-    )
-    if best is None or most < LEAST_GAIN * alone:
-        rate = max(map(fastest, ("graphs", "jaxnorm")))
-        best = {"jobs": 1, "mps": False, "graphs": graphs, "images_per_second": rate}
-    return {
-        "xla_flags": GRAPHS if best["graphs"] else "",
-        "jobs": best["jobs"],
-        "mps": best["mps"],
-        "images_per_second": best["images_per_second"],
-    }
 
 
 def contenders_of(args: argparse.Namespace, common: list[str]) -> tuple[list[Contender], list[Contender]]:
@@ -379,6 +247,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         rate = f"{entry['images_per_second']:,.0f} images/s" if entry["error"] is None else entry["error"]
         what = f"{entry['contender']} {entry['norm']} batch {entry['batch_size']}"
         print(f"{what}, {entry['steps_per_call']} steps a call: {rate}", flush=True)
+        results["best"] = best_way(results)
         timing.keep(args.json, results=results)
 
     common = ["--num-images", str(args.num_images), *(["--tiny"] if args.tiny else [])]
@@ -388,12 +257,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         deciding, others = contenders_of(args, common)
         longest = max(deciding[0].programs, key=lambda program: program[1] * program[2])
         together = ways(args, longest, common, service)
-        with ThreadPoolExecutor(len(together)) as pool:
-            preparing = [pool.submit(each.prepare) for _, _, each in together]
-            prepare(deciding)
-            problems = [task.result() for task in preparing]
+        prepare(deciding)
         measure(deciding, args.rounds, args.seconds, keep)
-        results["best"] = best_way(results)
+        with ThreadPoolExecutor(len(together)) as pool:
+            problems = list(pool.map(SideBySide.prepare, [each for _, _, each in together]))
         for (graphs, mps, each), problem in zip(together, problems, strict=True):
             for number in args.jobs:
                 found = {"jobs": number, "images_per_second": 0.0, "error": problem}
@@ -418,7 +285,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = timing.parser(__doc__, rounds=3, seconds=0.5)
-    parser.add_argument("--norms", nargs="+", choices=NORMS, default=["bn", "gn"], metavar="NORM")
+    parser.add_argument("--norms", nargs="+", choices=NORMS, default=["bn", "flax_bn", "gn"], metavar="NORM")
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[128, 8])
     parser.add_argument("--num-images", type=int, default=40_000, help="in an epoch (default: 40000)")
     parser.add_argument("--jobs", nargs="+", type=int, default=list(SIDE_BY_SIDE), help="processes side by side")

@@ -6,9 +6,11 @@ every time of every round is kept, beside the command, the machine and the versi
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -18,6 +20,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from jaxnorm import files
 
 RESULTS = Path(__file__).resolve().parent / "results"
 Clock = Callable[[int], float]
@@ -45,7 +49,7 @@ def parser(
 
 
 def child(script: str, *arguments: str, **options: Any) -> "subprocess.Popen[bytes]":
-    """Starts a benchmark as a process that ends when this one does, however this one ends.
+    """Starts a benchmark as a process that ends soon after this one, however this one ends.
 
     Args:
         script: name of a file beside this one; it calls `end_with_parent` if its flag says so.
@@ -53,17 +57,19 @@ def child(script: str, *arguments: str, **options: Any) -> "subprocess.Popen[byt
         options: as `subprocess.Popen` takes them.
     """
     command = [sys.executable, str(Path(__file__).with_name(script)), "--end-with-parent", *arguments]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, **options)
+    return subprocess.Popen(command, **options)
 
 
 def end_with_parent() -> None:
-    """Ends this process as soon as its parent is gone, which closes its standard input."""
+    """Ends this process soon after its parent, and lets SIGTERM end it by an exception, so that it can clean up."""
+    parent = os.getppid()
 
     def wait() -> None:
-        while os.read(0, 4096):
-            pass
+        while os.getppid() == parent:
+            time.sleep(0.3)
         os._exit(1)
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     threading.Thread(target=wait, daemon=True).start()
 
 
@@ -133,6 +139,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": processor().get("model name") or platform.machine(),
         "cores": len(cores()),
+        "platform": jax.default_backend(),
         "devices": [device.device_kind for device in jax.devices()],
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in ("jax", "jaxlib", "flax")},
@@ -164,10 +171,9 @@ def show(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> 
 def keep(path: Path | None, **content: Any) -> None:
     """Writes results with the command and the machine, where `--json` asks for it."""
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         command = " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
         found = {"command": command, "machine": machine(), **content}
-        path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        files.write_json(path, found)
 
 
 class Worker:
@@ -185,16 +191,23 @@ class Worker:
 
     def ask(self, request: Any) -> dict[str, Any]:
         """The answer to a request, both of them JSON values; ``{"error": ...}`` if there is none."""
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        return json.loads(self._process.stdout.readline() or '{"error": "the process ended"}')
+        ended = {"error": "the process ended"}
+        try:
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+            answer = self._process.stdout.readline()
+        except OSError:
+            return ended
+        return json.loads(answer) if answer else ended
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.communicate()
+        with contextlib.suppress(OSError):
+            self._process.communicate()
 
 
 def serve(answer: Callable[[Any], dict[str, Any]]) -> None:
     """Answers a `Worker`'s requests until there are no more; what fails is an answer, too."""
+    end_with_parent()
     for line in sys.stdin:
         try:
             found = answer(json.loads(line))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import tarfile
 import tempfile
 import zipfile
 import zlib
@@ -26,6 +27,7 @@ _DAMAGE = (
     OverflowError,
     EOFError,
     zipfile.BadZipFile,
+    tarfile.TarError,
     zlib.error,
 )
 

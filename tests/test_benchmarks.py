@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from benchmarks import archive, devices, throughput, timing
+from benchmarks import archive, devices, side_by_side, timing
+from jaxnorm.errors import UserError
 
 
 def counting(log, name, seconds):
@@ -68,6 +69,15 @@ def test_a_worker_answers_until_it_is_closed_and_a_failure_is_an_answer(tmp_path
     worker.close()
 
 
+def test_a_worker_that_has_died_answers_with_an_error(tmp_path, monkeypatch):
+    script = tmp_path / "worker.py"
+    script.write_text("import os\nos._exit(1)\n")
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    worker = timing.Worker()
+    assert [worker.ask(1), worker.ask(2)] == [{"error": "the process ended"}] * 2
+    worker.close()
+
+
 def test_exchanged_bytes_are_read_off_the_program():
     program = """
       %a = f32[16,3]{1,0} all-reduce(%x), replica_groups={}
@@ -82,7 +92,7 @@ def finished_run(out, name, size=1000):
     folder = out / "runs" / name
     folder.mkdir(parents=True)
     for file in ("config.json", "provenance.json", "metrics.jsonl", "result.json"):
-        (folder / file).write_text("{}")
+        (folder / file).write_text('{"status": "complete"}')
     (folder / "predictions.npz").write_bytes(b"x" * size)
     return folder
 
@@ -95,7 +105,8 @@ def test_archives_hold_all_that_is_needed_to_go_on_elsewhere(tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
     finished_run(here, "bn-seed0")
     unfinished = finished_run(here, "gn-seed0")
-    (unfinished / "result.json").unlink()
+    (unfinished / "result.json").write_text('{"status": "crashed"}')
+    (unfinished / "checkpoints.json").write_text('{"newest": 2}')
     for step in ("step_00000001", "step_00000002"):
         (unfinished / "checkpoints" / step / "arrays").mkdir(parents=True)
         (unfinished / "checkpoints" / step / "arrays" / "a").write_text(step)
@@ -109,6 +120,25 @@ def test_archives_hold_all_that_is_needed_to_go_on_elsewhere(tmp_path):
     (there / "result.tar").unlink()
     assert contents(there) == expected
     assert not archive.unpack(there)
+
+
+def test_a_damaged_archive_leaves_everything_as_it_was(tmp_path):
+    finished_run(tmp_path / "here", "bn-seed0", size=100_000)
+    (whole,) = archive.pack(tmp_path / "here")
+    (tmp_path / "result.tar").write_bytes(whole.read_bytes()[:50_000])
+    with pytest.raises(UserError, match="result.tar is damaged"):
+        archive.unpack(tmp_path)
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "result.tar").write_bytes(whole.read_bytes())
+    assert archive.unpack(tmp_path) and (tmp_path / "runs" / "bn-seed0" / "predictions.npz").exists()
+
+
+def test_archives_of_an_earlier_time_do_not_remain(tmp_path):
+    (tmp_path / "result-2.tar").write_bytes(b"old")
+    (tmp_path / "result-of-mine.tar").write_bytes(b"not ours")
+    finished_run(tmp_path, "bn-seed0")
+    assert archive.pack(tmp_path) == [tmp_path / "result.tar"]
+    assert sorted(path.name for path in tmp_path.glob("*.tar")) == ["result-of-mine.tar", "result.tar"]
 
 
 def test_runs_that_do_not_fit_into_one_archive_are_in_the_next(tmp_path):
@@ -144,6 +174,6 @@ def way(jobs, rate, *, mps=False, graphs=True):
     ],
 )
 def test_more_runs_at_a_time_only_where_that_is_faster(jobs, expected):
-    best = throughput.best_way({"programs": [program("jaxnorm", 60.0), program("graphs", 70.0)], "jobs": jobs})
+    best = side_by_side.best_way({"programs": [program("jaxnorm", 60.0), program("graphs", 70.0)], "jobs": jobs})
     assert {name: best[name] for name in expected} == expected
-    assert best["xla_flags"] == throughput.GRAPHS
+    assert best["xla_flags"] == side_by_side.GRAPHS

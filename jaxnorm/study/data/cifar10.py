@@ -158,7 +158,11 @@ def find(folder: Path, release: Release, *, progress: bool) -> Source | None:
         return Source(archive, (archive,), read)
     if len(packed.missing_files(folder)) <= len(packed.PARTS):
         files = tuple(folder / name for name in (packed.LABELS, *packed.PARTS) if (folder / name).exists())
-        return Source(folder, files, lambda: (packed.read_packed(folder, release), f"the packed files in {folder}"))
+        return Source(
+            folder / packed.LABELS,
+            files,
+            lambda: (packed.read_packed(folder, release), f"the packed files in {folder}"),
+        )
     return None
 
 
@@ -177,9 +181,9 @@ def _fetch(folder: Path, release: Release, *, progress: bool) -> Source:
         download(release.url, archive, size=release.archive_bytes, sha256=release.archive_sha256, progress=progress)
     except UnreachableError as error:
         raise UserError(
-            f"CIFAR-10 is not in {folder}: no {tfds_directory.VERSION_PATH}, {FOLDER_NAME} or {ARCHIVE_NAME}{unused}, "
+            f"CIFAR-10 is not in {folder}: no {tfds_directory.VERSION_PATH}, {FOLDER_NAME}, {ARCHIVE_NAME} or packed files{unused}, "
             f"and {host(release.url)} cannot be reached ({error}); put {ARCHIVE_NAME} there, point --data-dir to a "
-            "folder that has one of the three, or use --dataset digits"
+            "folder that has one of these, or use --dataset digits"
         ) from error
     records = binary.read_archive(archive, release)
     try:

@@ -97,9 +97,7 @@ def train_side_by_side(
         stack.callback(_close, workers)  # if there is an error here, that ends them
         stop = stack.enter_context(StopRequest())
         display = stack.enter_context(Display(console, steps, jobs))
-        while waiting or workers:
-            if limit.is_over:
-                stop.request(signal.SIGTERM)
+        while (waiting or workers) and not _is_too_late(limit, stop):
             if stop.is_set or failure is not None:
                 waiting.clear()
                 for worker in workers.values():
@@ -123,10 +121,18 @@ def train_side_by_side(
                     getattr(display, kind)(*values)
                     if kind == "end":
                         worker.config = None  # its outcome is written
-                        limit.ended(values[0])
+                        result = workdir.directory(values[0]).result or {}
+                        limit.ended(values[0], complete=result.get("status") == "complete")
     if failure is not None:
         raise failure
     return outcome(configs, workdir, stop if stop.is_set else None)
+
+
+def _is_too_late(limit: TimeLimit, stop: StopRequest) -> bool:
+    """Asks all to stop when the time is over; whether a run that cannot, such as one that compiles, must end now."""
+    if limit.is_over and not stop.is_set:
+        stop.request(signal.SIGTERM)
+    return limit.is_overdue
 
 
 class _Worker:

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 
 from jaxnorm.study.config import Config
 
+GRACE_SECONDS = 6.0
+"""For runs to save after their time is over. A call of an epoch's steps may have to end first."""
+
 
 class TimeLimit:
     """Chooses the next run of a grid. Nothing begins that cannot end in time, unless nothing else is left.
@@ -20,11 +23,11 @@ class TimeLimit:
 
     Examples:
         >>> runs = [Config(norm="bn"), Config(norm="gn"), Config(norm="gn", seed=1)]
-        >>> limit = TimeLimit(10, {runs[0]: 60, runs[1]: 600, runs[2]: 30}, iter([0.0, 0.0, 6.0, 6.0, 6.0]).__next__)
+        >>> limit = TimeLimit(10, {runs[0]: 60, runs[1]: 600, runs[2]: 30}, iter([0.0, 0.0, 6.0, 6.0]).__next__)
         >>> waiting = collections.deque(runs)
         >>> limit.take(waiting).name
         'bn-seed0'
-        >>> limit.ended(runs[0])  # after 6 s: 0.1 s a step
+        >>> limit.ended(runs[0], complete=True)  # after 6 s: 0.1 s a step
         >>> limit.take(waiting).name  # gn-seed0 would take 60 s, and 4 are left
         'gn-seed1'
     """
@@ -43,6 +46,11 @@ class TimeLimit:
         """Whether the time has passed."""
         return self._clock() >= self._end
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the time has passed by so much that nobody can be waited for any more."""
+        return self._clock() >= self._end + GRACE_SECONDS
+
     def take(self, waiting: "collections.deque[Config]") -> Config:
         """Takes the run that begins now.
 
@@ -59,13 +67,14 @@ class TimeLimit:
         self._began[config] = now
         return config
 
-    def ended(self, config: Config) -> None:
-        """A run is over. Its pace counts unless it was stopped because the time is over.
+    def ended(self, config: Config, *, complete: bool) -> None:
+        """A run is over.
 
         Args:
             config: the run.
+            complete: whether it did all its steps; only then its pace is known.
         """
-        if self._steps[config] and not self.is_over:
+        if complete and self._steps[config]:
             pace = (self._clock() - self._began[config]) / self._steps[config]
             self._pace[config.norm] = max(pace, self._pace.get(config.norm, 0.0))
 
