@@ -104,9 +104,8 @@ def multi_process_service(folder: Path) -> Iterator[dict[str, str] | None]:
     for place in variables.values():
         Path(place).mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, **variables}
-    started = subprocess.run(
-        ["nvidia-cuda-mps-control", "-d"], env=environment, capture_output=True, check=False, timeout=20
-    )
+    control = functools.partial(subprocess.run, env=environment, capture_output=True, check=False, timeout=20)
+    started = control(["nvidia-cuda-mps-control", "-d"])
     try:
         yield variables if started.returncode == 0 else None
     finally:

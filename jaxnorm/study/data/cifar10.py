@@ -181,7 +181,8 @@ def _fetch(folder: Path, release: Release, *, progress: bool) -> Source:
         download(release.url, archive, size=release.archive_bytes, sha256=release.archive_sha256, progress=progress)
     except UnreachableError as error:
         raise UserError(
-            f"CIFAR-10 is not in {folder}: no {tfds_directory.VERSION_PATH}, {FOLDER_NAME}, {ARCHIVE_NAME} or packed files{unused}, "
+            f"CIFAR-10 is not in {folder}: no {tfds_directory.VERSION_PATH}, {FOLDER_NAME}, {ARCHIVE_NAME} or packed "
+            f"files{unused}, "
             f"and {host(release.url)} cannot be reached ({error}); put {ARCHIVE_NAME} there, point --data-dir to a "
             "folder that has one of these, or use --dataset digits"
         ) from error
