@@ -269,14 +269,14 @@ class Archivist(threading.Thread):
             print(f"Archive: {path}, {path.stat().st_size / 1e6:.1f} MB", flush=True)
 
 
-def has_data(args: argparse.Namespace) -> bool:
-    """Whether all data is there.
+def missing_data(args: argparse.Namespace) -> str:
+    """What is missing of the data, in words; empty where all is there.
 
     Raises:
         UserError: if some is missing, and it was not said that the study may be left out then.
     """
     if args.rehearse:
-        return True
+        return ""
     from jaxnorm.study.data import packed
     from jaxnorm.study.data.cifar10 import OFFICIAL, data_folder, find
 
@@ -284,15 +284,14 @@ def has_data(args: argparse.Namespace) -> bool:
     source = find(folder, OFFICIAL, progress=False)
     missing = packed.missing_files(folder) if source is not None and source.path == folder / packed.LABELS else []
     if source is not None and not missing:
-        return True
+        return ""
     problem = f"{', '.join(missing)} missing" if missing else "no CIFAR-10"
     if not args.wait_for_data:
         raise UserError(
             f"--data-dir must hold CIFAR-10, but {folder} has {problem}; copy it there, or give --wait-for-data to "
             "measure without the study"
         )
-    print(f"Data: {problem} in {folder}; the study is left out", flush=True)
-    return False
+    return f"{problem} in {folder}"
 
 
 def main() -> int:
@@ -306,7 +305,7 @@ def main() -> int:
     clock = Clock(args.minutes)
     args.out = args.out.absolute()
     args.out.mkdir(parents=True, exist_ok=True)
-    has_data(args)
+    missing_data(args)
     if archive.unpack(args.out):
         print(f"Going on from the archives in {args.out}", flush=True)
     os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = args.precision
@@ -327,12 +326,15 @@ def main() -> int:
         compile_ahead(args, clock, GRAPHS)
         arguments = [*REHEARSED["throughput"]] if args.rehearse else []
         arguments += [flag for flag, given in (("--mps", args.mps), ("--all", args.speed)) if given]
-        measure("throughput.py", speed, arguments, clock.share("speed") if has_data(args) else clock.left)
+        measure("throughput.py", speed, arguments, clock.left if missing_data(args) else clock.share("speed"))
         archive.pack(args.out)
     if (files.read_json(correctness) or {}).get("ended") == "exit code 1":
         print(f"Correctness: a check failed, see {correctness}; the study is left out", flush=True)
         return 1
-    return study(args, clock) if has_data(args) else 0
+    if missing := missing_data(args):  # asked again: it may have arrived
+        print(f"Data: {missing}; the study is left to a later call", flush=True)
+        return 0
+    return study(args, clock)
 
 
 def study(args: argparse.Namespace, clock: Clock) -> int:
