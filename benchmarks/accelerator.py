@@ -37,8 +37,9 @@ from benchmarks.side_by_side import GRAPHS, best_way, multi_process_service
 from jaxnorm import files
 from jaxnorm.errors import UserError
 from jaxnorm.study.cli import entry
+from jaxnorm.study.config import DEFAULT_NORMS
 
-NORMS = ("flax_bn", "none", "bn", "in", "bin", "ln", "gn", "bin_frozen")
+NORMS = (*DEFAULT_NORMS, "bin_frozen")
 RECIPE: dict[str, Any] = dict(dataset="cifar10", batch_size=128, num_epochs=100)
 ROOT = Path(__file__).resolve().parents[1]
 SHARES = {"correctness": 0.2, "programs": 0.15, "speed": 0.25}
@@ -205,16 +206,10 @@ def compile_ahead(args: argparse.Namespace, clock: Clock, flags: str) -> None:
         files.write_text(done, "")
 
 
-def load(dataset: str, data_dir: Path | None) -> Any:
-    """The data, in this process and in each worker."""
-    from jaxnorm.study.data import load_dataset
-
-    return load_dataset(dataset, data_dir=data_dir, progress=False)
-
-
 def train_study(args: argparse.Namespace, clock: Clock, jobs: int) -> int:
     """Trains as many runs as end in time, and returns the exit code of the grid."""
     from jaxnorm.study.config import Config
+    from jaxnorm.study.data import load_dataset
     from jaxnorm.study.runs import plan
     from jaxnorm.study.runs.jobs import examine_elsewhere, train_side_by_side
     from jaxnorm.study.runs.lock import held
@@ -226,7 +221,7 @@ def train_study(args: argparse.Namespace, clock: Clock, jobs: int) -> int:
     preset, recipe = ("quick", {**RECIPE, "dataset": "digits", "num_epochs": 2}) if args.rehearse else ("study", RECIPE)
     configs = [Config(norm=norm, seed=seed, **recipe) for seed in range(args.seeds) for norm in args.norms]
     workdir = Workdir(args.out / "runs", study="compare_norms")
-    set_up = functools.partial(load, recipe["dataset"], args.data_dir)
+    set_up = functools.partial(load_dataset, recipe["dataset"], data_dir=args.data_dir, progress=False)
     console = StudyConsole()
     with held(workdir.path):
         workdir.check(configs)
@@ -328,7 +323,9 @@ def main() -> int:
         arguments += [flag for flag, given in (("--mps", args.mps), ("--all", args.speed)) if given]
         measure("throughput.py", speed, arguments, clock.left if missing_data(args) else clock.share("speed"))
         archive.pack(args.out)
-    if (files.read_json(correctness) or {}).get("ended") == "exit code 1":
+    checked = (files.read_json(correctness) or {}).get("results") or {}
+    failed = [entry for entry in (checked.get("norms") or {}).values() if not entry["passed"]]
+    if failed or not is_measured(correctness):
         print(f"Correctness: a check failed, see {correctness}; the study is left out", flush=True)
         return 1
     if missing := missing_data(args):  # asked again: it may have arrived

@@ -23,12 +23,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import timing
+from jaxnorm.study.config import DEFAULT_NORMS
 
 STEPS = 3
 BATCH_SIZE = 128
 TOLERANCE = 1e-4
 RESUMED_NORMS = ("bn", "gn")
-NORMS = ("flax_bn", "none", "bn", "in", "bin", "ln", "gn", "bin_frozen")
+NORMS = (*DEFAULT_NORMS, "bin_frozen")
 
 
 def smooth_state(norm: str, dtype: Any, tiny: bool) -> Any:

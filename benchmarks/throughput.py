@@ -27,8 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import timing
 from benchmarks.side_by_side import GRAPHS, Contender, Program, SideBySide, best_way, multi_process_service
 from jaxnorm.files import cache_folder
+from jaxnorm.study.config import DEFAULT_NORMS
 
-NORMS = ("flax_bn", "none", "bn", "in", "bin", "ln", "gn", "bin_frozen")
+NORMS = (*DEFAULT_NORMS, "bin_frozen")
 ANY_ORDER = "--xla_gpu_exclude_nondeterministic_ops=false"
 MOST_STEPS = 312
 FRAMEWORKS = ("jaxnorm", "flax", "torch")
