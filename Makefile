@@ -40,8 +40,9 @@ clean:
 	rm -rf .venv .venv-accelerators build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "error: jaxnorm needs Python 3.11 or newer, but $(PYTHON) is `$(PYTHON) -V`; run: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { found=`$(PYTHON) -V 2>/dev/null || echo not installed`; \
+	    echo "error: jaxnorm needs Python 3.11 or newer, but $(PYTHON) is $$found; run: make PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	@touch $@
 
