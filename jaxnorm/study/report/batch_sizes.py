@@ -4,13 +4,13 @@ from typing import Any
 
 import pandas as pd
 
-from jaxnorm.study.config import REFERENCE_BATCH_SIZE, Recipe
+from jaxnorm.study.config import Recipe
 from jaxnorm.study.report import figures, tables
 from jaxnorm.study.report.comparisons import chosen
 from jaxnorm.study.report.formats import interval_points, listed, number, percent, points, spread, within
 from jaxnorm.study.report.frames import RULES, Study, under_rule
 from jaxnorm.study.report.page import Page, Picture, Section, Table
-from jaxnorm.study.report.published import GROUP_NORM_PAPER, best_validation
+from jaxnorm.study.report.published import BEST_VALIDATION, GROUP_NORM_PAPER, published_for
 from jaxnorm.study.report.sections import Sections
 from jaxnorm.study.report.statistics import mean_interval
 from jaxnorm.study.words import counted
@@ -82,12 +82,12 @@ def _lost(study: Study, rule: str) -> list[str]:
         table = table.dropna().sort_index(ascending=False)
         whole, training = table.iloc[0] - table.iloc[-1] if len(table) else (0, 0)
         if whole > 0:
-            back = f"{number(100 * (whole - training), 1)}; the rest was" if whole > training else "none: all were"
+            back = number(100 * max(whole - training, 0), 1)
             words.append(
-                f"of the {number(100 * whole, 1)} points that {within(str(label))} loses at batch size "
-                f"{table.index[-1]} against {table.index[0]}, precise statistics bring back {back} lost in training"
+                f"of the {number(100 * whole, 1)} points that {within(str(label))} loses at "
+                f"{table.index[-1]} against {table.index[0]}, precise statistics bring back {back}"
             )
-    return [f"At {RULES[rule]}, {'; '.join(words)}."] if words else []
+    return [f"At {RULES[rule]}, {'; '.join(words)}; the rest was lost in training."] if words else []
 
 
 def by_batch_size(study: Study) -> Table | None:
@@ -101,16 +101,12 @@ def by_batch_size(study: Study) -> Table | None:
         (group, "last epoch"): tables.texts(study.final("validation"), "accuracy", *look),
         (group, "best epoch"): tables.texts(finished[finished.best_val_accuracy.notna()], "best_val_accuracy", *look),
     }
-    theirs = [best_validation(study.recipe, *key) for key in zip(one.norm, one.batch_size, strict=True)]
-    if any(theirs):
+    theirs = [BEST_VALIDATION.get(key) for key in zip(one.norm, one.batch_size, strict=True)]
+    if any(theirs) and published_for(study.recipe):
         columns[group, "paper's best"] = pd.Series([percent(value, 0) for value in theirs], one.index)
     columns["Test accuracy, %"] = tables.texts(study.final("test"), "accuracy", *look)
     columns["Status"] = tables.states(study)
     note = "The best epoch's accuracy is the maximum of a noisy number, given because the original paper gives it. "
-    if len(figures.rules_of(study.runs)) == 2:
-        note += f"At batch size {REFERENCE_BATCH_SIZE} both rules give the same rate. "
-    if one.ghost_batch_size.notna().any():
-        note += "Ghosts have the noise of small statistics, with the steps and the rate of the large batch. "
     return tables.of_variants(study, "By batch size", columns, note + tables.whose_statistics(study))
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from jaxnorm.errors import UserError
 from jaxnorm.study.config import REFERENCE_BATCH_SIZE
 from jaxnorm.study.report.frames import Study
 from jaxnorm.study.report.statistics import Interval, holm, image_interval, mean_interval, sign_flip_p
@@ -23,19 +22,10 @@ COLUMNS = ("norm", "baseline", "tags", "seeds", "differences", "mean", "interval
 def paired(study: Study) -> pd.DataFrame:
     """Differences in test accuracy, paired by seed: a row for each pair with a finished seed in common.
 
-    Every norm against `bn`, and the planned pairs, in each setting by itself. Holm's correction is over all planned
-    rows.
-
-    Args:
-        study: a study with one learning rate for each norm in a setting, see `chosen`.
-
-    Returns:
-        Columns `norm, baseline, tags, seeds, differences` (lists), `mean`, `interval` (over seeds; None for one seed),
-        `p` (sign-flip test), `holm_p` (planned rows), `image_interval` (over test images; None without predictions),
-        `planned`, and `equal` (whether `interval` is within half a point of zero). Differences are fractions.
-
-    Raises:
-        UserError: if two runs' predictions are of different test images.
+    Every norm against `bn`, and the planned pairs, in each setting of a `study` that is `chosen` by itself. Columns:
+    `norm, baseline, tags, seeds, differences` (lists), `mean`, `interval` (over seeds; None for one seed), `p`
+    (sign-flip test), `holm_p` (Holm's correction over all planned rows), `image_interval` (over test images),
+    `planned`, and `equal` (whether `interval` is within half a point of zero). Differences are fractions.
     """
     pairs = [(norm, BASELINE) for norm in study.norms if norm != BASELINE]
     pairs += [pair for pair in PLANNED if pair not in pairs]
@@ -64,41 +54,25 @@ def _pair(study: Study, ours: pd.DataFrame, theirs: pd.DataFrame, seeds: Sequenc
         "p": sign_flip_p(differences),
         "image_interval": _over_images(study, runs),
         "planned": (ours.norm.iloc[0], theirs.norm.iloc[0]) in PLANNED,
-        "equal": None if interval is None else interval.within(EQUALITY_MARGIN),
+        "equal": None if interval is None else max(-interval.low, interval.high) < EQUALITY_MARGIN,
     }
 
 
-def _over_images(study: Study, pairs: Sequence[tuple[str, str]]) -> Interval | None:
+def _over_images(study: Study, pairs: Sequence[tuple[str, str]]) -> Interval:
     gains = []
     for pair in pairs:
         ours, theirs = map(study.predictions, pair)
-        if ours is None or theirs is None:
-            return None
-        if not np.array_equal(ours.label, theirs.label):
-            raise UserError(
-                f"the runs of one workdir share their test images, but the labels in {pair[0]}/predictions.npz and "
-                f"{pair[1]}/predictions.npz differ; delete the run that was copied in and train it again"
-            )
         right = [(one.predicted == one.label).to_numpy(float) for one in (ours, theirs)]
         gains.append(right[0] - right[1])
     return image_interval(np.mean(gains, axis=0))
 
 
-def validation_gaps(study: Study) -> pd.DataFrame:
-    """The library's batch norm minus ours in a `study`: validation accuracy in points by epoch and seed."""
-    table = study.epochs.pivot_table("val_accuracy", "epoch", ["norm", "tags", "seed"])
-    return 100 * (table[SANITY_PAIR[0]] - table[SANITY_PAIR[1]]).dropna(how="all").dropna(how="all", axis=1)
-
-
 def chosen(study: Study) -> Study:
-    """The study with each norm only at the learning rate with the highest mean validation accuracy at the end.
+    """The `study` with each norm only at the learning rate with the highest mean validation accuracy at the end.
 
     Rates with more finished seeds come first: one at which a seed diverged is not better for it. Where batch sizes or
     other settings vary as well, each has its own choice. At batch size 128 both rules for the rate give the same runs:
     where a norm has them under both, those of the linear rule are left out.
-
-    Args:
-        study: the study; it is returned as it is if it varies no rate and has no run twice.
     """
     runs, grid = study.runs, study.plan.get("grid") or {}
     twice = (runs.batch_size == REFERENCE_BATCH_SIZE) & runs.ghost_batch_size.isna() & (runs.status == "complete")

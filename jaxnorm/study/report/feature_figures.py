@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,18 +25,16 @@ def feature_quantiles(
     `rows` are of `Study.epochs`, or of `Study.layers` for one layer; `published` has the original paper's quantiles
     after epoch 100 by norm; `subtitle` says what the figure is of.
     """
-    title, paths = "Distribution of the pooled features", _paths(rows)
-    known = [value for values in (published or {}).values() for value in values]
-    low, high, compressed = _limits(paths.values(), known)
-    about, entries, panels = subtitle + _COMPRESSED * compressed, _quantile_legend(rows), list(paths)
-    figure, axes = style.sheet(title, about, entries, panels, 4, 1.9, "Epoch", sharex=True, sharey=True)
+    paths, known, share_axes = _paths(rows), published or {}, dict(sharex=True, sharey=True)
+    compressed, title, panels = _far_apart(paths.values()), "Distribution of the pooled features", list(paths)
+    about, entries = subtitle + _COMPRESSED * compressed, _quantile_legend(rows)
+    figure, axes = style.sheet(title, about, entries, panels, 4, 1.9, "Epoch", **share_axes)
     for axis, (label, path) in zip(axes, paths.items(), strict=True):
-        norm = rows.norm[rows.label == label].iloc[0]
-        _draw_fan(axis, path, style.of(norm))
-        if values := (published or {}).get(norm):
+        norm = _draw_fan(axis, path, rows, label)
+        if values := known.get(norm):
             diamonds = style.markers(style.PUBLISHED, 2.5, markeredgewidth=0.9, clip_on=False, zorder=4)
             axis.plot([100] * len(values), values, linestyle="none", **diamonds)
-    style.value_axis(axes[0], low, high, compressed=compressed)
+    style.value_axis(axes[0], compressed)
     return figure
 
 
@@ -50,36 +47,29 @@ def layers(rows: pd.DataFrame, subtitle: str) -> Figure:
     paths = {str(name): _paths(mine) for name, mine in rows.groupby("layer", observed=True, sort=False)}
     labels = list(dict.fromkeys(label for found in paths.values() for label in found))
     panels = labels + [""] * (len(paths) - 1) * len(labels)
-    about = subtitle + _COMPRESSED * any(_limits(found.values())[2] for found in paths.values())
-    title, columns = "Distribution of every layer over training", len(labels)
-    # Not shared axes: matplotlib's time grows with the square of their number.
-    figure, axes = style.sheet(title, about, _quantile_legend(rows), panels, columns, 0.74, "Epoch", 7)
+    about = subtitle + _COMPRESSED * any(_far_apart(found.values()) for found in paths.values())
+    title, columns, share_axes = (
+        "Distribution of every layer over training",
+        len(labels),
+        dict(sharex="col", sharey="row"),
+    )
+    figure, axes = style.sheet(title, about, _quantile_legend(rows), panels, columns, 0.74, "Epoch", 7, **share_axes)
     for row, (name, found) in enumerate(paths.items()):
-        low, high, compressed = _limits(found.values())
-        for axis, label in zip(axes[row * columns : (row + 1) * columns], labels, strict=True):
+        mine, compressed = axes[row * columns : (row + 1) * columns], _far_apart(found.values())
+        for axis, label in zip(mine, labels, strict=True):
             if label in found:
-                _draw_fan(axis, found[label], style.of(rows.norm[rows.label == label].iloc[0]), width=0.6)
-            style.value_axis(axis, low, high, compressed=compressed, ticks=3)
-            axis.set_xlim(1 - 0.04 * rows.epoch.max(), 1.04 * rows.epoch.max())
-            axis.tick_params(labelsize=7.5, labelleft=label == labels[0], labelbottom=row == len(paths) - 1)
+                _draw_fan(axis, found[label], rows, label, width=0.6)
+            axis.tick_params(labelsize=7.5)
+        style.value_axis(mine[0], compressed, 3)
         text = name.replace("/", "\n") + "\nasinh" * compressed
-        look: dict[str, Any] = dict(rotation=0, ha="right", va="center", size=7.5, color=style.INK, parse_math=False)
-        axes[row * columns].set_ylabel(text, **look)
-    # Layout takes long, and the inner panels follow from the outermost ones.
-    inner = [place for place in range(columns, len(axes) - columns) if place % columns]
-    for place in inner:
-        axes[place].set_in_layout(False)
-    if engine := figure.get_layout_engine():
-        engine.execute(figure)
-    figure.set_layout_engine("none")
-    for place in inner:
-        across, down = axes[place % columns].get_position(), axes[place - place % columns].get_position()
-        axes[place].set_position((across.x0, down.y0, across.width, down.height))
+        mine[0].set_ylabel(text, rotation=0, ha="right", va="center", size=7.5, color=style.INK, parse_math=False)
     return figure
 
 
-def _draw_fan(axis: Axes, path: pd.DataFrame, one: style.Style, width: float = 1.0) -> None:
+def _draw_fan(axis: Axes, path: pd.DataFrame, rows: pd.DataFrame, label: str, width: float = 1.0) -> str:
     """A line for each quantile; a pale band between the outermost two and a darker one between the next."""
+    norm = str(rows.norm[rows.label == label].iloc[0])
+    one = style.of(norm)
     for outer, alpha in zip(range(path.shape[1] // 2), (0.14, 0.3), strict=False):
         low, high = path.iloc[:, outer], path.iloc[:, -1 - outer]
         axis.fill_between(path.index, low, high, color=one.colour, alpha=alpha, linewidth=0)
@@ -87,6 +77,7 @@ def _draw_fan(axis: Axes, path: pd.DataFrame, one: style.Style, width: float = 1
         linewidth = width * (1.7 if 0 < index < path.shape[1] - 1 else 1.0)
         marker = 4 if len(path) == 1 else None
         axis.plot(path.index, path[name], **style.line(replace(one, dash=()), marker, linewidth=linewidth))
+    return norm
 
 
 def _paths(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -98,24 +89,19 @@ def _paths(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return means
 
 
-def _limits(paths: Iterable[pd.DataFrame], known: Sequence[float] = ()) -> tuple[float, float, bool]:
-    """Lowest and highest value with zero, and whether one panel is so much larger that a linear axis hides others."""
-    tables = [table.to_numpy()[np.isfinite(table.to_numpy())] for table in paths]
-    tables = [table for table in tables if table.size]
-    sizes = sorted(float(np.abs(table).max()) for table in tables)
-    far_apart = bool(sizes) and sizes[-1] > 4 * (sizes[len(sizes) // 2] or 1.0)
-    ends = [0.0, *known, *(float(end(table)) for table in tables for end in (np.min, np.max))]
-    return min(ends), max(ends) or 1.0, far_apart
+def _far_apart(paths: Iterable[pd.DataFrame]) -> bool:
+    """Whether one panel is so much larger that a linear axis would hide the others."""
+    sizes = sorted(float(np.nanmax(np.abs(table))) for table in paths if table.notna().any(axis=None))
+    return bool(sizes) and sizes[-1] > 4 * (sizes[len(sizes) // 2] or 1.0)
 
 
 def _quantile_legend(rows: pd.DataFrame) -> Sequence[Artist]:
     names = [name[1:] for name in quantiles_of(rows)]
-    bands = zip(names[: len(names) // 2], reversed(names), (0.14, 0.4), strict=False)
-    shaded = [
+    bands = list(zip(names[: len(names) // 2], reversed(names), (0.14, 0.4), strict=False))
+    return [
         Patch(label=f"{low} to {high} % quantile", facecolor=style.INK, alpha=shade, linewidth=0)
-        for low, high, shade in bands
+        for low, high, shade in reversed(bands)
     ]
-    return shaded[::-1]
 
 
 @style.styled
@@ -125,11 +111,10 @@ def gate_histograms(runs: pd.DataFrame, gates: pd.DataFrame, subtitle: str) -> F
     `gates` are of `Study.gates`, `runs` all for the legend; `subtitle` says what the figure is of.
     """
     last = final_gates(gates)
-    names = _in_order(last)
-    entries, panels = (
-        style.run_legend(runs[runs.variant.isin(last.variant)]),
-        [name.replace("/", "/ ") for name in names],
-    )
+    # A file holds the layers by name; the network applies the stem before the stages.
+    names = sorted(last.layer.unique(), key=lambda name: not name.startswith("stem"))
+    entries = style.run_legend(runs[runs.variant.isin(last.variant)])
+    panels = [name.replace("/", "/ ") for name in names]
     title = "Gates of every layer at the end"
     figure, axes = style.sheet(title, subtitle, entries, panels, 5, 1.25, "Gate", 7.5, sharex=True, sharey=True)
     for axis, name in zip(axes, names, strict=True):
@@ -150,8 +135,3 @@ def final_gates(gates: pd.DataFrame) -> pd.DataFrame:
     """Of each variant the `gates` after the last epoch of its finished runs."""
     rows = finished_rows(gates)
     return rows[rows.epoch == rows.groupby("variant", observed=True).epoch.transform("max")]
-
-
-def _in_order(gates: pd.DataFrame) -> list[str]:
-    """Layers as the network applies them: a file holds them by name, and the stem after the stages."""
-    return sorted(dict.fromkeys(gates.layer), key=lambda name: not name.startswith("stem"))

@@ -23,7 +23,7 @@ def page(study: Study) -> Page:
         introduction=(
             f"A 14-layer residual network is trained on {study.data_description} in "
             f"{counted(chosen_study.runs.variant.nunique(), 'variant')} that differ in nothing but their "
-            f"normalization. After every epoch the {listed([f'{value:g}' for value in study.percentages])} % quantiles "
+            f"normalization. After every epoch the {listed([name[1:] for name in study.quantiles])} % quantiles "
             f"of {where} are taken over all validation images, exactly."
         ),
         lead=parts.lead(answer),
@@ -44,9 +44,8 @@ def page(study: Study) -> Page:
 def growth(study: Study) -> pd.DataFrame:
     """The highest recorded quantile after the first and the last epoch, of every variant and layer of a `study`.
 
-    Returns:
-        Columns `layer, variant, label, first, last` and `ratio` (nan where `first` is not positive), in the order in
-        which the network applies the layers.
+    Columns `layer, variant, label, first, last` and `ratio` (nan where `first` is not positive), in the order in which
+    the network applies the layers.
     """
     top, keys = study.quantiles[-1], ["layer", "variant", "label"]
     means = finished_rows(study.layers).groupby([*keys, "epoch"], observed=True, sort=False)[top].mean().reset_index()
@@ -65,7 +64,7 @@ def _answer(study: Study, grown: pd.DataFrame) -> list[str]:
         faster = (mine.ratio > mine.layer.map(fastest).astype(float)).sum()
         at_pooled = f"of the pooled features grows {times(pooled.ratio.iloc[0])}; it " if len(pooled) else ""
         words.append(
-            f"Without normalization, the {study.percentages[-1]:g} % quantile {at_pooled}grows most at {most.layer}, "
+            f"Without normalization, the {study.quantiles[-1][1:]} % quantile {at_pooled}grows most at {most.layer}, "
             f"{times(most.ratio)}. It grows faster than in every normalized variant at {faster} of {len(mine)} layers."
         )
     ratios = others.groupby("label", observed=True).ratio.agg(["min", "max"])
@@ -79,5 +78,5 @@ def growth_table(study: Study, grown: pd.DataFrame) -> Table | None:
     table = grown.assign(shown=grown.ratio.map(times)).pivot(index="layer", columns="label", values="shown")
     frame = table.loc[list(dict.fromkeys(grown.layer))].fillna(DASH).rename(columns=str).rename_axis(None, axis=1)
     frame = frame.rename_axis("Layer").reset_index().set_axis([""] * len(frame))
-    note = f"The {study.percentages[-1]:g} % quantile after the last epoch, as a multiple of that after the first."
+    note = f"The {study.quantiles[-1][1:]} % quantile after the last epoch, as a multiple of that after the first."
     return Table("Growth of each layer", frame, note) if len(frame) else None

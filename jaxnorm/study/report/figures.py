@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxnorm.study.report import style
-from jaxnorm.study.report.frames import RULES, under_rule
+from jaxnorm.study.report.frames import RULES, finished_rows, under_rule
 
 STATISTICS = {
     "running": ("running averages", ""),
@@ -52,9 +52,14 @@ def curves(runs: pd.DataFrame, epochs: pd.DataFrame, kind: str, subtitle: str) -
 
     `subtitle` says what the figure is of.
     """
-    titles, shown, title = _CURVES[kind], _percent(epochs), f"{kind.capitalize()} over training"
-    panels = list(titles.values())
-    figure, axes = style.sheet(title, subtitle, style.run_legend(runs), panels, 2, 3.0, "Epoch", sharey=True)
+    titles, title, losses = _CURVES[kind], f"{kind.capitalize()} over training", epochs[["train_loss", "val_loss"]]
+    # A logarithmic axis has a gap where a loss is not finite.
+    shown = epochs.assign(
+        **losses.where(np.isfinite(losses)).clip(lower=1e-8), **100 * epochs[["train_accuracy", "val_accuracy"]]
+    )
+    begun = runs[runs.name.isin(epochs.run) | (runs.status == "diverged")]
+    entries, panels = style.run_legend(begun), list(titles.values())
+    figure, axes = style.sheet(title, subtitle, entries, panels, 2, 3.0, "Epoch", sharey=True)
     for axis, column in zip(axes, titles, strict=True):
         for offset, (_, rows) in enumerate(shown.groupby("label", observed=True)):
             _draw_curve(axis, rows, column, style.of(rows.norm.iloc[0]), offset)
@@ -64,27 +69,16 @@ def curves(runs: pd.DataFrame, epochs: pd.DataFrame, kind: str, subtitle: str) -
     return figure
 
 
-def _percent(epochs: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies in per cent; losses as a logarithmic axis can show them, with a gap where one is not finite."""
-    losses = epochs[["train_loss", "val_loss"]]
-    shown = losses.where(np.isfinite(losses)).clip(lower=1e-8)
-    return epochs.assign(**shown, **100 * epochs[["train_accuracy", "val_accuracy"]])
-
-
 def _draw_curve(axis: Axes, rows: pd.DataFrame, column: str, one: style.Style, offset: int = 0) -> None:
-    """One variant's `column` over the epochs: the mean of its finished runs, with a band from lowest to highest.
+    """One variant's `column` over the epochs: the mean of its `finished_rows`, with a band from lowest to highest.
 
     Every other run is a thin line of its own: a run that ended early must not make the mean jump.
     """
-    done = rows[rows.status == "complete"]
-    everywhere = done.groupby("epoch").run.transform("size") == done.run.nunique()
-    table = done[everywhere].pivot(index="epoch", columns="run", values=column)
-    if len(table):
-        mean = table.mean(axis=1, skipna=False)
-        above = 3.5 if one.outline else 3
-        axis.plot(mean.index, mean, **style.line(one, 4.5, markevery=_spaced(len(mean), offset), zorder=above))
-        if table.shape[1] > 1:
-            axis.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=one.colour, alpha=0.16, lw=0)
+    table = finished_rows(rows).pivot(index="epoch", columns="run", values=column)
+    mean, above = table.mean(axis=1, skipna=False), 3.5 if one.outline else 3
+    axis.plot(mean.index, mean, **style.line(one, 4.5, markevery=_spaced(len(mean), offset), zorder=above))
+    if table.shape[1] > 1:
+        axis.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=one.colour, alpha=0.16, lw=0)
     for _, run in rows[~rows.run.isin(table.columns)].groupby("run", sort=False):
         axis.plot(run.epoch, run[column], **style.line(one, 3.5, linewidth=1.1, markevery=_spaced(len(run))))
 
@@ -177,12 +171,9 @@ def batch_sizes(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str) ->
         axis.set_xticks(sizes, [f"{size:g}" for size in sizes])
         axis.set_xticks([], minor=True)
         axis.set_xlim(max(sizes) * 2**0.35, min(sizes) / 2**0.6)  # the largest on the left, as in the group norm paper
-    shown = np.concatenate([np.asarray(one.get_ydata(), float) for axis in axes for one in axis.lines])
-    shown = shown[np.isfinite(shown)]
-    if len(shown) and shown.min() > 0 and shown.max() > 4 * shown.min():
-        for axis in axes:
-            axis.set_ylim(shown.min() / 1.25, min(shown.max() * 1.25, 100 if shown.max() <= 100 else np.inf))
-            style.log_axis(axis)
+    errors = 1 - evaluations.accuracy
+    if 0 < 4 * errors.min() < errors.max():
+        style.log_axis(axes[0])  # shared
     return figure
 
 

@@ -1,7 +1,7 @@
 """A study's folder in its two forms, as trained and as published, and how it becomes a `Study`."""
 
-import contextlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import io
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -87,17 +87,14 @@ class Folder:
         nothing = pd.DataFrame(columns=["run", *kinds]).astype(MEASURED)
         return (pd.concat(tables, ignore_index=True) if tables else nothing)[["run", *kinds]]
 
-    def predictions(self, run: str) -> pd.DataFrame | None:
-        """The answers of a `run` to the test images, see `Study.predictions`; None for a run without."""
+    def predictions(self, run: str) -> pd.DataFrame:
+        """The answers of a finished `run` to the test images, see `Study.predictions`."""
+        path = self.path / run / PREDICTIONS
         if (self.path / PREDICTIONS).is_file():
             with reading(self.path / PREDICTIONS):
-                names = self._predictions["run"].tolist()
-                mine = {name: self._predictions[name][names.index(run)] for name in PREDICTED if run in names}
-                return pd.DataFrame(mine) if mine else None
-        path = self.path / run / PREDICTIONS
-        if not path.is_file():
-            return None
-        with reading(path), _load(path) as arrays:
+                place = self._predictions["run"].tolist().index(run)
+                return pd.DataFrame({name: self._predictions[name][place] for name in PREDICTED})
+        with reading(path), np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             logits, label = arrays["logits"].astype(np.float64), arrays["label"]
             if logits.ndim != 2 or label.shape != logits.shape[:1] or len(label) == 0:
                 raise ValueError(f"logits {logits.shape} and labels {label.shape} do not belong together")
@@ -111,15 +108,14 @@ class Folder:
             found = pd.DataFrame(dict(zip(PREDICTED, (*answers, likelihood), strict=True)))
             return found.astype(dict.fromkeys(PREDICTED[2:], np.float32))
 
-    def arrays(self, run: str, kind: str, layers: Collection[str] | None = None) -> Arrays:
-        """Arrays of a `run` of a `kind` (gate, quantiles or histogram): of all its layers, or of `layers`."""
+    def arrays(self, run: str, kind: str) -> Arrays:
+        """Arrays of a `run` of a `kind` (gate, quantiles or histogram)."""
         published = (self.path / ARRAYS).is_file()
         start = f"{run}/{kind}/" if published else f"{kind}/"
         found: Arrays = {}
         for path in [self.path / ARRAYS] if published else sorted((self.path / run).glob("arrays/epoch_*.npz")):
-            with reading(path), _load(path) as arrays:
-                names = [name for name in arrays.files if name.startswith(start)]
-                for name in [name for name in names if layers is None or name.removeprefix(start) in layers]:
+            with reading(path), np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+                for name in filter(lambda name: name.startswith(start), arrays.files):
                     table = np.asarray(arrays[name]) if published else np.asarray(arrays[name])[None]
                     epochs = arrays[f"{run}/epochs/{kind}"].tolist() if published else [int(path.stem[6:])]
                     if table.ndim != 2 or table.shape[1] == 0:
@@ -129,15 +125,8 @@ class Folder:
 
     @cached_property
     def _predictions(self) -> dict[str, np.ndarray]:
-        with _load(self.path / PREDICTIONS) as arrays:
+        with np.load(io.BytesIO((self.path / PREDICTIONS).read_bytes()), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in ("run", *PREDICTED)}
-
-
-@contextlib.contextmanager
-def _load(path: Path) -> Iterator[Any]:
-    """The arrays of an .npz file; no pickles."""
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        yield arrays
 
 
 def read_study(folder: str | Path) -> Study:

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxnorm.study.words import duration
-
 DASH = "–"
 """The cell of a table where there is no value."""
 NAMED = 6
@@ -53,11 +51,6 @@ def p_value(value: Any) -> str:
 def times(ratio: float) -> str:
     """`ratio` with three significant digits and a times sign."""
     return f"{number(ratio, 2 if ratio < 10 else 1 if ratio < 100 else 0)} ×" if math.isfinite(ratio) else DASH
-
-
-def seconds(value: Any) -> str:
-    """The duration `value`, in seconds, as text; a dash where there is none."""
-    return DASH if pd.isna(value) else duration(value, 1 if value >= 1 else 2)
 
 
 def listed(items: Sequence[str], most: int | None = None) -> str:

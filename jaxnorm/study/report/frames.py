@@ -27,13 +27,10 @@ Arrays = dict[str, dict[int, np.ndarray]]
 
 
 class Files(Protocol):
-    """What a study reads from its folder when it is first used; see `folders`."""
+    """What a study reads from its folder when it is first used; see `folders.Folder`."""
 
-    def arrays(self, run: str, kind: str) -> Arrays:
-        """The arrays of a `run` of a `kind`: gate or quantiles."""
-
-    def predictions(self, run: str) -> pd.DataFrame | None:
-        """The answers of a `run` to the test images; see `Study.predictions`."""
+    def arrays(self, run: str, kind: str) -> Arrays: ...
+    def predictions(self, run: str) -> pd.DataFrame: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,17 +88,17 @@ class Study:
                 rows.append(one.assign(run=run, layer=layer))
         return self._of_layers(rows, ["run", "epoch", "layer", "channel", "gate"])
 
-    def predictions(self, run: str) -> pd.DataFrame | None:
+    def predictions(self, run: str) -> pd.DataFrame:
         """A row for each test image: `label`, `predicted`, `confidence` of that class, `log_likelihood` of the label.
 
         Args:
-            run: the run's name.
+            run: the name of a finished run.
 
         Returns:
-            The table; None for a run without predictions. A float32 is kept as such.
+            The table. A float32 is kept as such.
 
         Raises:
-            UserError: if the file is damaged.
+            UserError: if the file is absent or damaged.
         """
         return self.files.predictions(run)
 
@@ -133,14 +130,9 @@ class Study:
         return list(dict.fromkeys([*self.plan["norms"], *self.runs.norm]))
 
     @property
-    def percentages(self) -> list[float]:
-        """The recorded quantiles of the features, in per cent."""
-        return [float(value) for value in self.recipe.get("quantiles") or Recipe().quantiles]
-
-    @property
     def quantiles(self) -> list[str]:
         """The columns of the quantiles in `epochs` and `layers`: q1 for 1 per cent."""
-        return [f"q{value:g}" for value in self.percentages]
+        return [f"q{float(value):g}" for value in self.recipe.get("quantiles") or Recipe().quantiles]
 
     @property
     def data(self) -> dict[str, Any]:

@@ -45,11 +45,7 @@ class Table:
     @property
     def classes(self) -> list[str]:
         """The CSS class of each column."""
-        groups = [group for group, _ in self.columns]
-        return [
-            ("text" if title in TEXT_COLUMNS else "number") + (" first" if group and group != before else "")
-            for (group, title), before in zip(self.columns, ["", *groups], strict=False)
-        ]
+        return ["text" if title in TEXT_COLUMNS else "number" for _, title in self.columns]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +15,33 @@ from jaxnorm.errors import UserError
 from jaxnorm.study import home
 from jaxnorm.study.report.folders import ARRAYS, EPOCHS, OBJECTS, PREDICTED, PREDICTIONS, RUNS, Folder, read_study
 from jaxnorm.study.report.frames import POOLED, Study
-from jaxnorm.study.report.write import write_report
+from jaxnorm.study.report.write import writable, write_report
 from jaxnorm.study.words import counted
 
+PARTS = ("study.json", RUNS, EPOCHS, PREDICTIONS, ARRAYS)
 MADE = ("summary.csv", "summary.json", "report.md", "report.html", "figures")
-PARTS = ("study.json", RUNS, EPOCHS, PREDICTIONS, ARRAYS, *MADE)
 """All that a publication holds; the page is made by ``python -m jaxnorm report``."""
 OUTCOMES = ("complete", "diverged", "crashed")
 
 
 def publish(workdir: Path, folder: Path) -> Study:
-    """Writes the finished runs of a study's folder to `folder` in compact form, with the report made from there.
+    """Writes the finished runs of a `workdir` to `folder` in compact form, with the report made from there.
 
     Of test logits it has only what the tables read, of histograms the last layers'. `workdir` is only read: another
-    process may train there. `folder` appears, or replaces an earlier publication, by one rename: never half-written.
-
-    Args:
-        workdir: the folder that a driver wrote.
-        folder: where to: a new folder, or an earlier publication of the study.
-
-    Returns:
-        The study as published; its runs that are not finished were left out.
-
-    Raises:
-        UserError: if `workdir` has no finished run, or `folder` holds anything else, or runs that would be lost.
+    process may train there. `folder`, a new one or an earlier publication of the study, appears by one rename: never
+    half-written. Returns the study as published; runs that are not finished are left out. A `UserError` says if there
+    is no finished run, or `folder` holds anything else, or runs that would be lost.
     """
     study = read_study(workdir)
-    earlier = _earlier(workdir, folder, study)
     finished = study.runs.status.isin(OUTCOMES)
     names, others = study.runs.name[finished].tolist(), study.runs[~finished]
     if not names:
         raise UserError(f"a publication needs a finished run, but {workdir} has none; let the study go on first")
-    if lost := [name for name in earlier if name not in names]:
-        raise UserError(
-            f"{folder} must be published again from a workdir with all that it holds, but {workdir} lacks "
-            f"{counted(len(lost), 'finished run')}, the first is {lost[0]}; choose another folder or delete that one"
-        )
     left_out = {one.name: int(one.epoch) for one in others.fillna({"epoch": 0}).itertuples() if one.status != "missing"}
     own = [{name: run[name] for name in run if run[name] != study.recipe.get(name, ...)} for run in study.plan["runs"]]
     plan = study.plan | {"runs": own, "published": True} | ({"left_out": left_out} if left_out else {})
-    with _writable(folder):
+    with writable(folder):
+        _check_place(workdir, folder, study, names)
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
         place = tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=".publish.")
     with place as made:
@@ -73,43 +60,30 @@ def publish(workdir: Path, folder: Path) -> Study:
     return read_study(folder)
 
 
-@contextlib.contextmanager
-def _writable(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"a publication must be where one can write, but {str(folder)[:80]} cannot be written "
-            f"({error.strerror or error}); choose another folder"
-        ) from None
-
-
-def _earlier(workdir: Path, folder: Path, study: Study) -> list[str]:
-    """The finished runs of an earlier publication of the study in `folder`; none where it is new or empty."""
+def _check_place(workdir: Path, folder: Path, study: Study, names: Collection[str]) -> None:
+    """Raises if `folder` is within `workdir`, or holds anything but an earlier publication with runs of those names."""
     source, target, choose = workdir.resolve(), folder.resolve(), "choose another folder"
     if source.is_relative_to(target) or target.is_relative_to(source):
-        raise UserError(
-            f"a publication must be beside its workdir, but one of {folder} and {workdir} is within the other; {choose}"
-        )
-    with _writable(folder):
-        for place in (folder, *folder.absolute().parents):
-            if not place.is_dir() and (place.exists() or place.is_symlink()):
-                kind = "a file" if place.exists() else "a link to nothing"
-                raise UserError(f"a publication must be a folder in a folder, but {place} is {kind}; choose another")
-    found = {path.name for path in folder.glob("*")}
-    if others := sorted(found - set(PARTS)):
+        raise UserError(f"a publication is beside its workdir, but {folder} is within {workdir} or holds it; {choose}")
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if others := sorted(found - {*PARTS, *MADE}):
         raise UserError(
             f"a publication must be new, empty or an earlier one of the study, but {folder} holds other files "
             f"({others[0]!r}); {choose}"
         )
     if not found:
-        return []
+        return
     before = read_study(folder)
     old, new = ({"study": one.name, **one.recipe} for one in (before, study))
     differences = [f"{name}: {old[name]} -> {new[name]}" for name in old if name in new and old[name] != new[name]]
     if differences:
         raise UserError(f"{folder} holds the publication of another study ({'; '.join(differences)}); {choose}")
-    return before.runs.name[before.runs.status.isin(OUTCOMES)].tolist()
+    earlier = before.runs.name[before.runs.status.isin(OUTCOMES)]
+    if len(lost := earlier[~earlier.isin(names)]):
+        raise UserError(
+            f"{folder} must be published again from a workdir with all that it holds, but {workdir} lacks "
+            f"{counted(len(lost), 'finished run')}, the first is {lost.iloc[0]}; {choose} or delete that one"
+        )
 
 
 def _write_runs(
@@ -127,14 +101,15 @@ def _write_runs(
     }
     files.write_text(folder / RUNS, files.compact_json({"shared": shared, "runs": own}))
     files.write_text(folder / EPOCHS, epochs.to_csv(index=False, lineterminator="\n"))
-    answers = {run: found for run in objects if (found := source.predictions(run)) is not None}
+    answers = {run: source.predictions(run) for run, found in objects.items() if found["result"].get("test")}
     if answers:
         stacked = {name: np.stack([found[name].to_numpy() for found in answers.values()]) for name in PREDICTED}
         _save(folder / PREDICTIONS, {"run": np.array(list(answers)), **stacked})
     packed: dict[str, np.ndarray] = {}
     for run in objects:
         for kind, layers in (("gate", None), ("quantiles", None), ("histogram", histograms)):
-            found = source.arrays(run, kind, layers)
+            found = source.arrays(run, kind)
+            found = {layer: one for layer, one in found.items() if layers is None or layer in layers}
             common = sorted(set.intersection(*map(set, found.values()))) if found else []
             packed |= {f"{run}/epochs/{kind}": np.array(common, np.int32)} if common else {}
             packed |= {f"{run}/{kind}/{layer}": np.stack([one[e] for e in common]) for layer, one in found.items()}

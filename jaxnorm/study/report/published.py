@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-SOURCE = (
-    "H. Singh and S. Mittal, Normalizations in Deep Learning (github.com/HarmanDotpy/Normalizations-in-Deep-Learning)"
-)
+SOURCE = "H. Singh, S. Mittal, Normalizations in Deep Learning (github.com/HarmanDotpy/Normalizations-in-Deep-Learning)"
 
 
 @dataclass(frozen=True)
@@ -54,8 +52,3 @@ GROUP_NORM_PAPER = (
     "Wu and He, Group Normalization (arXiv 1803.08494), ResNet-50 on ImageNet, validation error at 32, 16, 8, 4 and 2 "
     "images per worker: batch norm 23.6, 23.7, 24.8, 27.3 and 34.7 %; group norm 24.1, 24.2, 24.0, 24.2 and 24.1 %."
 )
-
-
-def best_validation(recipe: Mapping[str, Any], norm: str, batch_size: int) -> float | None:
-    """The paper's best validation accuracy with a `norm` and `batch_size`; None if it lacks them or `recipe`'s data."""
-    return BEST_VALIDATION.get((norm, batch_size)) if recipe.get("dataset") == "cifar10" else None

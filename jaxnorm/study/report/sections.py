@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 
 from jaxnorm.study.config import REVISABLE
 from jaxnorm.study.report import feature_figures, figures, style, tables
-from jaxnorm.study.report.comparisons import BASELINE, EQUALITY_MARGIN, SANITY_PAIR, chosen, paired, validation_gaps
+from jaxnorm.study.report.comparisons import BASELINE, EQUALITY_MARGIN, SANITY_PAIR, chosen, paired
 from jaxnorm.study.report.formats import NAMED, interval_points, listed, number, percent, points, within
 from jaxnorm.study.report.frames import POOLED, Study
-from jaxnorm.study.report.page import Picture, Section
-from jaxnorm.study.report.published import SOURCE, published_for
+from jaxnorm.study.report.page import Picture, Section, Table
+from jaxnorm.study.report.published import published_for
 from jaxnorm.study.report.statistics import mean_interval, standard_error
 from jaxnorm.study.words import counted
 
@@ -41,8 +41,7 @@ class Sections:
         return figures.subtitle(self.study.runs, self.study.data_description)
 
     def picture(self, name: str, caption: str, figure: Figure) -> Picture:
-        """The `figure` with its `caption`, which also names the data; `name` is that of its file."""
-        caption = f"{caption} Data: {self.study.data_description}."
+        """The `figure` with its `caption`; `name` is that of its file."""
         return Picture(name, figure.get_suptitle().strip(), caption, style.png(figure))
 
     def lead(self, answer: list[str]) -> list[str]:
@@ -58,54 +57,47 @@ class Sections:
         test = self.study.final("test")
         if not len(test):
             return []
-        groups = test.groupby("label", observed=True).accuracy
-        means, counts = groups.mean().sort_values(), sorted(set(groups.size()))
+        means = test.groupby("label", observed=True).accuracy.mean().sort_values()
         shown = means.map(lambda mean: percent(mean, self.study.digits))
         low, high = shown.iloc[0], shown.iloc[-1]
         names = {end: listed([within(str(one)) for one in shown.index[shown == end].sort_values()]) for end in shown}
-        seeds = f"{' to '.join(map(str, counts[:: max(1, len(counts) - 1)]))} seed{'s' * (counts[-1] > 1)} each"
-        seeds = "mean over " * (counts[-1] > 1) + seeds
         images = f"On {test.num_images.iloc[0]:,.0f} test images, accuracy"
+        images += ", the mean over the finished seeds," * (self.study.digits == 2)
         if low == high:
-            return [f"{images} is {low} % ({names[low]}), {seeds}."]
-        return [f"{images} ranges from {low} % ({names[low]}) to {high} % ({names[high]}), {seeds}."]
+            return [f"{images} is {low} % ({names[low]})."]
+        return [f"{images} ranges from {low} % ({names[low]}) to {high} % ({names[high]})."]
 
     def against_baseline(self) -> list[str]:
         """Which variants differ from batch norm, and of which that is not shown."""
         found = self._found[(self._found.baseline == BASELINE) & (self._found.norm != SANITY_PAIR[0])]
-        over_seeds, words, clear, level = found.interval.notna().any(), [], [], []
-        noise = "the spread over seeds" if over_seeds else "the choice of test images"
+        over_seeds, clear, level = found.interval.notna().any(), [], []
         for one in found.assign(judged=found.interval if over_seeds else found.image_interval).itertuples():
             name = within(self.study.labels[one.norm])
-            if one.judged and one.judged.excludes_zero:
+            if one.judged and (one.judged.low > 0 or one.judged.high < 0):
                 clear.append(f"{name} ({points(one.mean)} points)")
             elif one.judged:
                 level.append(f"{name} ({points(one.mean)}, {interval_points(one.judged)})")
-        theirs = within(self.study.labels[BASELINE]) if clear or level else ""
-        if clear:
-            verb = "differs" if len(clear) == 1 else "differ"
-            words.append(f"{listed(clear)} {verb} from {theirs} by more than {noise} explains")
-        if level:
-            than, alone = "it" if clear else theirs, len(level) == 1
-            verb, whose = ("is", "its 95 % interval contains") if alone else ("are", "their 95 % intervals contain")
-            words.append(f"{listed(level)} {verb} not shown to differ from {than}: {whose} zero")
-        text = "; ".join(words)
-        return [f"{text[:1].upper()}{text[1:]}."] if words else []
+        noise = "the spread over seeds" if over_seeds else "the choice of test images"
+        groups = (
+            (f"different from batch norm by more than {noise} explains", clear),
+            ("not shown to differ from batch norm (the 95 % interval contains zero)", level),
+        )
+        text = "; ".join(f"{start}: {listed(names)}" for start, names in groups if names)
+        return [f"{text[:1].upper()}{text[1:]}."] if text else []
 
     def equality(self) -> list[str]:
         """Whether the library's batch norm and ours are equal."""
         pair = self._found[(self._found.norm == SANITY_PAIR[0]) & (self._found.baseline == SANITY_PAIR[1])]
         if not len(pair):
             return []
-        one, gaps = next(pair.itertuples()), validation_gaps(self.study)
+        one, table = next(pair.itertuples()), self.study.epochs.pivot_table("val_accuracy", ["epoch", "seed"], "norm")
+        gap = 100 * (table[SANITY_PAIR[0]] - table[SANITY_PAIR[1]]).abs().max()
         first, second = (self.study.labels[norm] for norm in SANITY_PAIR)
-        names = f"Sanity check: {first} and {within(second)} are"
-        most = number(gaps.abs().max(axis=None), 2)
-        apart = f"; in validation, at most {most} points apart after any epoch" if gaps.size else ""
-        if one.interval is None:
-            return [f"{names} {points(abs(one.mean)).lstrip('+')} points apart on test{apart}."]
-        verdict = f"{'equal' if one.equal else 'not shown to be equal'} within {100 * EQUALITY_MARGIN:g} points"
-        return [f"{names} {verdict} on test (95 % interval {interval_points(one.interval)}){apart}."]
+        apart = f"; in validation, at most {number(gap, 2)} points apart after any epoch" if pd.notna(gap) else ""
+        equal = f"{'equal' if one.equal else 'not shown to be equal'} within {100 * EQUALITY_MARGIN:g} points"
+        sure = f": {equal} (95 % interval {interval_points(one.interval)})" if one.interval else ""
+        names = f"{first} and {within(second)} are {points(abs(one.mean)).lstrip('+')} points apart on test"
+        return [f"Sanity check: {names}{sure}{apart}."]
 
     def cautions(self) -> list[str]:
         """What must be known before any number is believed."""
@@ -113,12 +105,12 @@ class Sections:
         test, planned, data = study.final("test"), study.recipe.get("num_epochs"), study.data_description
         if study.recipe.get("dataset") == "digits":
             images = int(test.num_images.iloc[0]) if len(test) else int(study.data.get("num_test") or 360)
-            means = test.groupby("label", observed=True).accuracy.mean()
-            ends = dict.fromkeys([means.max(), means.min()] if len(means) else [0.95])
-            errors = listed([f"{number(100 * standard_error(mean, images), 1)} at {percent(mean)} %" for mean in ends])
+            means = test.groupby("label", observed=True).accuracy.mean().tolist() or [0.95]
+            errors = [100 * standard_error(mean, images) for mean in means]
+            ends = dict.fromkeys(number(error, 1) for error in (min(errors), max(errors)))
             found.append(
                 f"This is a demonstration on {images} test images of small handwritten digits: the standard error of "
-                f"one accuracy is, in points, {errors}. The full experiment needs CIFAR-10: --preset study."
+                f"one accuracy is {' to '.join(ends)} points. The full experiment needs CIFAR-10: --preset study."
             )
         if "jpeg" in data.lower():
             found.append(f"The images are {data}, not the original pixels: differences from the paper include this.")
@@ -129,18 +121,16 @@ class Sections:
             )
         stops = sorted(set(study.finished.epoch.dropna()))
         if stops and planned is not None and stops[0] < planned:
-            after = listed(list(map(str, stops)))
-            found.append(f"Training was stopped after epoch {after} of {planned}, before the end of the schedule.")
+            found.append(f"Training was stopped after epoch {listed([*map(str, stops)])} of the schedule's {planned}.")
         waiting = study.runs.name[study.runs.status.isin(["unfinished", "missing"])].tolist()
         if waiting:
-            verb = "is" if len(waiting) == 1 else "are"
             found.append(
-                f"{len(waiting)} of {counted(len(study.runs), 'run')} {verb} not finished: {listed(waiting, NAMED)}. "
+                f"Not finished: {len(waiting)} of {counted(len(study.runs), 'run')} ({listed(waiting, NAMED)}). "
                 "The same command continues where it stopped."
             )
         if len({str(one["data"].get("fingerprint")) for one in study.runs.provenance if one.get("data")}) > 1:
             found.append("The runs were not all trained on the same data, so do not compare them: fingerprints differ.")
-        return found + without_predictions(study)
+        return found
 
     def results(self) -> Section:
         """The final accuracies as a table and as a figure."""
@@ -203,10 +193,10 @@ class Sections:
         """What the layers compute: the pooled features, and all layers where these were recorded."""
         study, drawn = self.study, []
         if study.epochs[study.quantiles].notna().any(axis=None):
-            to_its_end = study.recipe.get("num_epochs") == 100 and set(study.epochs.norm[study.epochs.epoch == 100])
-            known = {norm: one.feature_quantiles or () for norm, one in published_for(study.recipe).items()}
-            known = {norm: values for norm, values in known.items() if to_its_end and norm in to_its_end}
-            names = listed([f"{value:g}" for value in study.percentages])
+            theirs = published_for(study.recipe) if study.recipe.get("num_epochs") == 100 else {}
+            reached = set(study.epochs.norm[study.epochs.epoch == 100])
+            known = {norm: one.feature_quantiles or () for norm, one in theirs.items() if norm in reached}
+            names = listed([name[1:] for name in study.quantiles])
             caption = f"{names} % quantiles of the last layer's input over all validation images, in evaluation mode."
             caption += " Hollow diamonds: the original paper, read off its plots." * bool(known)
             figure = feature_figures.feature_quantiles(study.epochs, self.about, published=known)
@@ -227,10 +217,8 @@ class Sections:
             words.append(
                 f"Of the {len(mine):,} gates of {name}, {percent(moved, 0)} % are below their start at 1 after epoch "
                 f"{mine.epoch.iloc[0]}; the median is {middle}, and 80 % are between {low} and {high}."
-                if moved
-                else f"The gates of {name} are all at 1, as in the original paper: such a layer computes batch norm."
             )
-        ends = "A gate of 1 takes the batch's statistics alone, a gate of 0 the image's own; all start at 1."
+        ends = "A gate of 1 takes the batch's statistics alone, as batch norm does, and a gate of 0 the image's own."
         figure = feature_figures.gate_histograms(self.study.runs, last, self.about)
         return Section("Gates", words, figures=[self.picture("gate_histograms", ends, figure)])
 
@@ -241,26 +229,17 @@ class Sections:
             names = [str(name) for name in study.data.get("class_names") or ()]
             caption = "Share of each class's test images (row) by the predicted class (column), over all seeds."
             confusion = [self.picture("confusion", caption, figures.confusion(test, names, self.about))]
-        source = [f"The original paper is {SOURCE}; its values are from one seed each."]
         plan = {name: study.plan.get(name) for name in ("study", "preset", "norms", "seeds")}
         varied = {name.removesuffix("s"): values for name, values in (study.plan.get("grid") or {}).items() if values}
         plan["command"] = "; ".join(str(study.plan.get("command") or "").splitlines())
         facts = {name: _text(value) for name, value in {**plan, **study.recipe, **varied}.items()}
-        origin = _provenance(self.all_rates)
+        facts |= _provenance(self.all_rates)
+        frame = pd.DataFrame({"Name": facts.keys(), "Value": facts.values()}).set_axis([""] * len(facts))
         return [
-            Section("All metrics", source * bool(published_for(study.recipe)), [tables.metrics(study)], folded=True),
             Section("Classes", figures=confusion, folded=True),
             Section("Runs", tables=[tables.runs(self.all_rates)], folded=True),
-            Section("Configuration", tables=[tables.facts("Configuration", facts)], folded=True),
-            Section("Data and machine", tables=[tables.facts("Data and machine", origin)], folded=True),
+            Section("Configuration", tables=[Table("Configuration", frame)], folded=True),
         ]
-
-
-def without_predictions(study: Study) -> list[str]:
-    """Which finished runs of `study` lack their answers to the test images, and what is left out therefore."""
-    runs = [run for run in study.finished.name if study.predictions(run) is None]
-    lost = f"intervals over test images are left out of comparisons with {'it' if len(runs) == 1 else 'them'}"
-    return [f"predictions.npz is missing for {listed(runs, NAMED)}: {lost}."] if runs else []
 
 
 def _text(value: Any) -> str:
@@ -270,13 +249,11 @@ def _text(value: Any) -> str:
 
 
 def _provenance(study: Study) -> dict[str, str]:
-    """What the runs recorded about themselves; where they differ, every value with how many runs have it."""
+    """What the runs recorded about themselves; where they differ, every value."""
     own = ("label", "command", "started", "earlier", "changes")
     known = [{key: each for key, each in one.items() if key not in own} for one in study.runs.provenance if one]
-    found = {}
-    for name, values in pd.json_normalize(known).map(_text).sort_index(axis=1).items():
-        counts = values.value_counts(sort=False)
-        found[str(name)] = "; ".join(f"{value} ({n} runs)" if len(counts) > 1 else value for value, n in counts.items())
+    table = pd.json_normalize(known).map(_text).sort_index(axis=1)
+    found = {str(name): "; ".join(values.unique()) for name, values in table.items()}
     changes = [f"{run.name}: {text}" for run in study.runs.itertuples() for text in run.provenance.get("changes", ())]
     for name in set(REVISABLE) & set(study.recipe):
         for run in study.runs[study.runs[name] != study.recipe[name]].to_dict("records"):

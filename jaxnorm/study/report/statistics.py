@@ -28,15 +28,6 @@ class Interval:
     high: float
     method: str
 
-    def within(self, margin: float) -> bool:
-        """Whether the whole interval is less than `margin` from zero: equality for practical purposes."""
-        return -margin < self.low and self.high < margin
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether zero is outside."""
-        return self.low > 0 or self.high < 0
-
 
 def standard_error(accuracy: float, num_images: int) -> float:
     """sqrt(p (1 - p) / N): the noise that the choice of N = `num_images` puts on p, an `accuracy`."""
@@ -70,11 +61,7 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
     Exact up to 16 differences, 100,000 seeded random patterns beyond (the observed one counted in). Not below 2 / 2^n:
     five seeds cannot go below 0.0625.
 
-    Args:
-        differences: one number a seed.
-
-    Returns:
-        p; None for fewer than two differences.
+    `differences` are one number a seed; None for fewer than two.
 
     Examples:
         >>> sign_flip_p([1.0, 2.0, 3.0, 4.0, 5.0])
@@ -92,10 +79,7 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (1979): p_(i) (m - i + 1), made monotone and capped at 1.
-
-    Args:
-        p_values: m of them; the result is in the same order.
+    """Holm's step-down adjustment (1979) of m `p_values`, in their order: p_(i) (m - i + 1), monotone, at most 1.
 
     Examples:
         >>> holm([0.01, 0.04, 0.03])
@@ -110,14 +94,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def image_interval(differences: np.ndarray, num_resamples: int = 10_000) -> Interval:
-    """95 % percentile bootstrap of the mean over images.
+    """95 % percentile bootstrap of the mean over images of paired `differences`, shape (N,).
 
-    The differences take few values (correct minus correct, averaged over the seeds), so that a resample of the images
-    is one multinomial draw over those values: the same distribution as drawing images, at a thousandth of the work.
-
-    Args:
-        differences: one paired difference an image, shape (N,).
-        num_resamples: how many resamples of the images.
+    They take few values (correct minus correct, averaged over the seeds), so that each of `num_resamples` resamples of
+    the images is one multinomial draw over those values: the same distribution, at a thousandth of the work.
     """
     values, counts = np.unique(np.asarray(differences, dtype=np.float64), return_counts=True)
     draws = np.random.default_rng(0).multinomial(counts.sum(), counts / counts.sum(), size=num_resamples)

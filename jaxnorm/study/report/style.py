@@ -13,13 +13,13 @@ from typing import Any, ParamSpec
 import matplotlib.style
 import numpy as np
 import pandas as pd
+from matplotlib import ticker
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
-from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#5b636d", "#dfe2e6", "#ffffff"
@@ -152,12 +152,9 @@ def run_legend(runs: pd.DataFrame, by: str = "label") -> list[Artist]:
     """
     entries: list[Artist] = []
     for label, rows in runs.groupby(by, observed=True, sort=by == "label"):
-        open_runs = rows.status[rows.status != "complete"]
-        text = plain(str(label), 34)
-        if len(open_runs) and len(rows) == 1:
-            text += f" ({'not started' if open_runs.iloc[0] == 'missing' else open_runs.iloc[0]})"
-        elif len(open_runs):
-            text += f" ({len(open_runs)} of {len(rows)} not finished)"
+        left = sum(rows.status != "complete")
+        count = f"{left} of {len(rows)} " * (len(rows) > 1)
+        text = plain(str(label), 34) + f" ({count}not finished)" * bool(left)
         entries.append(entry(text, of(rows.norm.iloc[0])))
     if (runs.status == "diverged").any():
         entries.append(entry("diverged", DIVERGED, joined=False))
@@ -193,7 +190,7 @@ def sheet(
         axis.set_title("\n".join(wrapped[:3]), size=size, parse_math=False)
         if xlabel == "Epoch":
             ticks = 5 if columns < 4 else max(2, 8 - columns)
-            axis.xaxis.set_major_locator(MaxNLocator(nbins=ticks, integer=True, min_n_ticks=1))
+            axis.xaxis.set_major_locator(ticker.MaxNLocator(nbins=ticks, integer=True, min_n_ticks=1))
         if index + columns >= len(panels):
             axis.set_xlabel(xlabel)
             axis.tick_params(labelbottom=True)
@@ -204,41 +201,22 @@ def sheet(
 
 
 def log_axis(axis: Axes) -> None:
-    """Makes the vertical scale of `axis` logarithmic, with plain numbers within four decades, powers of ten beyond."""
+    """Makes the vertical scale of `axis` logarithmic, with plain numbers."""
     axis.set_yscale("log")
-    low, high = axis.get_ylim()
-    decades = math.log10(high / low)
+    decades = float(np.ptp(np.log10(axis.get_ylim())))
     subs = (1, 1.5, 2, 3, 5, 7) if decades < 1 else (1, 2, 5) if decades < 3 else (1,)
-    axis.yaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}") if decades < 4 else LogFormatterMathtext())
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_major_locator(ticker.LogLocator(subs=subs, numticks=12))
+    axis.yaxis.set_major_formatter(ticker.FuncFormatter(lambda y, _: f"{y:g}"))
+    axis.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
-def value_axis(axis: Axes, low: float, high: float, *, compressed: bool, ticks: int = 5) -> None:
-    """Sets limits from `low` to `high` and about so many `ticks` along the vertical side of `axis`.
+def value_axis(axis: Axes, compressed: bool, ticks: int = 5) -> None:
+    """About so many `ticks` along the vertical side of `axis`.
 
     A `compressed` scale is asinh: nearly linear up to 1 and logarithmic beyond.
     """
-    there, back = (np.arcsinh, np.sinh) if compressed else (np.asarray, np.asarray)
-    room = 0.04 * ((there(high) - there(low)) or 1.0)
     if compressed:
         axis.set_yscale("asinh", linear_width=1.0)
-        axis.set_yticks(_compressed_ticks(low, high, ticks))
-        axis.set_yticks([], minor=True)
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
-    else:
-        axis.yaxis.set_major_locator(MaxNLocator(nbins=ticks))
-    axis.set_ylim(float(back(there(low) - room)), float(back(there(high) + room)))
-
-
-def _compressed_ticks(low: float, high: float, count: int) -> list[float]:
-    """0 and about `count` - 1 round numbers between `low` and `high`, evenly along an asinh axis."""
-    sides = [side for side in (-1, 1) if side * (low if side < 0 else high) > 0.1 * max(-low, high)]
-    each = max(1, (count - 1) // max(1, len(sides)))
-    ticks = {0.0}
-    for side in sides:
-        end = math.asinh(abs(low if side < 0 else high))
-        for value in (math.sinh(end * step / each) for step in range(1, each + 1)):
-            power = 10.0 ** math.floor(math.log10(value))
-            ticks.add(side * max(step * power for step in (1, 2, 3, 5) if step * power <= value * (1 + 1e-9)))
-    return sorted(ticks)
+    axis.yaxis.set_major_locator(ticker.AsinhLocator(1.0, ticks) if compressed else ticker.MaxNLocator(nbins=ticks))
+    axis.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    axis.yaxis.set_minor_locator(ticker.NullLocator())

@@ -7,15 +7,11 @@ import pandas as pd
 
 from jaxnorm.study.report.comparisons import chosen, paired
 from jaxnorm.study.report.frames import METRICS, SPLITS, Study
-from jaxnorm.study.report.statistics import Interval, mean_interval
+from jaxnorm.study.report.statistics import Interval
 
 _COLUMNS = (
     *("norm", "seed", "split", *METRICS, "status", "epoch", "step", "num_images", "batch_size", "learning_rate"),
     *("lr_rule", "ghost_batch_size", "num_replicas", "tags"),
-)
-_OF_A_RUN = (
-    *("norm", "seed", "label", "status", "epoch", "step", "num_epochs", "diverged_at_step", "error", "num_params"),
-    *("best_val_accuracy", "best_val_epoch"),
 )
 
 
@@ -32,25 +28,10 @@ def summary_csv(study: Study) -> str:
 
 
 def summary_json(study: Study) -> dict[str, Any]:
-    """What the report says of a `study` with all its runs, as JSON values: fractions, not per cent."""
+    """Settings, data and comparisons of a `study` with all its runs, as JSON values: fractions, not per cent."""
     found = paired(chosen(study)).rename(columns={"p": "p_value", "equal": "equal_within_half_a_point"})
     facts = {name: study.plan.get(name) for name in ("study", "preset", "recipe", "norms", "seeds", "command")}
-    runs = study.runs.assign(label=study.runs.norm_label)[list(_OF_A_RUN)].to_dict("records")
-    variants = [_variant(study, rows) for _, rows in study.runs.groupby("label", observed=True)]
-    records = {"variants": variants, "comparisons": found.to_dict("records"), "runs": runs}
-    return dict(_plain({**facts, "data": study.data, **records}))
-
-
-def _variant(study: Study, planned: pd.DataFrame) -> dict[str, Any]:
-    variant, label = planned.variant.iloc[0], str(planned.label.iloc[0])
-    found: dict[str, Any] = {"norm": variant, "label": label, "num_complete": (planned.status == "complete").sum()}
-    for split in SPLITS:
-        rows = study.final(split).query("variant == @variant")
-        moments = {name: {"mean": rows[name].mean(), "sd": rows[name].std()} for name in METRICS}
-        found[split] = moments if len(rows) else dict.fromkeys(METRICS)
-        found[split]["accuracy_interval"] = mean_interval(rows.accuracy)
-    found["median_epoch_seconds"] = study.epochs.seconds[study.epochs.variant == variant].median()
-    return found
+    return dict(_plain({**facts, "data": study.data, "comparisons": found.to_dict("records")}))
 
 
 def _plain(value: Any) -> Any:

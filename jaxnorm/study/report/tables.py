@@ -1,4 +1,4 @@
-"""The tables that every study has: results, paired differences, metrics, runs and learning rates."""
+"""The tables that every study has: results, paired differences, runs and learning rates."""
 
 import textwrap
 from collections.abc import Callable, Mapping
@@ -10,8 +10,8 @@ from jaxnorm.study.report import formats
 from jaxnorm.study.report.formats import DASH, number, percent, points, spread
 from jaxnorm.study.report.frames import SPLITS, Study, setting_words
 from jaxnorm.study.report.page import Table
-from jaxnorm.study.report.published import comparable, published_for
-from jaxnorm.study.words import counted
+from jaxnorm.study.report.published import SOURCE, comparable, published_for
+from jaxnorm.study.words import counted, duration
 
 Columns = Mapping[Any, "pd.Series[Any]"]
 """Texts by column, which is a title, or a pair of a shared heading and a title."""
@@ -40,32 +40,31 @@ def _mean(values: pd.Series, digits: int, scale: float = 1.0) -> str:
 
 def status(run: Any) -> str:
     """What happened to a `run`, a row of `Study.runs`, in words."""
-    epoch, of = 0 if pd.isna(run.epoch) else run.epoch, "" if pd.isna(run.num_epochs) else f" of {run.num_epochs}"
-    stopped = bool(of) and epoch < run.num_epochs
+    reached = f"{0 if pd.isna(run.epoch) else run.epoch} of {counted(run.num_epochs, 'epoch')}"
     return {
-        "complete": f"stopped after epoch {epoch}{of}" if stopped else f"complete, {counted(epoch, 'epoch')}",
-        "diverged": f"diverged at step {number(run.diverged_at_step)}, after epoch {epoch}{of}",
-        "crashed": f"crashed after epoch {epoch}{of}: {textwrap.shorten(str(run.error or 'no reason recorded'), 200)}",
-        "unfinished": f"unfinished, epoch {epoch}{of} reached",
+        "complete": f"complete, {reached}",
+        "diverged": f"diverged at step {number(run.diverged_at_step)}, after {reached}",
+        "crashed": f"crashed after {reached}: {textwrap.shorten(str(run.error or 'no reason recorded'), 200)}",
+        "unfinished": f"unfinished, {reached}",
         "missing": "not started",
     }[run.status]
 
 
 def whose_statistics(study: Study) -> str:
     """What the batch statistics of a `study` are taken over: a note of every table of results."""
-    replicas = sorted(set(study.runs.num_replicas))
     if study.runs.ghost_batch_size.notna().any():
         return "Batch statistics are of the whole batch, or of each ghost where runs have ghosts."
-    if replicas in ([], [1]):
-        return "Batch statistics are of the whole batch."
-    return f"Batch statistics are of each replica, one of {' or '.join(map(str, replicas))} equal parts of the batch."
+    replicas = study.runs.num_replicas.max()
+    return (
+        f"Batch statistics are of {'the whole batch' if replicas == 1 else f'each of {replicas} parts of the batch'}."
+    )
 
 
 def states(study: Study) -> pd.Series:
     """By label: what happened to all runs of a variant of a `study`, in a cell."""
     found = {}
     for label, runs in study.runs.groupby("label", observed=True):
-        counts = runs.status.replace("missing", "not started").value_counts(sort=False)
+        counts = runs.status.replace("missing", "planned").value_counts(sort=False)
         kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
         found[label] = f"{len(runs)} seeds" if list(counts.index) == ["complete"] else kinds
         if len(runs) == 1:
@@ -88,12 +87,14 @@ def results(study: Study) -> Table | None:
     note = "Mean over the finished seeds, ± standard deviation on test. " if places == 2 else ""
     if known:
         norms = study.runs.drop_duplicates("label").set_index("label").norm.rename(index=str)
-        theirs = norms.map({norm: one.test for norm, one in known.items()}).astype(float)
-        columns["Original paper", "Test, %"] = theirs.map(percent)
-        note += "The original paper's values are from one seed each, with a standard error of about 0.3 points. "
+        for split in ("test", "validation", "train"):
+            values = {norm: percent(getattr(one, split)) for norm, one in known.items()}
+            columns["Original paper, accuracy, %", split.capitalize()] = norms.map(values)
+        note += f"The original paper is {SOURCE}: one seed each, with a standard error of about 0.3 points on test. "
         if finished and all(comparable(run, run["epoch"]) for run in finished):
-            ours = test.groupby("label", observed=True).accuracy.mean().rename(index=str)
-            columns["Original paper", "Difference"] = (ours - theirs).map(lambda value: points(value, 1))
+            differences = test.accuracy - test.norm.map({norm: one.test for norm, one in known.items()})
+            means = differences.groupby(test.label.astype(str)).mean()
+            columns["Original paper, accuracy, %", "Difference"] = means.map(lambda value: points(value, 1))
         else:
             note += "Only runs of its own protocol, trained to the end, could be compared with them. "
     return of_variants(study, "Results", columns | {"Status": states(study)}, note + whose_statistics(study))
@@ -116,31 +117,15 @@ def comparison(study: Study, found: pd.DataFrame) -> Table | None:
     return Table("Paired differences", frame, "Test accuracy, in points.") if len(frame) else None
 
 
-def metrics(study: Study) -> Table | None:
-    """Accuracy, macro F1 and loss on each split of a `study`, and the original paper's; None without a finished run."""
-    places, known, columns = study.digits, published_for(study.recipe), {}
-    shown = {"accuracy": ("Accuracy, %", places, 100), "macro_f1": ("Macro F1, %", places, 100), "loss": ("Loss", 3, 1)}
-    for name, (title, *look) in shown.items():
-        for split in SPLITS:
-            columns[title, split.capitalize()] = texts(study.final(split), name, spread, *look)
-    for split in SPLITS if known else ():
-        values = {norm: percent(getattr(one, split)) for norm, one in known.items()}
-        column = "Original paper: accuracy, %", split.capitalize()
-        columns[column] = study.finished.drop_duplicates("label").set_index("label").norm.map(values)
-    return of_variants(study, "All metrics", columns)
-
-
 def runs(study: Study) -> Table | None:
     """Every planned run of a `study` and what happened to it; None without a run."""
     rows = study.runs
     best = rows.best_val_accuracy.map(percent) + " (epoch " + rows.best_val_epoch.astype(str) + ")"
-    started = [str(one.get("started") or DASH)[:19].replace("T", " ") for one in rows.provenance]
     columns = {
         "Run": rows.name,
         "Status": [status(run) for run in rows.itertuples()],
         "Best validation, %": best.where(rows.best_val_accuracy.notna(), DASH),
-        "Training": rows.seconds.map(formats.seconds),
-        "Started (UTC)": started,
+        "Training": [DASH if pd.isna(time) else duration(time, 1) for time in rows.seconds],
     }
     note = "The best validation accuracy is what some papers quote; no weights were chosen by it."
     return Table("Runs", pd.DataFrame(columns).set_axis(rows.norm), note) if len(rows) else None
@@ -164,9 +149,3 @@ def rates(study: Study, best: Study) -> Table:
 def _lost(statuses: pd.Series) -> str:
     counts = statuses.value_counts()
     return "".join(f", {counts[fate]} {fate}" for fate in ("diverged", "crashed") if fate in counts)
-
-
-def facts(title: str, values: Mapping[str, str]) -> Table | None:
-    """A table with a `title` of `values` by name; None without any."""
-    frame = pd.DataFrame({"Name": list(values), "Value": list(values.values())}, index=[""] * len(values))
-    return Table(title, frame) if values else None

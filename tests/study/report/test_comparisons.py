@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxnorm import UserError, read_study
+from jaxnorm import read_study
 from jaxnorm.study.report.comparisons import chosen, paired
 from jaxnorm.study.report.statistics import holm, mean_interval
 
@@ -47,23 +47,6 @@ def test_each_setting_is_compared_by_itself(make_grid):
     found = paired(read_study(make_grid("batches", seeds=(0, 1, 2))))
     assert found[["tags", "norm"]].to_numpy().tolist() == [["bs128", "gn"], ["bs8", "gn"], ["bs8 linear", "gn"]]
     assert (found.holm_p >= found.p).all()
-
-
-def test_predictions_on_other_images_are_refused(make_workdir):
-    workdir = make_workdir(norms=("bn", "gn"))
-    path = workdir / "gn-seed0/predictions.npz"
-    with np.load(path) as arrays:
-        logits, label = arrays["logits"], arrays["label"]
-    np.savez(path, logits=logits[::-1], label=label[::-1])
-    with pytest.raises(UserError, match=r"gn-seed0/predictions\.npz"):
-        paired(read_study(workdir))
-
-
-def test_without_predictions_there_is_no_interval_over_images(make_workdir):
-    workdir = make_workdir(norms=("bn", "gn"))
-    (workdir / "gn-seed0/predictions.npz").unlink()
-    (one,) = paired(read_study(workdir)).itertuples()
-    assert one.image_interval is None
 
 
 def set_accuracy(workdir, run, validation, test=0.5):

@@ -48,8 +48,6 @@ def test_bca_is_scipys_and_leans_with_the_skew():
 def test_no_spread_is_a_point(n):
     interval = statistics.mean_interval([0.0] * n)
     assert (interval.low, interval.high) == (0.0, 0.0)
-    assert interval.within(0.005)
-    assert not interval.excludes_zero
 
 
 def test_one_seed_has_neither_interval_nor_p():
@@ -108,18 +106,3 @@ def test_image_interval_is_the_ordinary_bootstrap():
 
 def test_standard_error_of_an_accuracy():
     assert statistics.standard_error(0.88, 10_000) == pytest.approx(0.00325, abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "equal", "different"),
-    [
-        (-0.004, 0.004, True, False),
-        (0.001, 0.004, True, True),
-        (-0.006, 0.001, False, False),
-        (0.004, 0.005, False, True),
-    ],
-)
-def test_equality_is_the_interval_within_the_margin(low, high, equal, different):
-    interval = statistics.Interval(low, high, "")
-    assert interval.within(0.005) is equal
-    assert interval.excludes_zero is different
