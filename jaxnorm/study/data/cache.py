@@ -7,13 +7,13 @@ import dataclasses
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from jaxnorm.files import cache_folder, replacing
+from jaxnorm.study.streams import tell
 
 FORMAT = 1
 Key = list[list[str | int]]
@@ -59,7 +59,7 @@ def cached(path: Path, files: Iterable[Path], decode: Callable[[], Decoded]) -> 
     except FileNotFoundError:
         decoded = None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        print(f"warning: the cache {cache} is discarded ({error}); {path} is decoded again", file=sys.stderr)
+        tell(f"warning: the cache {cache} is discarded ({error}); {path} is decoded again")
         decoded = None
     if decoded is not None:
         return dataclasses.replace(decoded, source=f"{decoded.source}, decoded copy in {cache.parent}")
@@ -67,10 +67,9 @@ def cached(path: Path, files: Iterable[Path], decode: Callable[[], Decoded]) -> 
     try:
         _store(cache, key, decoded)
     except OSError as error:
-        print(
+        tell(
             f"warning: {cache.parent} cannot be written ({error.strerror or error}), so every start decodes {path} "
-            "again; set XDG_CACHE_HOME to a writable folder",
-            file=sys.stderr,
+            "again; set XDG_CACHE_HOME to a writable folder"
         )
     return decoded
 

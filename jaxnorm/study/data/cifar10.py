@@ -15,7 +15,6 @@ that equal data has one fingerprint: the SHA-256 of the six binary files, concat
 import dataclasses
 import hashlib
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from jaxnorm.study.data.binary import ARCHIVE_NAME, CLASS_NAMES, FOLDER_NAME, SI
 from jaxnorm.study.data.cache import Decoded, cached
 from jaxnorm.study.data.dataset import Dataset, Split, take
 from jaxnorm.study.data.download import UnreachableError, download, host
+from jaxnorm.study.streams import tell
 
 OFFICIAL = Release()
 MEAN = (0.4914, 0.4822, 0.4465)
@@ -191,7 +191,7 @@ def _fetch(folder: Path, release: Release, *, progress: bool) -> Source:
         tfds_directory.write_directory(records, folder, release, progress=progress)
     except (ImportError, OSError, RuntimeError, UserError) as error:
         reason = one_line(error)
-        print(f"warning: {prepared} cannot be prepared ({reason}); {archive} is read instead", file=sys.stderr)
+        tell(f"warning: {prepared} cannot be prepared ({reason}); {archive} is read instead")
     source = find(folder, release, progress=progress)
     if source is None:
         raise UserError(f"{archive} was downloaded but is not there any more; run the same command again")
