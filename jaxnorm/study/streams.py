@@ -1,14 +1,18 @@
 """The standard streams, whatever the caller made of them. Needs Python's own modules only."""
 
+import codecs
 import contextlib
 import os
 import sys
 
 from jaxnorm.errors import printable
 
+PLAIN = {"−": "-", "–": "-", "…": "...", "·": ".", "●": "*", "✓": "+", "✗": "x"}
+"""What we print beyond ASCII, as terminals without UTF-8 show it."""
+
 
 def open_streams() -> None:
-    """Makes standard output take every text: a character that its encoding lacks becomes a question mark.
+    """Makes standard output take every text: a character that its encoding lacks becomes that in `PLAIN`, or ``?``.
 
     Standard streams that the caller has closed lead nowhere. Without that, the next file would get the number of one,
     and with it all that a library prints.
@@ -22,7 +26,14 @@ def open_streams() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")
+        codecs.register_error("plain", _plain)
+        sys.stdout.reconfigure(errors="plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(PLAIN.get(character, "?") for character in error.object[error.start : error.end]), error.end
 
 
 def discard_output() -> None:

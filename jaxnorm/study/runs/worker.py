@@ -25,7 +25,7 @@ from jaxnorm.study.runs.signals import SIGNALS, StopRequest, heeded
 from jaxnorm.study.runs.study import Execution, train_run
 from jaxnorm.study.runs.workdir import Workdir
 from jaxnorm.study.streams import open_streams
-from jaxnorm.study.training.devices import platform, use_compilation_cache
+from jaxnorm.study.training.devices import platform, start, use_compilation_cache
 
 SetUp = Callable[[], Dataset]
 """Loads what a worker needs: the user's modules, which register norms, and the data. It must be picklable."""
@@ -95,6 +95,7 @@ def train_given_runs(
         threading.Thread(target=_listen, args=(connection, given, stop), daemon=True).start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
+            start()
             dataset = _same(set_up(), fingerprint)
             share.check(platform())
             use_compilation_cache(cache_folder() / "programs")
@@ -143,6 +144,7 @@ def examine_machine(connection: Connection, share: Share, set_up: SetUp) -> None
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # others may be using the device
     try:
+        start()
         connection.send(examine(set_up().to_json()))
     except UserError as error:
         connection.send(error)
