@@ -24,7 +24,7 @@ from jaxnorm.errors import UserError, one_line
 from jaxnorm.files import cache_folder, sha256
 from jaxnorm.study.data import binary, packed, tfds_directory
 from jaxnorm.study.data.binary import ARCHIVE_NAME, CLASS_NAMES, FOLDER_NAME, SIDE, Release, readable
-from jaxnorm.study.data.cache import Decoded, cached
+from jaxnorm.study.data.cache import Decoded, cached, fingerprint_of
 from jaxnorm.study.data.dataset import Dataset, Split, take
 from jaxnorm.study.data.download import UnreachableError, download, host
 from jaxnorm.study.streams import tell
@@ -206,9 +206,5 @@ def _tfds_line(prepared: Path) -> str:
 
 def _decode(records: np.ndarray, source: str) -> Decoded:
     planar = records[:, 1:].reshape(-1, 3, SIDE, SIDE)
-    return Decoded(
-        image=np.ascontiguousarray(planar.transpose(0, 2, 3, 1)),
-        label=np.ascontiguousarray(records[:, 0]),
-        fingerprint=hashlib.sha256(records.data).hexdigest(),
-        source=source,
-    )
+    image, label = np.ascontiguousarray(planar.transpose(0, 2, 3, 1)), np.ascontiguousarray(records[:, 0])
+    return Decoded(image, label, fingerprint_of(image, label), source)
