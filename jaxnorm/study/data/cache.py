@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -81,7 +82,7 @@ def cached(path: Path, files: Iterable[Path], decode: Callable[[], Decoded]) -> 
         tell(f"warning: the cache {cache} is discarded ({error}); {path} is decoded again")
         decoded = None
     if decoded is not None:
-        return dataclasses.replace(decoded, source=f"{decoded.source}, decoded copy in {cache.parent}")
+        return dataclasses.replace(decoded, source=f"{decoded.source}, decoded copy in {quote(str(cache.parent))}")
     decoded = decode()
     try:
         _store(cache, key, decoded)

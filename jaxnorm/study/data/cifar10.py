@@ -17,6 +17,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Source:
     Attributes:
         path: the file or folder.
         files: all its files.
-        read: returns the records and one line about their source.
+        read: returns the records and one line about their source, with its path as a shell would quote it.
     """
 
     path: Path
@@ -144,7 +145,9 @@ def find(folder: Path, release: Release, *, progress: bool) -> Source | None:
         files = tuple(unpacked / name for name in release.file_names)
         binary.check_folder(unpacked, release)
         return Source(
-            unpacked, files, lambda: (binary.read_folder(unpacked, release), f"the binary files in {unpacked}")
+            unpacked,
+            files,
+            lambda: (binary.read_folder(unpacked, release), f"the binary files in {quote(str(unpacked))}"),
         )
     archive = folder / ARCHIVE_NAME
     if archive.exists():
@@ -152,8 +155,8 @@ def find(folder: Path, release: Release, *, progress: bool) -> Source | None:
         def read() -> tuple[np.ndarray, str]:
             records, digest = binary.read_archive(archive, release), sha256(archive)
             if digest == release.archive_sha256:
-                return records, f"the official archive {archive} (SHA-256 {digest[:8]}… verified)"
-            return records, f"the archive {archive} (SHA-256 {digest[:8]}…, not the official one's)"
+                return records, f"the official archive {quote(str(archive))} (SHA-256 {digest[:8]}… verified)"
+            return records, f"the archive {quote(str(archive))} (SHA-256 {digest[:8]}…, not the official one's)"
 
         return Source(archive, (archive,), read)
     if len(packed.missing_files(folder)) <= len(packed.PARTS):
@@ -161,7 +164,7 @@ def find(folder: Path, release: Release, *, progress: bool) -> Source | None:
         return Source(
             folder / packed.LABELS,
             files,
-            lambda: (packed.read_packed(folder, release), f"the packed files in {folder}"),
+            lambda: (packed.read_packed(folder, release), f"the packed files in {quote(str(folder))}"),
         )
     return None
 
@@ -201,7 +204,7 @@ def _fetch(folder: Path, release: Release, *, progress: bool) -> Source:
 
 
 def _tfds_line(prepared: Path) -> str:
-    return f"the tensorflow-datasets directory {prepared}"
+    return f"the tensorflow-datasets directory {quote(str(prepared))}"
 
 
 def _decode(records: np.ndarray, source: str) -> Decoded:
