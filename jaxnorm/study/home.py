@@ -33,7 +33,7 @@ def hidden(value: Any) -> Any:
 
 
 def published(value: Any) -> Any:
-    """JSON values without any absolute path, see also `hidden`. Of a Python file, the name remains.
+    """JSON values without any absolute path, see also `hidden` and `printed`. Of a Python file, the name remains.
 
     Args:
         value: JSON values.
@@ -46,7 +46,7 @@ def published(value: Any) -> Any:
         {'command': "python .../compare_norms.py --data-dir '...'", 'at': 'https://x.org/y'}
     """
     words, prose = ((lambda text, of=of: of.sub(_without_path, text)) for of in (_WORD, _PROSE))
-    return _mapped(hidden(value), prose, words)
+    return printed(_mapped(hidden(value), prose, words))
 
 
 def printed(value: Any) -> Any:
