@@ -42,6 +42,7 @@ from jaxnorm.study.config import DEFAULT_NORMS
 NORMS = (*DEFAULT_NORMS, "bin_frozen")
 RECIPE: dict[str, Any] = dict(dataset="cifar10", batch_size=128, num_epochs=100)
 ROOT = Path(__file__).resolve().parents[1]
+TEXT = {"encoding": "utf-8", "errors": "replace"}
 SHARES = {"correctness": 0.2, "programs": 0.15, "speed": 0.25}
 """Parts of the whole time that these may take at most; the study has the rest."""
 SECONDS_TO_END = 10.0
@@ -111,11 +112,11 @@ def describe_machine(args: argparse.Namespace) -> None:
     driver = None
     with contextlib.suppress(FileNotFoundError, subprocess.TimeoutExpired):
         query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.max.sm", "--format=csv,noheader"]
-        driver = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20).stdout.strip()
+        driver = subprocess.run(query, capture_output=True, check=False, timeout=20, **TEXT).stdout.strip()
     program = "from benchmarks import timing; import json; print(json.dumps(timing.machine()))"
     command = [sys.executable, "-c", program]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
+        found = subprocess.run(command, capture_output=True, check=False, cwd=ROOT, timeout=120, **TEXT)
     except subprocess.TimeoutExpired:
         raise UserError("JAX must find a device within 120 s, but is still looking; see --platform") from None
     if found.returncode:

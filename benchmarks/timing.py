@@ -187,7 +187,7 @@ class Worker:
     def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         command = [sys.executable, sys.argv[0], *arguments]
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        self._process = subprocess.Popen(command, env={**os.environ, **(environment or {})}, text=True, **pipes)
+        self._process = subprocess.Popen(command, env={**os.environ, **(environment or {})}, encoding="utf-8", **pipes)
 
     def ask(self, request: Any) -> dict[str, Any]:
         """The answer to a request, both of them JSON values; ``{"error": ...}`` if there is none."""

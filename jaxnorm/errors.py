@@ -28,10 +28,28 @@ def one_line(text: object, limit: int | None = None) -> str:
         limit: the most characters to keep; None keeps all.
 
     Returns:
-        The text, with every run of white space replaced by one space.
+        The text, with every run of white space replaced by one space, and what cannot be printed by `printable`.
 
     Examples:
         >>> one_line(ValueError("two\\n  lines"))
         'two lines'
     """
-    return " ".join(str(text).split())[:limit]
+    return printable(" ".join(str(text).split()))[:limit]
+
+
+def printable(text: str) -> str:
+    """The text with every character that cannot be printed written as Python does, so that no terminal obeys it.
+
+    Args:
+        text: one line.
+
+    Returns:
+        The text; control characters, and those that change the direction of writing, as escapes.
+
+    Examples:
+        >>> print(printable("\\x1b[2Jclear"))
+        \\x1b[2Jclear
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

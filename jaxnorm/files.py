@@ -109,7 +109,9 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flushes a folder's entries to disk, so that a rename survives a power cut. Does nothing on Windows.
+    """Flushes a folder's entries to disk, so that a rename survives a power cut.
+
+    Does nothing on Windows, and on disks that flush no folders, as some network disks.
 
     Args:
         folder: the folder.
@@ -119,6 +121,9 @@ def sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(handle)
 

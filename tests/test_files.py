@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import stat
 
 import pytest
@@ -23,6 +25,17 @@ def test_a_replaced_file_is_new_readable_and_alone(tmp_path):
     assert json.loads(path.read_text()) == {"é": 2.5}
     assert stat.S_IMODE(path.stat().st_mode) & 0o044 == 0o044, "results are for others to read, too"
     assert [child.name for child in path.parent.iterdir()] == ["a.json"]
+
+
+def test_a_disk_that_flushes_no_folders_takes_files(tmp_path, monkeypatch):
+    def fsync(handle, *, fsync=os.fsync):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.write_text(tmp_path / "a.txt", "whole")
+    assert (tmp_path / "a.txt").read_text() == "whole"
 
 
 def test_json_that_is_none_is_refused_and_nothing_written(tmp_path):

@@ -1,7 +1,8 @@
 """The compiled kernels: made by the machine's C++ compiler, kept in a cache folder, loaded.
 
 The name of a kept library contains a digest of everything that its content depends on. Another processor, compiler or
-jaxlib therefore gets a library of its own.
+jaxlib therefore gets a library of its own. Nothing is compiled in a folder, or loaded from one, that another user could
+change.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ import jaxlib.version
 
 from jaxnorm import files
 from jaxnorm.errors import one_line
+from jaxnorm.private_folder import is_private, private_folder
 
 SOURCES = Path(__file__).with_name("cpu")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
 TIMEOUT = 300  # seconds; compiling takes about 4
-ROOT_USER = 0
 
 
 class Unavailable(Exception):
@@ -42,22 +43,14 @@ def find_compiler() -> str | None:
     return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
-def load(
-    names: Collection[str],
-    compiler: str,
-    cache: Path,
-    *,
-    timeout: float = TIMEOUT,
-    trusted_users: Collection[int] | None = None,
-) -> list[Any]:
+def load(names: Collection[str], compiler: str, cache: Path, *, timeout: float = TIMEOUT) -> list[Any]:
     """Functions of the library in the cache folder. If it is not there, it is compiled and kept.
 
     Args:
         names: Of the functions.
         compiler: Path of the C++ compiler.
-        cache: The folder. If it accepts no files, the library is compiled in a temporary folder.
+        cache: The folder. If it accepts no files or is not private, the library is compiled in a temporary folder.
         timeout: Seconds for the compiler.
-        trusted_users: Ids of the users whose libraries may be loaded; by default this user and root.
 
     Returns:
         The functions, as `ctypes` has them.
@@ -66,7 +59,7 @@ def load(
         Unavailable: If the compiler fails or the library cannot be loaded.
     """
     try:
-        library = _library(compiler, cache, timeout, trusted_users)
+        library = _library(compiler, cache, timeout)
         return [getattr(library, name) for name in names]
     except (OSError, subprocess.SubprocessError, AttributeError) as error:
         raise Unavailable(f"{compiler} does not compile them: {_reason(error)}") from error
@@ -99,7 +92,7 @@ def processor() -> dict[str, str]:
         Name and instruction sets of the processor, as the operating system calls them.
     """
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return {"model name": platform.processor(), "machine": platform.machine()}
     found: dict[str, str] = {}
@@ -110,31 +103,28 @@ def processor() -> dict[str, str]:
     return found
 
 
-def _library(compiler: str, cache: Path, timeout: float, trusted_users: Collection[int] | None) -> ctypes.CDLL:
-    if trusted_users is None and hasattr(os, "getuid"):
-        trusted_users = (ROOT_USER, os.getuid())
-    name = fingerprint(compiler, timeout=timeout)
-    for kept in cache.glob(f"{name}-*.so"):
+def _library(compiler: str, cache: Path, timeout: float) -> ctypes.CDLL:
+    name, private = fingerprint(compiler, timeout=timeout), private_folder(cache)
+    for kept in private.glob(f"{name}-*.so") if private else ():
         with contextlib.suppress(OSError):
-            # Loading a damaged library would end the process, and the library of another user may do anything.
-            trusted = trusted_users is None or kept.stat().st_uid in trusted_users
-            if trusted and kept.stem == f"{name}-{_digest(kept)}":
+            # Loading a damaged library would end the process.
+            if is_private(kept) and kept.stem == f"{name}-{_digest(kept)}":
                 return _loaded(kept)
-    return _compiled(compiler, cache, name, timeout)
+    return _compiled(compiler, private, name, timeout)
 
 
-def _compiled(compiler: str, cache: Path, name: str, timeout: float) -> ctypes.CDLL:
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        temporary, is_writable = tempfile.TemporaryDirectory(dir=cache), True
-    except OSError:
-        temporary, is_writable = tempfile.TemporaryDirectory(), False
-    with temporary as folder:
-        part = Path(folder) / "kernels.so"
+def _compiled(compiler: str, cache: Path | None, name: str, timeout: float) -> ctypes.CDLL:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(_temporary_folder(cache))
+        except OSError:
+            folder, cache = stack.enter_context(_temporary_folder(None)), None
+        part = folder / "kernels.so"
         command = [compiler, *FLAGS, "-isystem", jax.ffi.include_dir(), str(SOURCES / "kernels.cc"), "-o", str(part)]
-        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=timeout)
+        subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace", timeout=timeout)
+        part.chmod(0o700)
         library = _loaded(part)
-        if is_writable:
+        if cache is not None:
             with contextlib.suppress(OSError):  # if something else has this name
                 part.replace(cache / f"{name}-{_digest(part)}.so")
     return library
@@ -142,14 +132,26 @@ def _compiled(compiler: str, cache: Path, name: str, timeout: float) -> ctypes.C
 
 def _loaded(file: Path) -> ctypes.CDLL:
     """The library in a file, or in a copy of it if the file's disk does not allow programs."""
+    if not is_private(file):
+        raise OSError(f"{file} is no file that only this user can change")
     try:
         return ctypes.CDLL(str(file))
     except OSError as refused:
         try:
-            with tempfile.TemporaryDirectory() as folder:
-                return ctypes.CDLL(shutil.copy(file, folder))
+            with _temporary_folder(None) as folder:
+                return ctypes.CDLL(str(shutil.copy(file, folder)))
         except OSError:
             raise refused from None
+
+
+@contextlib.contextmanager
+def _temporary_folder(parent: Path | None) -> Iterator[Path]:
+    """A private folder within another one, by default within the system's for temporary files."""
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
+        private = private_folder(Path(folder))
+        if private is None:
+            raise OSError(f"{folder} can be changed by other users; set TMPDIR to a folder of your own")
+        yield private
 
 
 def _digest(path: Path) -> str:

@@ -26,7 +26,7 @@ def of_signal(number: int) -> int:
         number: of the signal.
 
     Returns:
-        128 + the number: 130 for Ctrl-C, 143 for SIGTERM. The run that was training is saved then.
+        128 + the number: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP. The run that was training is saved then.
 
     Examples:
         >>> import signal

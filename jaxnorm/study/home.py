@@ -1,10 +1,19 @@
-"""The home directory: files that others may see write it as ``~``."""
+"""What files that others may see do not tell: the home directory, other absolute paths, orders to a terminal."""
 
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from jaxnorm.errors import printable
+
+_START = r"(?:\bfile:)?(?<![\w.~/\\-])(?:/|[A-Za-z]:[\\/]|\\\\)"
+_REST = r"[^\s'\":;,)\]>]"
+_URL = r"(?P<url>\b(?!file:)[A-Za-z][\w+.-]*://[^\s'\"]*)"
+_QUOTED = rf"(?P<quote>['\"])(?P<flag>[\w-]+=)?(?P<quoted>{_START}[^'\"\n]+)(?P=quote)"
+_WORD = re.compile(rf"{_URL}|{_QUOTED}|{_START}{_REST}+")
+_PROSE = re.compile(rf"{_WORD.pattern}(?:[ ][^\s/'\"=-][^\s/'\"=]*/{_REST}*)*")  # a path may have blanks
 
 
 def hidden(value: Any) -> Any:
@@ -20,13 +29,40 @@ def hidden(value: Any) -> Any:
         >>> hidden({"source": os.path.expanduser("~/data/cifar10")})
         {'source': '~/data/cifar10'}
     """
-    if isinstance(value, str):
-        for home in _homes():
-            value = re.sub(rf"(?<![\w.~/-]){re.escape(home)}(?=/|$|[\s'\":;)\]>]|[.,](?:\s|$))", "~", value)
-        return value
-    if isinstance(value, dict):
-        return {name: _hidden_command(each) if name == "command" else hidden(each) for name, each in value.items()}
-    return [hidden(each) for each in value] if isinstance(value, (list, tuple)) else value
+    return _mapped(value, _hidden_text, _hidden_line)
+
+
+def published(value: Any) -> Any:
+    """JSON values without any absolute path, see also `hidden` and `printed`. Of a Python file, the name remains.
+
+    Args:
+        value: JSON values.
+
+    Returns:
+        The values, with ``...`` in place of each path; lists in place of tuples.
+
+    Examples:
+        >>> published({"command": "python /opt/x/compare_norms.py --data-dir '/data/my own'", "at": "https://x.org/y"})
+        {'command': "python .../compare_norms.py --data-dir '...'", 'at': 'https://x.org/y'}
+    """
+    words, prose = ((lambda text, of=of: of.sub(_without_path, text)) for of in (_WORD, _PROSE))
+    return printed(_mapped(hidden(value), prose, words))
+
+
+def printed(value: Any) -> Any:
+    """JSON values whose texts are `printable`, line by line.
+
+    Args:
+        value: JSON values.
+
+    Returns:
+        The values; lists in place of tuples.
+
+    Examples:
+        >>> printed(["a\\x1b[2J", 1])
+        ['a\\\\x1b[2J', 1]
+    """
+    return _mapped(value, lambda text: "\n".join(map(printable, text.split("\n"))), printable)
 
 
 def typed(words: Sequence[str]) -> str:
@@ -47,17 +83,39 @@ def typed(words: Sequence[str]) -> str:
     return " ".join(part for word in words for part in _typed(word))
 
 
-def _hidden_command(command: Any) -> Any:
-    if not isinstance(command, str):
-        return hidden(command)
-    return "\n".join(_hidden_line(line) for line in command.splitlines())
+def _mapped(value: Any, change: Callable[[str], str], change_line: Callable[[str], str]) -> Any:
+    """JSON values with other texts; `change_line` is for each line of a command."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {
+            change(name): "\n".join(map(change_line, each.split("\n")))
+            if name == "command" and isinstance(each, str)
+            else _mapped(each, change, change_line)
+            for name, each in value.items()
+        }
+    return [_mapped(each, change, change_line) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _hidden_text(text: str) -> str:
+    for home in _homes():
+        text = re.sub(rf"(?<![\w.~/-]){re.escape(home)}(?=/|$|[\s'\":;)\]>]|[.,](?:\s|$))", "~", text)
+    return text
 
 
 def _hidden_line(line: str) -> str:
     try:
-        return typed(shlex.split(line)) if hidden(line) != line else line
+        return typed(shlex.split(line)) if _hidden_text(line) != line else line
     except ValueError:  # no shell would accept it
-        return str(hidden(line))
+        return _hidden_text(line)
+
+
+def _without_path(found: re.Match[str]) -> str:
+    if found["url"]:
+        return found[0]
+    quote, flag = found["quote"] or "", found["flag"] or ""
+    name = re.split(r"[\\/]", found["quoted"] or found[0])[-1]
+    return f"{quote}{flag}...{f'/{name}' if name.endswith('.py') else ''}{quote}"
 
 
 def _typed(word: str) -> list[str]:

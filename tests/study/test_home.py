@@ -1,10 +1,10 @@
-"""Files that others may see do not name the home directory."""
+"""Files that others may see name neither the home directory nor other places, and no terminal obeys them."""
 
 import subprocess
 
 import pytest
 
-from jaxnorm.study.home import hidden, typed
+from jaxnorm.study.home import hidden, printed, published, typed
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +73,50 @@ def test_where_there_is_no_home_everything_stays(monkeypatch, none):
     monkeypatch.setenv("HOME", none)
     assert hidden("/data/x and /") == "/data/x and /"
     assert typed(["python", "/data/x"]) == "python /data/x"
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("/data/cifar", "..."),
+        ("the binary files in /data/cifar-10-batches-bin", "the binary files in ..."),
+        ("the archive /a/b c/d.tar.gz (SHA-256 1234…)", "the archive ... (SHA-256 1234…)"),
+        (
+            "the packed files in '/mnt/my own', decoded copy in {home}/x",
+            "the packed files in '...', decoded copy in ~/x",
+        ),
+        ("No such file: '/secret place/x y.npz'", "No such file: '...'"),
+        ('File "/opt/lab/mine.py", line 3', 'File ".../mine.py", line 3'),
+        ("/one:/two;/three,(/four)", "...:...;...,(...)"),
+        ("--xla_dump_to=/tmp/x --y=1/2", "--xla_dump_to=... --y=1/2"),
+        ("C:\\Users\\me\\x and D:/y and \\\\server\\share", "... and ... and ..."),
+        ("file:///secret/x", "..."),
+        ("https://a.org/b/c and a/b, 3 / 4 and n/a", "https://a.org/b/c and a/b, 3 / 4 and n/a"),
+        ("~/x, ./y, ../z and -/w", "~/x, ./y, ../z and -/w"),
+    ],
+)
+def test_what_is_published_names_no_place(home, text, expected):
+    text = text.format(home=home)
+    assert published(text) == expected
+    assert published({text: [text]}) == {expected: [expected]}
+    assert published(published(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "words, command",
+    [
+        (["/opt/x y/compare_norms.py", "--workdir", "w"], "'.../compare_norms.py' --workdir w"),
+        (["/opt/x.py", "--import", "/mine/a.py", "b/c.py"], ".../x.py --import .../a.py b/c.py"),
+        (["x.py", "--data-dir=/my data", "--workdir", "{home}/my data"], "x.py '--data-dir=...' --workdir ~/'my data'"),
+        (["x.py", "--data-dir", "/data", "a=b"], "x.py --data-dir ... a=b"),
+    ],
+)
+def test_a_published_command_is_still_one(home, words, command):
+    found = published({"command": typed([word.format(home=home) for word in words])})["command"]
+    assert found == command
+    assert len(in_a_shell(found)) == len(words)
+
+
+def test_no_terminal_obeys_a_text():
+    text = "\x1b]0;title\x07 \x9b31m \u202eabc\x00 é ±\n\tnext"
+    assert printed({"a": [text]}) == {"a": ["\\x1b]0;title\\x07 \\x9b31m \\u202eabc\\x00 é ±\n\\tnext"]}

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from jaxnorm.study.cli.imports import load_jax
 from jaxnorm.study.cli.parser import parsed
 from jaxnorm.study.runs.progress import StudyConsole, say
 from jaxnorm.study.words import counted
@@ -74,6 +75,7 @@ def doctor(data_dir: Path | None = None) -> int:
     Returns:
         The exit code.
     """
+    load_jax()
     from jaxnorm.study.runs.doctor import examine, print_findings
 
     return print_findings(examine(data_dir), StudyConsole())

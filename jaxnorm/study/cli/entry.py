@@ -11,6 +11,8 @@ from typing import NoReturn
 from jaxnorm import files
 from jaxnorm.errors import ProcessLost, UserError, one_line
 from jaxnorm.study.exit_codes import BROKEN_PIPE, ExitCode, of_signal
+from jaxnorm.study.runs.signals import heeded
+from jaxnorm.study.streams import discard_output, open_streams, tell
 
 _running = False
 
@@ -26,9 +28,9 @@ def run(main: Callable[[], int]) -> None:
     """
     global _running
     _running = True
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminated)
+    _heed_signals()
     try:
+        open_streams()
         _check_text(sys.argv)
         code = main()
         sys.stdout.flush()
@@ -44,18 +46,18 @@ def run(main: Callable[[], int]) -> None:
         advice = "start all of them again with the same commands: training continues from the last checkpoint"
         _fail(f"{error}; {advice}", ExitCode.CRASHED)
     except BrokenPipeError:  # nobody reads standard output any more, for example --help in a pager that was closed
-        _discard_output()
+        discard_output()
         _end(BROKEN_PIPE)
     except OSError as error:
         if not files.is_of_storage(error):
             raise
-        _discard_output()
+        discard_output()
         _fail(files.storage_message(error), ExitCode.MISTAKE)
     except KeyboardInterrupt:  # not while training: there is nothing to save
-        print("interrupted", file=sys.stderr)
+        tell("interrupted")
         _end(of_signal(signal.SIGINT))
-    except _Terminated:
-        _end(of_signal(signal.SIGTERM))
+    except _Terminated as left:
+        _end(int(str(left.code)))
     except Exception:
         if not _is_one_of_several():
             raise
@@ -72,12 +74,18 @@ def is_running() -> bool:
     return _running
 
 
+def _heed_signals() -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number in set(heeded()) - {signal.SIGINT}:
+            signal.signal(number, _terminated)
+
+
 class _Terminated(SystemExit):
-    """SIGTERM outside of training."""
+    """A signal outside of training."""
 
 
 def _terminated(number: int, _: object) -> NoReturn:
-    print("terminated", file=sys.stderr)
+    tell("terminated")
     raise _Terminated(of_signal(number))
 
 
@@ -91,14 +99,8 @@ def _check_text(arguments: Sequence[str]) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print("error:", one_line(message), file=sys.stderr)
+    tell(f"error: {one_line(message)}")
     _end(code)
-
-
-def _discard_output() -> None:
-    """What standard output still buffers must not fail once more when the process ends."""
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
-        os.dup2(nowhere.fileno(), 1)
 
 
 def _end(code: int) -> NoReturn:

@@ -75,6 +75,7 @@ class _InThisProcess:
     """One run after the other in this process. Several processes may train each run together."""
 
     def __init__(self, options: Options) -> None:
+        devices.start()
         self._execution = Execution(options.data_parallel, options.steps_per_call, options.checkpoint_every_seconds)
         self.is_first = devices.is_first()
 

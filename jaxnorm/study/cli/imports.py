@@ -10,6 +10,23 @@ from pathlib import Path
 from jaxnorm.errors import UserError, one_line
 
 
+def load_jax() -> None:
+    """Imports JAX, so that its own faults are not mistaken for those of what needs it.
+
+    Raises:
+        UserError: if a variable of the environment has a value that JAX refuses, or its packages do not fit together.
+    """
+    try:
+        importlib.import_module("jax")
+    except ModuleNotFoundError:  # `entry.run` says what to install
+        raise
+    except Exception as error:
+        raise UserError(
+            f"JAX must load, but fails with {type(error).__name__}: {one_line(error)}; check the variables of the "
+            "environment that begin with JAX_, and the versions of jax and jaxlib"
+        ) from error
+
+
 def load(name: str) -> None:
     """Imports a Python file or module for the norms that it registers. The same file is run once.
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from jaxnorm.errors import UserError
-from jaxnorm.study.cli.imports import load
+from jaxnorm.study.cli.imports import load, load_jax
 from jaxnorm.study.cli.lists import check_distinct
 from jaxnorm.study.cli.parser import parsed
 from jaxnorm.study.config import DEFAULT_NORMS, PRESETS, Config, Recipe, nearest
@@ -115,6 +115,7 @@ class Options(Recipe):
             UserError: naming the flag, its value and what it may be.
         """
         self.check_flags()
+        load_jax()
         for name in self.imports:
             load(name)
         from jaxnorm.study.registry import NORMS

@@ -7,15 +7,17 @@ import dataclasses
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
 from jaxnorm.files import cache_folder, replacing
+from jaxnorm.study.streams import tell
 
 FORMAT = 1
+IMAGES_AT_ONCE = 1000
 Key = list[list[str | int]]
 
 
@@ -26,7 +28,7 @@ class Decoded:
     Attributes:
         image: uint8 (N, H, W, 3).
         label: uint8 (N,).
-        fingerprint: SHA-256 of the records, hexadecimal.
+        fingerprint: that of `fingerprint_of`.
         source: one line: where the data was read from.
     """
 
@@ -34,6 +36,24 @@ class Decoded:
     label: np.ndarray
     fingerprint: str
     source: str
+
+
+def fingerprint_of(image: np.ndarray, label: np.ndarray) -> str:
+    """SHA-256 of images as the records of CIFAR-10's binary files: label, red, green, blue, row by row.
+
+    Args:
+        image: uint8 (N, H, W, 3).
+        label: uint8 (N,).
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for start in range(0, len(label), IMAGES_AT_ONCE):
+        part = slice(start, start + IMAGES_AT_ONCE)
+        planar = image[part].transpose(0, 3, 1, 2).reshape(len(label[part]), -1)
+        digest.update(np.concatenate([label[part, None], planar], axis=1).data)
+    return digest.hexdigest()
 
 
 def cached(path: Path, files: Iterable[Path], decode: Callable[[], Decoded]) -> Decoded:
@@ -59,18 +79,17 @@ def cached(path: Path, files: Iterable[Path], decode: Callable[[], Decoded]) -> 
     except FileNotFoundError:
         decoded = None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        print(f"warning: the cache {cache} is discarded ({error}); {path} is decoded again", file=sys.stderr)
+        tell(f"warning: the cache {cache} is discarded ({error}); {path} is decoded again")
         decoded = None
     if decoded is not None:
-        return dataclasses.replace(decoded, source=f"{decoded.source}, decoded copy in {cache.parent}")
+        return dataclasses.replace(decoded, source=f"{decoded.source}, decoded copy in {quote(str(cache.parent))}")
     decoded = decode()
     try:
         _store(cache, key, decoded)
     except OSError as error:
-        print(
+        tell(
             f"warning: {cache.parent} cannot be written ({error.strerror or error}), so every start decodes {path} "
-            "again; set XDG_CACHE_HOME to a writable folder",
-            file=sys.stderr,
+            "again; set XDG_CACHE_HOME to a writable folder"
         )
     return decoded
 
@@ -93,7 +112,10 @@ def _load(cache: Path, key: Key) -> Decoded | None:
         return None
     shape = tuple(header["image_shape"])
     image, label = np.split(payload, [int(np.prod(shape))])
-    return Decoded(image.reshape(shape), label, header["fingerprint"], header["source"])
+    image = image.reshape(shape)
+    if fingerprint_of(image, label) != header["fingerprint"]:  # the hash above says only that nothing changed since
+        raise ValueError("its images do not have its fingerprint")
+    return Decoded(image, label, header["fingerprint"], header["source"])
 
 
 def _store(cache: Path, key: Key, decoded: Decoded) -> None:

@@ -15,9 +15,9 @@ that equal data has one fingerprint: the SHA-256 of the six binary files, concat
 import dataclasses
 import hashlib
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -25,9 +25,10 @@ from jaxnorm.errors import UserError, one_line
 from jaxnorm.files import cache_folder, sha256
 from jaxnorm.study.data import binary, packed, tfds_directory
 from jaxnorm.study.data.binary import ARCHIVE_NAME, CLASS_NAMES, FOLDER_NAME, SIDE, Release, readable
-from jaxnorm.study.data.cache import Decoded, cached
+from jaxnorm.study.data.cache import Decoded, cached, fingerprint_of
 from jaxnorm.study.data.dataset import Dataset, Split, take
 from jaxnorm.study.data.download import UnreachableError, download, host
+from jaxnorm.study.streams import tell
 
 OFFICIAL = Release()
 MEAN = (0.4914, 0.4822, 0.4465)
@@ -45,7 +46,7 @@ class Source:
     Attributes:
         path: the file or folder.
         files: all its files.
-        read: returns the records and one line about their source.
+        read: returns the records and one line about their source, with its path as a shell would quote it.
     """
 
     path: Path
@@ -144,7 +145,9 @@ def find(folder: Path, release: Release, *, progress: bool) -> Source | None:
         files = tuple(unpacked / name for name in release.file_names)
         binary.check_folder(unpacked, release)
         return Source(
-            unpacked, files, lambda: (binary.read_folder(unpacked, release), f"the binary files in {unpacked}")
+            unpacked,
+            files,
+            lambda: (binary.read_folder(unpacked, release), f"the binary files in {quote(str(unpacked))}"),
         )
     archive = folder / ARCHIVE_NAME
     if archive.exists():
@@ -152,8 +155,8 @@ def find(folder: Path, release: Release, *, progress: bool) -> Source | None:
         def read() -> tuple[np.ndarray, str]:
             records, digest = binary.read_archive(archive, release), sha256(archive)
             if digest == release.archive_sha256:
-                return records, f"the official archive {archive} (SHA-256 {digest[:8]}… verified)"
-            return records, f"the archive {archive} (SHA-256 {digest[:8]}…, not the official one's)"
+                return records, f"the official archive {quote(str(archive))} (SHA-256 {digest[:8]}… verified)"
+            return records, f"the archive {quote(str(archive))} (SHA-256 {digest[:8]}…, not the official one's)"
 
         return Source(archive, (archive,), read)
     if len(packed.missing_files(folder)) <= len(packed.PARTS):
@@ -161,7 +164,7 @@ def find(folder: Path, release: Release, *, progress: bool) -> Source | None:
         return Source(
             folder / packed.LABELS,
             files,
-            lambda: (packed.read_packed(folder, release), f"the packed files in {folder}"),
+            lambda: (packed.read_packed(folder, release), f"the packed files in {quote(str(folder))}"),
         )
     return None
 
@@ -191,7 +194,7 @@ def _fetch(folder: Path, release: Release, *, progress: bool) -> Source:
         tfds_directory.write_directory(records, folder, release, progress=progress)
     except (ImportError, OSError, RuntimeError, UserError) as error:
         reason = one_line(error)
-        print(f"warning: {prepared} cannot be prepared ({reason}); {archive} is read instead", file=sys.stderr)
+        tell(f"warning: {prepared} cannot be prepared ({reason}); {archive} is read instead")
     source = find(folder, release, progress=progress)
     if source is None:
         raise UserError(f"{archive} was downloaded but is not there any more; run the same command again")
@@ -201,14 +204,10 @@ def _fetch(folder: Path, release: Release, *, progress: bool) -> Source:
 
 
 def _tfds_line(prepared: Path) -> str:
-    return f"the tensorflow-datasets directory {prepared}"
+    return f"the tensorflow-datasets directory {quote(str(prepared))}"
 
 
 def _decode(records: np.ndarray, source: str) -> Decoded:
     planar = records[:, 1:].reshape(-1, 3, SIDE, SIDE)
-    return Decoded(
-        image=np.ascontiguousarray(planar.transpose(0, 2, 3, 1)),
-        label=np.ascontiguousarray(records[:, 0]),
-        fingerprint=hashlib.sha256(records.data).hexdigest(),
-        source=source,
-    )
+    image, label = np.ascontiguousarray(planar.transpose(0, 2, 3, 1)), np.ascontiguousarray(records[:, 0])
+    return Decoded(image, label, fingerprint_of(image, label), source)

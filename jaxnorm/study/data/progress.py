@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+from jaxnorm.study.streams import tell
+
 
 @contextlib.contextmanager
 def progress_bar(
@@ -49,7 +51,7 @@ def _rich_bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], Non
 
 def _plain_lines(title: str, total: int, unit: str) -> Callable[[int], None]:
     size = f"{total / 1e6:.0f} MB" if unit == "bytes" else f"{total:,} {unit}"
-    print(f"{title} ({size})", file=sys.stderr, flush=True)
+    tell(f"{title} ({size})")
     done = 0
 
     def advance(count: int) -> None:
@@ -57,6 +59,6 @@ def _plain_lines(title: str, total: int, unit: str) -> Callable[[int], None]:
         quarters = 4 * done // total
         done += count
         if 4 * done // total > quarters:
-            print(f"{title}: {100 * done // total} %", file=sys.stderr, flush=True)
+            tell(f"{title}: {100 * done // total} %")
 
     return advance

@@ -13,6 +13,7 @@ from scipy.special import log_softmax
 
 from jaxnorm.errors import UserError
 from jaxnorm.files import read_json, read_lines, reading
+from jaxnorm.study import home
 from jaxnorm.study.report.frames import METRICS, SETTINGS, SPLITS, Arrays, Study, described, named
 
 RUNS, EPOCHS, PREDICTIONS, ARRAYS = "runs.json", "epochs.csv", "predictions.npz", "arrays.npz"
@@ -156,7 +157,7 @@ def read_study(folder: str | Path) -> Study:
             f"a study is a folder with a study.json, but {folder} {found}; give the --workdir of a driver, or a folder "
             "that python -m jaxnorm publish made"
         )
-    plan = read_json(path) or {}
+    plan = home.printed(read_json(path) or {})
     with reading(path):
         if not all(isinstance(norm, str) for norm in plan["norms"]) or not isinstance(plan.get("grid") or {}, dict):
             raise ValueError("its norms are no names, or its grid is no object")
@@ -165,7 +166,7 @@ def read_study(folder: str | Path) -> Study:
         quantiles = study.quantiles
         left_out = dict(plan.get("left_out") or {})  # of a publication: what was being trained then, and how far
     names, evaluations = [row["name"] for row in rows], []
-    objects = files.objects(names)
+    objects = home.printed(files.objects(names))
     epochs = files.epochs(names, quantiles).rename(columns={"learning_rate": "rate"})
     for row in rows:
         name = row["name"]

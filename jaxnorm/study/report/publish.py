@@ -50,7 +50,7 @@ def publish(workdir: Path, folder: Path) -> Study:
         layers = [*study.layers.layer.drop_duplicates()[-2:], POOLED]  # the last convolution is before the pooled
         objects, epochs = source.objects(names), source.epochs(names, study.quantiles)
         _write_runs(part, source, objects, epochs, histograms=layers)
-        files.write_text(part / "study.json", files.compact_json(home.hidden(plan)))
+        files.write_text(part / "study.json", files.compact_json(home.published(plan)))
         if source.objects(names) != objects:
             raise UserError(f"a run of {workdir} began again while it was published; publish it again later")
         write_report(part, web_page=False)
@@ -90,7 +90,7 @@ def _write_runs(
     folder: Path, source: Folder, objects: Mapping[str, Any], epochs: pd.DataFrame, *, histograms: Collection[str]
 ) -> None:
     """Writes the four files of a publication; of histograms, those of the layers named."""
-    objects = home.hidden(objects)
+    objects = home.published(objects)
     shared = {}
     for name in OBJECTS:
         texts = [{(key, files.json_line(value)) for key, value in found[name].items()} for found in objects.values()]

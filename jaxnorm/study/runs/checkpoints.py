@@ -153,7 +153,7 @@ def _write(part: Path, step: int, saved: Any, seconds: float) -> None:
     room.unlink()
     _orbax().save(part / "arrays", arrays)
     for note in part.rglob("*.txt"):  # orbax's mark that it is complete contains the path
-        note.write_text(home.hidden(note.read_text()))
+        note.write_text(home.hidden(note.read_text(encoding="utf-8")), encoding="utf-8")
     hashes = {}
     for file in sorted(part.rglob("*")):
         if file.is_file():
@@ -183,7 +183,7 @@ def _code_of_disk(error: Exception) -> int | None:
 
 
 def _read(path: Path, like: Any, last_step: int | None) -> tuple[Any, float]:
-    manifest = json.loads((path / "manifest.json").read_text())
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     if not isinstance(manifest, dict) or manifest.pop("self", None) != _sha256_of(manifest):
         raise ValueError("manifest.json is damaged: it does not match its own SHA-256")
     if manifest.get("format") != FORMAT:

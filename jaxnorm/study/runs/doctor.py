@@ -18,6 +18,7 @@ from jaxnorm import jaxlib_guard
 from jaxnorm.conv import kernels
 from jaxnorm.errors import UserError, one_line
 from jaxnorm.files import cache_folder
+from jaxnorm.private_folder import private_folder
 from jaxnorm.study.data.cifar10 import OFFICIAL, data_folder, find
 from jaxnorm.study.exit_codes import ExitCode
 from jaxnorm.study.runs.provenance import cores
@@ -145,7 +146,7 @@ def _devices() -> list[Finding]:
 
         platform_of, kind, count = devices.platform(), devices.device_kind(), devices.device_count()
     except Exception as error:  # a driver or a flag can make the backend raise anything
-        words = one_line(f"{type(error).__name__}: {error}", 300)
+        words = one_line(f"{type(error).__name__}: {error}".rstrip(": "), 300)
         fix = "check JAX_PLATFORMS, XLA_FLAGS and the driver; JAX_PLATFORMS=cpu always works"
         return [Finding("Devices", f"jax does not start ({words})", "wrong", fix)]
     found = f"{count} x {kind} ({platform_of}), {len(cores())} processor cores"
@@ -169,7 +170,7 @@ def _convolutions() -> Finding:
 
 def _memory() -> Finding:
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration, ValueError, IndexError):
         return Finding("Memory", f"unknown on {sys.platform}", "note")
@@ -191,12 +192,10 @@ def _disk(name: str, folder: Path) -> Finding:
 
 def _cache() -> Finding:
     folder = cache_folder()
-    existing = folder
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if os.access(existing, os.W_OK):
+    if private_folder(folder / "kernels") is not None and os.access(folder, os.W_OK):
         return Finding("Cache", str(folder), "good")
-    return Finding("Cache", f"{folder} is not writable", "risk", "set XDG_CACHE_HOME to a folder that is")
+    found = f"{folder} is not writable, or other users are; so every start compiles the kernels anew"
+    return Finding("Cache", found, "risk", "set XDG_CACHE_HOME to a folder that only you can change")
 
 
 def _data(data_dir: Path | None) -> Finding:

@@ -1,11 +1,8 @@
 """What a person sees while runs train: a live bar in a terminal, plain lines elsewhere."""
 
 import dataclasses
-import os
-import sys
-import time
+import errno
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -14,18 +11,28 @@ from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from jaxnorm.study import clock
 from jaxnorm.study.config import Config
+from jaxnorm.study.streams import discard_output
 from jaxnorm.study.words import duration
 
 
 class StudyConsole(Console):
     """A console that becomes silent, instead of ending the process, when nobody reads it any more."""
 
+    def __exit__(self, *raised: Any) -> None:
+        """Prints what the block has left; every other method prints through this one."""
+        try:
+            super().__exit__(*raised)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            self.on_broken_pipe()  # the terminal was closed
+
     def on_broken_pipe(self) -> None:
         """Drops what would be printed; training continues."""
         self.quiet = True
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        discard_output()
 
 
 def say(console: Console, line: str) -> None:
@@ -131,6 +138,7 @@ class Display(Progress):
             TextColumn("{task.fields[left]}"),
             console=console,
             disable=not self._live,
+            get_time=clock.seconds,
             expand=True,
             transient=True,
         )
@@ -146,7 +154,7 @@ class Display(Progress):
         self._bar.stop()
 
     def begin(self, config: Config, steps_per_epoch: int) -> None:
-        self._training[config] = _Run(steps_per_epoch, time.perf_counter())
+        self._training[config] = _Run(steps_per_epoch, clock.seconds())
         self._runs_begun += 1
         self._update()
         self._line(config, "compiling")
@@ -159,7 +167,7 @@ class Display(Progress):
             self._line(config, f"going on after step {step}")
 
     def stepped(self, config: Config, step: int) -> None:
-        run, now = self._training[config], time.perf_counter()
+        run, now = self._training[config], clock.seconds()
         images = (step - run.step) * config.batch_size
         if run.latest is not None:  # the first step includes compilation
             self._images_timed += images
@@ -192,7 +200,7 @@ class Display(Progress):
 
     def end(self, config: Config, outcome: str) -> None:
         if (run := self._training.pop(config, None)) is not None:
-            self._training_of_ended += time.perf_counter() - run.began
+            self._training_of_ended += clock.seconds() - run.began
         self._images_left[config] = 0
         self._update()
         say(self._console, f"{config.name}: {outcome}")
@@ -220,7 +228,7 @@ class Display(Progress):
         if self._images_timed == 0:
             return ""
         # Images at the pace so far; and what each run costs besides, such as compiling and the final evaluation.
-        now = time.perf_counter()
+        now = clock.seconds()
         training = self._training_of_ended + sum(now - run.began for run in self._training.values())
         besides = (training - self._stepping) / self._runs_begun
         runs_left = sum(images > 0 for images in self._images_left.values()) - len(self._training)

@@ -150,7 +150,12 @@ def git_state(folder: Path) -> dict[str, Any]:
 
 def _git(folder: Path, *arguments: str) -> str:
     finished = subprocess.run(
-        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=True,
+        timeout=10,
     )
     return finished.stdout.strip()
 

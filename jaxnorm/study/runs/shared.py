@@ -3,7 +3,6 @@
 import contextlib
 import json
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from jaxnorm.errors import ProcessLost, UserError, one_line
 from jaxnorm.study.config import Config
 from jaxnorm.study.data.dataset import Dataset
 from jaxnorm.study.runs.signals import StopRequest
+from jaxnorm.study.streams import tell
 from jaxnorm.study.training.devices import any_of, barrier, broadcast, num_processes, process_index
 from jaxnorm.study.training.record import Memory, Record, Row
 from jaxnorm.study.training.run import Result
@@ -103,7 +103,7 @@ class Follower(Memory):
             error: what has ended it.
         """
         words = one_line(f"{type(error).__name__}: {error}")
-        print(f"process {process_index()}: {self._config.name}: {words}", file=sys.stderr)
+        tell(f"process {process_index()}: {self._config.name}: {words}")
 
 
 def broadcast_text(text: str) -> str:

@@ -1,21 +1,38 @@
-"""Ctrl-C and SIGTERM: the first asks the program to finish the step and save, a second one ends it at once."""
+"""Signals that ask the program to finish the step, save and end; a second Ctrl-C or SIGTERM ends it at once."""
 
 import os
 import signal
-import sys
 import threading
 import time
 from types import TracebackType
 
 from jaxnorm.study.exit_codes import of_signal
+from jaxnorm.study.streams import tell
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBREAK")
+    if hasattr(signal, name)
+)
+"""Ctrl-C; `kill`; a terminal that is closed; what schedulers send some time before they end a job; Ctrl-Break."""
+URGENT = (signal.SIGINT, signal.SIGTERM)
+"""Those of which a second one ends the program at once. The system itself may repeat any other."""
 SAME_REQUEST_SECONDS = 0.5
 """Signals that arrive within this time are one request: `timeout` and process groups send theirs twice."""
 
 
+def heeded() -> list[int]:
+    """The signals that ask this process to stop.
+
+    Returns:
+        Those of `SIGNALS` that it does not ignore. `nohup` makes a process ignore SIGHUP, and a shell may ignore SIGINT
+        in the background.
+    """
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 class StopRequest:
-    """While entered, makes the first SIGINT or SIGTERM a request; a later one ends the process with 130 or 143.
+    """While entered, makes the first of the `heeded` signals a request; a later `URGENT` one ends the process at once.
 
     Python writes every signal into a pipe at once, and a thread reads that pipe. So signals are answered even while the
     main thread is in a long compilation. Enter it in the main thread.
@@ -36,7 +53,7 @@ class StopRequest:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._previous_fd = signal.set_wakeup_fd(self._writer)
-        self._previous = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        self._previous = {number: signal.signal(number, lambda *_: None) for number in heeded()}
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
         return self
@@ -68,7 +85,7 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """The exit code for the signal that arrived: 130 or 143. 143, too, if it reached only another process."""
+        """The exit code for the signal that arrived; that for SIGTERM if it reached only another process."""
         return of_signal(self.signal or signal.SIGTERM)
 
     def _listen(self) -> None:
@@ -78,7 +95,6 @@ class StopRequest:
             if self.signal is None:
                 self.request(number)
                 if not self._quiet:
-                    message = "\nStopping after this step, then saving; once more ends at once."
-                    print(message, file=sys.stderr, flush=True)
-            elif time.monotonic() - self._requested_at > SAME_REQUEST_SECONDS:
+                    tell("\nStopping after this step, then saving; once more ends at once.")
+            elif number in URGENT and time.monotonic() - self._requested_at > SAME_REQUEST_SECONDS:
                 os._exit(of_signal(number))

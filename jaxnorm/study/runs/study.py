@@ -59,7 +59,7 @@ def train_grid(
         execution: how the runs are executed.
 
     Returns:
-        The exit code: that of `outcome`, or 130 or 143 for a study that was stopped and saved.
+        The exit code: that of `outcome`, or that of a signal for a study that was stopped and saved.
     """
     todo = broadcast_selection(configs, unfinished(configs, workdir) if is_first() else [])
     with StopRequest() as stop, contextlib.ExitStack() as stack:

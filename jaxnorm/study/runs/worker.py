@@ -21,10 +21,11 @@ from jaxnorm.study.data.dataset import Dataset
 from jaxnorm.study.runs.plan import examine
 from jaxnorm.study.runs.progress import Progress
 from jaxnorm.study.runs.shares import Share
-from jaxnorm.study.runs.signals import SIGNALS, StopRequest
+from jaxnorm.study.runs.signals import SIGNALS, StopRequest, heeded
 from jaxnorm.study.runs.study import Execution, train_run
 from jaxnorm.study.runs.workdir import Workdir
-from jaxnorm.study.training.devices import platform, use_compilation_cache
+from jaxnorm.study.streams import open_streams
+from jaxnorm.study.training.devices import platform, start, use_compilation_cache
 
 SetUp = Callable[[], Dataset]
 """Loads what a worker needs: the user's modules, which register norms, and the data. It must be picklable."""
@@ -79,6 +80,7 @@ def train_given_runs(
         workdir: the study's folder.
         execution: how runs are executed.
     """
+    open_streams()
     share.take()
     share_one_heap()
     given: queue.SimpleQueue[Config | None] = queue.SimpleQueue()
@@ -93,6 +95,7 @@ def train_given_runs(
         threading.Thread(target=_listen, args=(connection, given, stop), daemon=True).start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
+            start()
             dataset = _same(set_up(), fingerprint)
             share.check(platform())
             use_compilation_cache(cache_folder() / "programs")
@@ -134,12 +137,14 @@ def examine_machine(connection: Connection, share: Share, set_up: SetUp) -> None
         share: what this process has of the machine.
         set_up: what this process loads first.
     """
+    open_streams()
     share.take()
-    for number in SIGNALS:
+    for number in heeded():
         signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # others may be using the device
     try:
+        start()
         connection.send(examine(set_up().to_json()))
     except UserError as error:
         connection.send(error)

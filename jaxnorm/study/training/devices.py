@@ -15,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxnorm.errors import UserError, one_line
+from jaxnorm.private_folder import private_folder
 from jaxnorm.study.config import Config
 
 AXIS = "data"
@@ -185,6 +186,24 @@ def with_replicas(config: Config, num_devices: NumDevices = "auto") -> Config:
     return dataclasses.replace(config, num_replicas=count)
 
 
+def start() -> None:
+    """Starts JAX's devices, which every other function here does, too.
+
+    Raises:
+        UserError: if there is none of the platform that the environment asks for.
+    """
+    try:
+        jax.devices()
+    except Exception as error:  # a driver, a flag or a platform that is not there can make it raise anything
+        wanted = os.environ.get("JAX_PLATFORMS")
+        asks = f"JAX_PLATFORMS={wanted} asks for one that does not start" if wanted else "it finds none"
+        raise UserError(
+            f"JAX must find a device, but {asks} ({one_line(f'{type(error).__name__}: {error}'.rstrip(': '), 200)}); "
+            + ("unset JAX_PLATFORMS, or " if wanted else "")
+            + "see what `python -m jaxnorm doctor` says"
+        ) from error
+
+
 def platform() -> str:
     """Platform of the default device.
 
@@ -289,10 +308,10 @@ def use_compilation_cache(folder: Path) -> None:
     """Keeps compiled programs in `folder` for later runs; not on CPU, where JAX rejects its own (jax issue 38445).
 
     Args:
-        folder: created when the first program is kept.
+        folder: made if it is used. It is not used if other users could change it, since JAX runs what it finds there.
     """
-    if platform() != "cpu":
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+    if platform() != "cpu" and (private := private_folder(folder)) is not None:
+        jax.config.update("jax_compilation_cache_dir", str(private))
         # The many small programs of a network's initial weights, too.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnorm.errors import UserError
+from jaxnorm.study import clock
 from jaxnorm.study.config import Config
 from jaxnorm.study.data.dataset import Dataset
 from jaxnorm.study.training.devices import Devices, devices_for, with_replicas
@@ -189,7 +189,7 @@ def _train_epoch(
     step = int(state.step)
     epoch = step // steps_per_epoch + 1
     order = images.devices.replicate(epoch_order(config.seed, epoch, num_images))
-    started = time.perf_counter() - seconds
+    started = clock.seconds() - seconds
     latest: Any = -1
     diverged_at = -1
     while step < epoch * steps_per_epoch and diverged_at < 0 and not record.should_stop():
@@ -200,9 +200,9 @@ def _train_epoch(
         step += num_steps
         record.stepped(step)
         if record.should_save():
-            record.save(state.saved, time.perf_counter() - started)
+            record.save(state.saved, clock.seconds() - started)
     diverged_at = int(latest)
-    return state, time.perf_counter() - started, diverged_at
+    return state, clock.seconds() - started, diverged_at
 
 
 def close_epoch(

@@ -8,6 +8,7 @@ import pytest
 
 from jaxnorm.errors import ProcessLost, UserError
 from jaxnorm.study.cli import entry
+from jaxnorm.study.runs.signals import SIGNALS
 
 
 class Left(BaseException):
@@ -15,10 +16,11 @@ class Left(BaseException):
 
 
 @pytest.fixture(autouse=True)
-def handler():
-    before = signal.getsignal(signal.SIGTERM)
+def handlers():
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def interrupted():
@@ -27,6 +29,10 @@ def interrupted():
 
 def terminated():
     signal.raise_signal(signal.SIGTERM)
+
+
+def hung_up():
+    signal.raise_signal(signal.SIGHUP)
 
 
 def lost():
@@ -57,6 +63,7 @@ def incomplete():
         ),
         (interrupted, 130, "interrupted\n"),
         (terminated, 143, "terminated\n"),
+        (hung_up, 129, "terminated\n"),
     ],
 )
 def test_a_program_ends_with_a_code_and_at_most_one_line(capsys, main, code, words):
@@ -75,7 +82,7 @@ def test_our_own_faults_keep_their_traceback():
     "main, code, words",
     [
         (interrupted, 130, "interrupted\n"),
-        (terminated, 143, "terminated\n"),
+        (hung_up, 129, "terminated\n"),
         (lost, 1, "error: another process of this run is gone (somewhere); start all of them again"),
         (faulty, 1, "RuntimeError: a fault of ours\n"),
     ],

@@ -1,5 +1,6 @@
 """The decoded copy: used when it is right, discarded when it is not, done without when it cannot be."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxnorm.files import cache_folder
-from jaxnorm.study.data.cache import Decoded, cached
+from jaxnorm.study.data.cache import Decoded, cached, fingerprint_of
 
 
 class Origin:
@@ -20,16 +21,17 @@ class Origin:
         rng = np.random.default_rng(0)
         self.image = rng.integers(0, 256, (7, 4, 4, 3), np.uint8)
         self.label = np.arange(7, dtype=np.uint8)
+        self.fingerprint = fingerprint_of(self.image, self.label)
 
     def load(self) -> Decoded:
         def decode() -> Decoded:
             self.times += 1
-            return Decoded(self.image, self.label, "f" * 64, "the origin")
+            return Decoded(self.image, self.label, self.fingerprint, "the origin")
 
         decoded = cached(self.path, [self.path], decode)
         np.testing.assert_array_equal(decoded.image, self.image)
         np.testing.assert_array_equal(decoded.label, self.label)
-        assert decoded.fingerprint == "f" * 64
+        assert decoded.fingerprint == self.fingerprint
         assert decoded.source.startswith("the origin")
         return decoded
 
@@ -65,6 +67,11 @@ def test_changed_source_is_decoded_again_in_place_of_the_old_copy(origin, capsys
     cache_file()  # still one
 
 
+def forged(content: bytes) -> bytes:
+    """The content with the hash that belongs to it, as somebody else can write it."""
+    return hashlib.sha256(content[65:]).hexdigest().encode() + content[64:]
+
+
 def spoil_every_way(content: bytes) -> dict[str, bytes]:
     middle = content.index(b"\n", 65) + 100
 
@@ -75,7 +82,8 @@ def spoil_every_way(content: bytes) -> dict[str, bytes]:
         "pixel": flipped(middle),
         "label": flipped(len(content) - 1),
         "digest": flipped(3),
-        "fingerprint": content.replace(b"ffff", b"fffe", 1),
+        "fingerprint": content.replace(b'"fingerprint": "', b'"fingerprint": "0', 1),
+        "forged": forged(content[:middle] + b"x" + content[middle + 1 :]),
         "truncated": content[:-1],
         "longer": content + b"\0",
         "empty": b"",
@@ -84,7 +92,7 @@ def spoil_every_way(content: bytes) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("how", spoil_every_way(b"0" * 64 + b"\n{}ffff\n" + bytes(200)))
+@pytest.mark.parametrize("how", spoil_every_way(b"0" * 64 + b"\n{}\n" + bytes(200)))
 def test_damaged_copy_is_discarded_with_one_line(origin, capsys, how):
     origin.load()
     file = cache_file()

@@ -2,11 +2,11 @@
 
 import io
 import re
-import time
 
 import pytest
 from rich.console import Console
 
+from jaxnorm.study import clock
 from jaxnorm.study.config import Config
 from jaxnorm.study.runs.progress import Display
 
@@ -18,7 +18,7 @@ ROW = dict(epoch=3, train_loss=0.25, train_accuracy=0.5, val_loss=0.75, val_accu
 def now(monkeypatch):
     """The time, which stands still until a test moves it."""
     now = [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(clock, "seconds", lambda: now[0])
     return now
 
 

@@ -157,6 +157,10 @@ def test_programs_are_kept_for_accelerators_only(tmp_path, monkeypatch):
     use_compilation_cache(tmp_path)
     assert kept.pop("jax_compilation_cache_dir") == str(tmp_path)
     assert kept == {"jax_persistent_cache_min_compile_time_secs": 0}, "small programs are kept, too"
+    kept.clear()
+    tmp_path.chmod(0o777)
+    use_compilation_cache(tmp_path)
+    assert kept == {}, "JAX runs what it finds there"
 
 
 def test_replicas_are_as_many_as_devices_unless_given():
