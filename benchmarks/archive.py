@@ -12,7 +12,10 @@ from jaxnorm import files
 
 MOST_BYTES = 15_500_000
 FACTS = ("machine.json", "correctness.json", "speed.json")
-RUN_FILES = ("config.json", "provenance.json", "metrics.jsonl", "result.json", "predictions.npz", "crash.txt")
+RUN_FILES = (
+    *("manifest.json", "config.json", "provenance.json", "metrics.jsonl"),  # the manifest first, as it is written last
+    *("result.json", "predictions.npz", "crash.txt"),
+)
 FINISHED = ("complete", "diverged")
 
 
@@ -94,7 +97,6 @@ def _files_of(folder: Path) -> list[Path]:
     if (files.read_json(folder / "result.json") or {}).get("status") not in FINISHED:
         for checkpoint in sorted(folder.glob("checkpoints/step_*"))[-1:]:
             found += sorted(path for path in checkpoint.rglob("*") if path.is_file())
-            found.append(folder / "checkpoints.json")
     return found
 
 

@@ -6,29 +6,30 @@ import hashlib
 import json
 import os
 import shutil
+import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jaxnorm.errors import UserError, one_line
 
+if os.name != "nt":
+    import fcntl
+
 STORAGE_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EFBIG)
 
+MOST_BYTES = 2**28
+"""A file of JSON is smaller than this."""
+
 _DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    EOFError,
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError, MemoryError),
+    RuntimeError,  # too deep nesting; of zipfile: an encrypted or unknown member
+    *(struct.error, zipfile.BadZipFile, tarfile.TarError, zlib.error),
 )
 
 
@@ -69,22 +70,55 @@ def replacing(path: Path) -> Iterator[Path]:
         ...     print((Path(folder) / "numbers.txt").read_text())
         1 2 3
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
+    make_folder(path.parent)
+    part, lock = _part(path)
     try:
         with naming(path):
             yield part
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)  # mkstemp makes private files, but others may read results
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
         part.replace(path)
-        sync_folder(path.parent)
-    finally:
+    except BaseException:
         part.unlink(missing_ok=True)
+        raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+    sync_folder(path.parent)
+
+
+def _part(path: Path) -> tuple[Path, int | None]:
+    """The temporary file for `path`, and a handle that locks it.
+
+    Its name is always the same, so that the next process takes over what a killed one has left. If another process
+    writes there now, or files cannot be locked, the name contains this process's number.
+    """
+    part = path.with_name(f".{path.name}.part")
+    with contextlib.suppress(OSError, AttributeError):
+        lock = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), part.stat()):  # nobody has renamed it in between
+                os.truncate(lock, 0)
+                return part, lock
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        except OSError:
+            part.unlink()
+        os.close(lock)
+    return path.with_name(f".{path.name}.{os.getpid()}.part"), None
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it, where they are missing, so that they survive a power cut.
+
+    Args:
+        path: the folder.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        sync_folder(folder.parent)
 
 
 @contextlib.contextmanager
@@ -159,42 +193,47 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         ValueError: if a number is not finite.
     """
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_bytes(path, json_bytes(content))
 
 
-def json_line(value: Any) -> str:
-    """A JSON value as one line without spaces.
+def json_bytes(content: Any) -> bytes:
+    """A file of indented, standard JSON.
 
     Args:
-        value: the value.
+        content: JSON values.
 
     Returns:
-        The line, without its end.
+        The file's content.
 
     Raises:
         ValueError: if a number is not finite.
     """
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def compact_json(content: Mapping[str, Any]) -> str:
-    """A JSON object with a line for each entry, and for each entry of an entry.
+def read_bytes(path: Path, most: int = -1) -> bytes:
+    """The content of a file. A pipe or a device in its place does not block, and is not read.
 
     Args:
-        content: the object.
+        path: the file.
+        most: number of bytes to read from its beginning; -1 reads all.
 
     Returns:
-        The text.
+        The bytes.
+
+    Raises:
+        OSError: if there is no file that can be read.
     """
-    lines = []
-    for key, value in content.items():
-        inner = json_line(value)
-        if isinstance(value, dict):
-            inner = "{\n" + ",\n".join(f"{json_line(name)}: {json_line(each)}" for name, each in value.items()) + "\n}"
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            inner = "[\n" + ",\n".join(map(json_line, value)) + "\n]"
-        lines.append(f"{json_line(key)}: {inner}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
+    with open(path, "rb", opener=_open_file) as file:
+        return file.read(most)
+
+
+def _open_file(path: str, flags: int) -> int:
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no file", path)
+    return handle
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -210,38 +249,38 @@ def read_json(path: Path) -> dict[str, Any] | None:
         UserError: if the file cannot be read or contains no JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_bytes(path, MOST_BYTES)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} must be JSON, but is damaged or unreadable ({one_line(error)}); restore it") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a JSON object, but holds {str(content)[:20]!r}; restore it")
-    return content
+    except OSError as error:
+        raise UserError(f"{path} must be a file of JSON, but cannot be read ({one_line(error)}); restore it") from None
+    return json_object(content, path)
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects in a file of JSON lines; none if there is no such file.
-
-    What follows the last line feed is not read: it is empty, or a line that a kill cut off.
+def json_object(content: bytes, path: Path) -> dict[str, Any]:
+    """The object that a JSON file contains.
 
     Args:
-        path: the file.
+        content: of the file.
+        path: its name, for the message.
 
     Returns:
-        The objects.
+        The object.
 
     Raises:
-        OSError: if the file cannot be read.
-        ValueError: if a line is no JSON object.
+        UserError: if it is no JSON object, or contains NaN or Infinity.
     """
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
-    except FileNotFoundError:
-        return []
-    if not all(isinstance(line, dict) for line in lines):
-        raise ValueError("a line is no object")
-    return lines
+        found = json.loads(content.decode(), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} must be JSON, but is damaged ({one_line(error)}); restore it") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} must hold a JSON object, but holds {one_line(found, 20)!r}; restore it")
+    return found
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
 
 
 def sha256(path: Path) -> str:
@@ -253,7 +292,7 @@ def sha256(path: Path) -> str:
     Returns:
         64 hexadecimal digits.
     """
-    with path.open("rb") as file:
+    with open(path, "rb", opener=_open_file) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

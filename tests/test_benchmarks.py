@@ -91,7 +91,7 @@ def test_exchanged_bytes_are_read_off_the_program():
 def finished_run(out, name, size=1000):
     folder = out / "runs" / name
     folder.mkdir(parents=True)
-    for file in ("config.json", "provenance.json", "metrics.jsonl", "result.json"):
+    for file in ("manifest.json", "config.json", "provenance.json", "metrics.jsonl", "result.json"):
         (folder / file).write_text('{"status": "complete"}')
     (folder / "predictions.npz").write_bytes(b"x" * size)
     return folder
@@ -106,7 +106,6 @@ def test_archives_hold_all_that_is_needed_to_go_on_elsewhere(tmp_path):
     finished_run(here, "bn-seed0")
     unfinished = finished_run(here, "gn-seed0")
     (unfinished / "result.json").write_text('{"status": "crashed"}')
-    (unfinished / "checkpoints.json").write_text('{"newest": 2}')
     for step in ("step_00000001", "step_00000002"):
         (unfinished / "checkpoints" / step / "arrays").mkdir(parents=True)
         (unfinished / "checkpoints" / step / "arrays" / "a").write_text(step)

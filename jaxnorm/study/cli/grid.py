@@ -17,8 +17,8 @@ from jaxnorm.study.exit_codes import is_of_signal
 from jaxnorm.study.runs import jobs, plan
 from jaxnorm.study.runs.lock import held
 from jaxnorm.study.runs.progress import StudyConsole, say
-from jaxnorm.study.runs.provenance import command
-from jaxnorm.study.runs.shared import check_same_data, noticing_losses
+from jaxnorm.study.runs.provenance import command, surroundings
+from jaxnorm.study.runs.shared import check_same, noticing_losses
 from jaxnorm.study.runs.study import Execution, train_grid, unfinished
 from jaxnorm.study.runs.workdir import Workdir
 from jaxnorm.study.training import devices
@@ -88,8 +88,9 @@ class _InThisProcess:
         return configs
 
     def check_same(self, dataset: Dataset) -> None:
-        """Checks that all processes have read the same images."""
-        check_same_data(dataset)
+        """Checks that all processes have read the same images, and compute with them in the same way."""
+        if devices.num_processes() > 1:
+            check_same(surroundings(dataset.to_json()))
 
     def examine(self, dataset: Dataset) -> plan.Machine:
         """Looks at the machine."""
@@ -117,7 +118,7 @@ class _SideBySide:
         return [devices.with_replicas(config, self._execution.num_devices) for config in configs]
 
     def check_same(self, dataset: Dataset) -> None:
-        """Nothing: each worker compares its images with this process's."""
+        """Nothing: each worker compares its images and surroundings with what the first process found."""
 
     def examine(self, dataset: Dataset) -> plan.Machine:  # noqa: ARG002
         """Looks at the machine through a process of its own."""

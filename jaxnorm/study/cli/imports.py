@@ -2,12 +2,12 @@
 
 import hashlib
 import importlib
-import importlib.machinery
 import importlib.util
 import sys
 from pathlib import Path
 
 from jaxnorm.errors import UserError, one_line
+from jaxnorm.study import imported
 
 
 def load_jax() -> None:
@@ -30,6 +30,8 @@ def load_jax() -> None:
 def load(name: str) -> None:
     """Imports a Python file or module for the norms that it registers. The same file is run once.
 
+    It is hashed, and so is all that it imports from outside of installed packages; see `jaxnorm.study.imported`.
+
     Args:
         name: path of a file, or a module's name.
 
@@ -40,6 +42,7 @@ def load(name: str) -> None:
     is_file = path.suffix == ".py" or path.is_file()
     if is_file and not path.is_file():
         raise UserError(f"--import must name a Python file or module, but there is no file {name!r}; check the path")
+    imported.watch()
     try:
         if is_file:
             _load_file(path.resolve())
@@ -61,7 +64,7 @@ def _load_file(path: Path) -> None:
     name = f"_jaxnorm_import_{hashlib.sha256(bytes(path)).hexdigest()[:16]}"
     if name in sys.modules:
         return
-    loader = importlib.machinery.SourceFileLoader(name, str(path))
+    loader = imported.Loader(name, str(path), path.name)
     spec = importlib.util.spec_from_loader(name, loader)
     if spec is None:
         raise ImportError(f"{path} cannot be imported")

@@ -1,7 +1,7 @@
 """A study's folder in its two forms, as trained and as published, and how it becomes a `Study`."""
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,14 +9,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import log_softmax
 
 from jaxnorm.errors import UserError
-from jaxnorm.files import read_json, read_lines, reading
+from jaxnorm.files import json_object, reading
 from jaxnorm.study import home
 from jaxnorm.study.report.frames import METRICS, SETTINGS, SPLITS, Arrays, Study, described, named
+from jaxnorm.study.runs.agreement import (
+    PREDICTIONS,
+    Recorded,
+    answers,
+    check_predictions,
+    check_run,
+    read_run,
+    unpacked,
+)
+from jaxnorm.study.runs.manifest import METRICS as LINES
+from jaxnorm.study.runs.manifest import Manifest, read_sealed, settled
 
-RUNS, EPOCHS, PREDICTIONS, ARRAYS = "runs.json", "epochs.csv", "predictions.npz", "arrays.npz"
+RUNS, EPOCHS, ARRAYS = "runs.json", "epochs.csv", "arrays.npz"
 OBJECTS = ("config", "provenance", "result")
 PREDICTED = ("label", "predicted", "confidence", "log_likelihood")
 MEASURED = {
@@ -43,91 +53,113 @@ TYPED = {
 class Folder:
     """The files of a study's folder. Each method raises a `UserError` that names the file if one is damaged.
 
-    As trained, it has ``RUN/config.json``, ``provenance.json``, ``metrics.jsonl``, ``result.json``, ``predictions.npz``
-    and a file an epoch such as ``arrays/epoch_0001.npz`` with arrays such as ``gate/stem_norm``. A publication has
-    ``runs.json`` (of each run what differs from the other runs, and once what they share), ``epochs.csv``,
-    ``predictions.npz`` and ``arrays.npz``: ``RUN/gate/stem_norm`` is that array of several epochs, stacked;
-    ``RUN/epochs/gate`` says of which.
+    As trained, it has ``RUN/config.json``, ``provenance.json``, ``metrics.jsonl``, ``result.json``,
+    ``predictions.npz``, a file an epoch such as ``arrays/epoch_0001.npz`` with arrays such as ``gate/stem_norm``, and
+    the hashes of all in ``manifest.json``. A publication has ``runs.json`` (of each run what differs from the other
+    runs, and once what they share), ``epochs.csv``, ``predictions.npz`` and ``arrays.npz``: ``RUN/gate/stem_norm`` is
+    that array of several epochs, stacked; ``RUN/epochs/gate`` says of which. Their hashes are in ``study.json``.
 
     Attributes:
         path: the folder.
+        published: the hashes of a publication; None for a folder as trained.
     """
 
     path: Path
+    published: Manifest | None = None
+
+    @classmethod
+    def of(cls, path: Path, plan: Mapping[str, Any]) -> "Folder":
+        """The folder at `path` with that `plan`."""
+        return cls(path, Manifest(path, "", plan["files"]) if plan.get("published") else None)
 
     def object_path(self, run: str, name: str) -> Path:
         """The file that holds `name` of a `run`: its config, provenance or result."""
-        return self.path / RUNS if (self.path / RUNS).is_file() else self.path / run / f"{name}.json"
+        return self.path / RUNS if self.published else self.path / run / f"{name}.json"
 
-    def objects(self, runs: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
-        """By run, of `runs`: config, provenance and result; empty if a file is absent. Those not begun are left out."""
-        if (self.path / RUNS).is_file():
-            found = read_json(self.path / RUNS) or {}
+    def read(self, planned: Mapping[str, Any], quantiles: list[str]) -> tuple[Recorded, pd.DataFrame] | None:
+        """What the files of a run say, checked, and its epochs as a table; None if it has not begun.
+
+        Args:
+            planned: the run in the plan, see `check_run`.
+            quantiles: the columns of quantiles of the features; another number in the files is damage.
+        """
+        run, kinds = planned["name"], MEASURED | dict.fromkeys(quantiles, float)
+        if self.published:
+            if run not in self._runs["runs"]:
+                return None
+            with reading(self.path / EPOCHS):
+                table = self._epochs[self._epochs.run == run][["run", *kinds]].astype(kinds)
             with reading(self.path / RUNS):
-                shared, own = found["shared"], found["runs"]
-                known = [run for run in runs if run in own]
-                return {run: {name: {**shared[name], **own[run][name]} for name in OBJECTS} for run in known}
-        begun = [run for run in runs if (self.path / run).is_dir()]
-        return {run: {name: read_json(self.object_path(run, name)) or {} for name in OBJECTS} for run in begun}
-
-    def epochs(self, runs: Iterable[str], quantiles: list[str]) -> pd.DataFrame:
-        """A row for each epoch of each of `runs`; a null is nan. Another number of `quantiles` (columns) is damage."""
-        kinds, tables = MEASURED | dict.fromkeys(quantiles, float), []
-        if (self.path / EPOCHS).is_file():
-            with reading(self.path / EPOCHS):  # text loses no digit
-                return pd.read_csv(self.path / EPOCHS, dtype=str)[["run", *kinds]].astype(kinds)
-        for run in runs:
-            path = self.path / run / "metrics.jsonl"
-            with reading(path):
-                # A run resumed from an older checkpoint may record an epoch twice: the later line is of its weights.
-                last = {line["epoch"]: line for line in read_lines(path)}.values()
-                none = [None] * len(quantiles)  # a network of the user's own may sow no pooled features
-                rows = [[*(one[name] for name in MEASURED), *(one["feature_quantiles"] or none)] for one in last]
-                if rows:
-                    tables.append(pd.DataFrame(rows, columns=list(kinds)).astype(kinds).assign(run=run))
-        nothing = pd.DataFrame(columns=["run", *kinds]).astype(MEASURED)
-        return (pd.concat(tables, ignore_index=True) if tables else nothing)[["run", *kinds]]
+                shared, own = self._runs["shared"], self._runs["runs"][run]
+                config, provenance, result = ({**shared[name], **own[name]} for name in OBJECTS)
+                check_run(planned, config, provenance, table.to_dict("records"), result)
+                labels = None
+                if result["status"] == "complete":
+                    found = [
+                        column.to_numpy() for _, column in self.predictions(run).drop(columns="confidence").items()
+                    ]
+                    labels = check_predictions(result, *found)
+            return Recorded(config, provenance, [], result, labels), table
+        folder = self.path / run
+        if not folder.is_dir():
+            return None
+        said = settled(folder, lambda manifest: manifest and read_run(manifest, planned)) or Recorded({}, {}, [], None)
+        said.provenance.pop("config", None)  # it is beside it
+        with reading(folder / LINES):
+            none = [None] * len(quantiles)  # a network of the user's own may sow no pooled features
+            rows = [[*(row[name] for name in MEASURED), *(row["feature_quantiles"] or none)] for row in said.rows]
+            table = pd.DataFrame(rows, columns=list(kinds)).astype(kinds).assign(run=run)
+        return said, table
 
     def predictions(self, run: str) -> pd.DataFrame:
-        """The answers of a finished `run` to the test images, see `Study.predictions`."""
-        path = self.path / run / PREDICTIONS
-        if (self.path / PREDICTIONS).is_file():
+        """The answers of a complete `run` to the test images, see `Study.predictions`."""
+        if self.published:
             with reading(self.path / PREDICTIONS):
                 place = self._predictions["run"].tolist().index(run)
                 return pd.DataFrame({name: self._predictions[name][place] for name in PREDICTED})
-        with reading(path), np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            logits, label = arrays["logits"].astype(np.float64), arrays["label"]
-            if logits.ndim != 2 or label.shape != logits.shape[:1] or len(label) == 0:
-                raise ValueError(f"logits {logits.shape} and labels {label.shape} do not belong together")
-            if label.min() < 0 or label.max() >= logits.shape[1]:
-                raise ValueError(f"a label is none of the {logits.shape[1]} classes")
-            with np.errstate(invalid="ignore"):  # where a logit is not finite the numbers are nan
-                log_probability = log_softmax(logits, axis=1)
-            small = np.min_scalar_type(logits.shape[1] - 1)
-            likelihood = np.take_along_axis(log_probability, label[:, None].astype(int), axis=1)[:, 0]
-            answers = label.astype(small), logits.argmax(axis=1).astype(small), np.exp(log_probability.max(axis=1))
-            found = pd.DataFrame(dict(zip(PREDICTED, (*answers, likelihood), strict=True)))
-            return found.astype(dict.fromkeys(PREDICTED[2:], np.float32))
+        path = self.path / run / PREDICTIONS
+        content = self._manifest(run).content(PREDICTIONS)
+        with reading(path):
+            return pd.DataFrame(dict(zip(PREDICTED, answers(unpacked(content)), strict=True)))
 
     def arrays(self, run: str, kind: str) -> Arrays:
         """Arrays of a `run` of a `kind` (gate, quantiles or histogram)."""
-        published = (self.path / ARRAYS).is_file()
-        start = f"{run}/{kind}/" if published else f"{kind}/"
+        manifest = self.published or self._manifest(run)
+        start = f"{run}/{kind}/" if self.published else f"{kind}/"
+        names = [ARRAYS] if self.published else [name for name in manifest.files if name.startswith("arrays/")]
         found: Arrays = {}
-        for path in [self.path / ARRAYS] if published else sorted((self.path / run).glob("arrays/epoch_*.npz")):
-            with reading(path), np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-                for name in filter(lambda name: name.startswith(start), arrays.files):
-                    table = np.asarray(arrays[name]) if published else np.asarray(arrays[name])[None]
-                    epochs = arrays[f"{run}/epochs/{kind}"].tolist() if published else [int(path.stem[6:])]
+        for file in sorted(set(names) & set(manifest.files)):
+            with reading(self.path / file if self.published else self.path / run / file):
+                arrays = self._arrays if self.published else unpacked(manifest.content(file))
+                for name in filter(lambda name: name.startswith(start), arrays):
+                    table = arrays[name] if self.published else arrays[name][None]
+                    epochs = arrays[f"{run}/epochs/{kind}"].tolist() if self.published else [int(file[-8:-4])]
                     if table.ndim != 2 or table.shape[1] == 0:
                         raise ValueError(f"{name} has shape {table.shape} for {len(epochs)} epochs")
                     found.setdefault(name.removeprefix(start), {}).update(zip(epochs, table, strict=True))
         return found
 
+    def _manifest(self, run: str) -> Manifest:
+        return Manifest.read(self.path / run) or Manifest(self.path / run, run)
+
+    def _content(self, name: str) -> bytes:
+        return self.published.content(name) if self.published else b""
+
+    @cached_property
+    def _runs(self) -> dict[str, Any]:
+        return json_object(self._content(RUNS), self.path / RUNS)
+
+    @cached_property
+    def _epochs(self) -> pd.DataFrame:
+        return pd.read_csv(io.BytesIO(self._content(EPOCHS)), dtype=str)  # text loses no digit
+
     @cached_property
     def _predictions(self) -> dict[str, np.ndarray]:
-        with np.load(io.BytesIO((self.path / PREDICTIONS).read_bytes()), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in ("run", *PREDICTED)}
+        return unpacked(self._content(PREDICTIONS))
+
+    @cached_property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return unpacked(self._content(ARRAYS))
 
 
 def read_study(folder: str | Path) -> Study:
@@ -150,33 +182,46 @@ def read_study(folder: str | Path) -> Study:
         (0.9933, 0.9356)
     """
     folder = Path(folder)
-    path, files = folder / "study.json", Folder(folder)
-    if not path.is_file():
+    path = folder / "study.json"
+    plan = read_sealed(path) if path.is_file() else None
+    if plan is None:
         found = "holds none" if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
         raise UserError(
             f"a study is a folder with a study.json, but {folder} {found}; give the --workdir of a driver, or a folder "
             "that python -m jaxnorm publish made"
         )
-    plan = home.printed(read_json(path) or {})
+    plan = home.printed(plan)
     with reading(path):
         if not all(isinstance(norm, str) for norm in plan["norms"]) or not isinstance(plan.get("grid") or {}, dict):
             raise ValueError("its norms are no names, or its grid is no object")
-        rows = [_planned(plan, entry) for entry in plan["runs"]]
+        files = Folder.of(folder, plan)
+        planned = [{**plan["recipe"], **entry} for entry in plan["runs"]]
+        rows = [_planned(plan, entry) for entry in planned]
+        if len({row["name"] for row in rows}) < len(rows):
+            raise ValueError("a run is there twice")
         study = Study(folder, plan, pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), files)
         quantiles = study.quantiles
         left_out = dict(plan.get("left_out") or {})  # of a publication: what was being trained then, and how far
-    names, evaluations = [row["name"] for row in rows], []
-    objects = home.printed(files.objects(names))
-    epochs = files.epochs(names, quantiles).rename(columns={"learning_rate": "rate"})
-    for row in rows:
-        name = row["name"]
-        if name in left_out:
-            row |= {"status": "unfinished", "epoch": left_out[name]}
-        if name in objects:
-            last = epochs[epochs.run == name].tail(1).to_dict("records")
-            row |= _outcome(files, row, objects[name], last[0] if last else {})
-            with reading(files.object_path(name, "result")):
-                evaluations += _evaluations(name, objects[name]["result"])
+    evaluations: list[dict[str, Any]] = []
+    labels: str | None = None
+    tables = [pd.DataFrame(columns=["run", *MEASURED, *quantiles]).astype(MEASURED)]
+    for row, entry in zip(rows, planned, strict=True):
+        if row["name"] in left_out:
+            row |= {"status": "unfinished", "epoch": left_out[row["name"]]}
+        if (found_files := files.read(entry, quantiles)) is not None:
+            recorded, table = Recorded(*home.printed(list(found_files[0]))), found_files[1]
+            last = table.tail(1).to_dict("records")
+            row |= _outcome(files, row, recorded, last[0] if last else {})
+            with reading(files.object_path(row["name"], "result")):
+                evaluations += _evaluations(row["name"], recorded.result or {})
+            tables += [table] if last else []
+            if recorded.labels != (labels := labels or recorded.labels) and recorded.labels is not None:
+                raise UserError(
+                    f"all runs of a study have the same test images, but those of {row['name']} in {folder} are other "
+                    "ones than those of the runs before it; delete the run that was copied in and train it again"
+                )
+    epochs = pd.concat(tables[1:] or tables, ignore_index=True)[["run", *MEASURED, *quantiles]]
+    epochs = epochs.rename(columns={"learning_rate": "rate"})
     columns = ["run", "split", "statistics", *METRICS, "num_images", "confusion_matrix"]
     runs, found = _runs(rows), pd.DataFrame(evaluations, columns=columns)
     return replace(study, runs=runs, epochs=described(runs, epochs), evaluations=described(runs, found))
@@ -185,12 +230,12 @@ def read_study(folder: str | Path) -> Study:
 def _planned(plan: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
     """A run as the plan lists it."""
     name, norm, tags = entry["name"], entry["norm"], list(entry.get("tags") or ())
-    if not all(isinstance(text, str) and Path(text).name == text for text in (name, norm, *tags)):
+    if not all(isinstance(text, str) and Path(text).name == text for text in (name, norm, *tags)) or len(name) > 200:
         raise ValueError("a run's name, norm or tag is no name")
-    if not isinstance(entry["seed"], int):
-        raise ValueError("a run's seed is no whole number")
+    if type(entry["seed"]) is not int or name != "-".join([norm, *tags, f"seed{entry['seed']}"]):
+        raise ValueError("a run's seed is no whole number, or its name is not that of its norm, tags and seed")
     about = {"norm_label": str((plan.get("labels") or {}).get(norm) or norm), "tags": " ".join(tags)}
-    return _checked({**plan["recipe"], **entry, **about, "status": "missing", "provenance": {}})
+    return _checked({**entry, **about, "status": "missing", "provenance": {}})
 
 
 def _checked(row: dict[str, Any]) -> dict[str, Any]:
@@ -203,25 +248,17 @@ def _checked(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _outcome(files: Folder, row: dict[str, Any], found: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, Any]:
+def _outcome(files: Folder, row: dict[str, Any], found: Recorded, last: Mapping[str, Any]) -> dict[str, Any]:
     """What a run's files say of it beyond the plan's row; `last` is its last epoch."""
-    config, provenance, result = (found[name] for name in OBJECTS)
-    with reading(files.object_path(row["name"], "provenance")):
-        for key in ("git", "versions", "device", "data"):
-            if not isinstance(provenance.get(key, {}), dict):
-                raise ValueError(f"its {key} is not an object")
+    config, provenance, result = found.config, found.provenance, found.result
     fixed = ("name", "norm", "seed", "tags", "norm_label", "status")
     with reading(files.object_path(row["name"], "config")):
         about = _checked(row | {name: config[name] for name in row if name in config and name not in fixed})
     about["provenance"] = provenance
-    about["norm_label"] = str(provenance.get("label") or result.get("label") or row["norm_label"])
+    about["norm_label"] = str(provenance.get("label") or row["norm_label"])
     if not result:
         return about | {"status": "unfinished", "epoch": last.get("epoch"), "step": last.get("step")}
     with reading(files.object_path(row["name"], "result")):
-        if result["status"] not in ("complete", "diverged", "crashed"):
-            raise ValueError(f"its status is {result['status']!r}")
-        if result["status"] == "complete" and not all(result.get(split) for split in SPLITS):
-            raise ValueError("it is complete, but a split's evaluation is absent")
         return _checked(about | {name: result.get(name) for name in ("status", *OUTCOME)})
 
 
@@ -231,8 +268,6 @@ def _evaluations(run: str, result: Mapping[str, Any]) -> list[dict[str, Any]]:
     for split in filter(result.get, SPLITS):
         values = result[split]
         matrix = np.array(values["confusion_matrix"], dtype=np.int64)
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise ValueError(f"its confusion matrix has shape {matrix.shape}")
         row = {name: float(values[name]) for name in METRICS} | {"num_images": int(values["num_images"])}
         rows.append({"run": run, "split": split, "statistics": "running", **row, "confusion_matrix": matrix})
     for kind, others in (result.get("statistics") or {}).items():

@@ -3,9 +3,8 @@
 import contextlib
 import json
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,9 +12,12 @@ import pandas as pd
 from jaxnorm import files
 from jaxnorm.errors import UserError
 from jaxnorm.study import home
-from jaxnorm.study.report.folders import ARRAYS, EPOCHS, OBJECTS, PREDICTED, PREDICTIONS, RUNS, Folder, read_study
+from jaxnorm.study.compact_json import compact_json, json_line
+from jaxnorm.study.report.folders import ARRAYS, EPOCHS, OBJECTS, PREDICTED, RUNS, Folder, read_study
 from jaxnorm.study.report.frames import POOLED, Study
 from jaxnorm.study.report.write import writable, write_report
+from jaxnorm.study.runs.agreement import PREDICTIONS
+from jaxnorm.study.runs.manifest import Manifest, entry, sealed
 from jaxnorm.study.words import counted
 
 PARTS = ("study.json", RUNS, EPOCHS, PREDICTIONS, ARRAYS)
@@ -45,13 +47,14 @@ def publish(workdir: Path, folder: Path) -> Study:
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
         place = tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=".publish.")
     with place as made:
-        part, source = Path(made) / "new", Folder(workdir)
+        part, source = Path(made) / "new", Folder.of(workdir, study.plan)
         part.mkdir()
         layers = [*study.layers.layer.drop_duplicates()[-2:], POOLED]  # the last convolution is before the pooled
-        objects, epochs = source.objects(names), source.epochs(names, study.quantiles)
-        _write_runs(part, source, objects, epochs, histograms=layers)
-        files.write_text(part / "study.json", files.compact_json(home.published(plan)))
-        if source.objects(names) != objects:
+        before = {name: Manifest.read(workdir / name) for name in names}
+        parts = _write_runs(part, source, study, names, histograms=layers)
+        plan["files"] = {name: entry(files.read_bytes(part / name)) for name in parts}
+        files.write_text(part / "study.json", compact_json(sealed(home.published(plan))))
+        if {name: Manifest.read(workdir / name) for name in names} != before:
             raise UserError(f"a run of {workdir} began again while it was published; publish it again later")
         write_report(part, web_page=False)
         with contextlib.suppress(FileNotFoundError):
@@ -87,21 +90,26 @@ def _check_place(workdir: Path, folder: Path, study: Study, names: Collection[st
 
 
 def _write_runs(
-    folder: Path, source: Folder, objects: Mapping[str, Any], epochs: pd.DataFrame, *, histograms: Collection[str]
-) -> None:
-    """Writes the four files of a publication; of histograms, those of the layers named."""
+    folder: Path, source: Folder, study: Study, names: Sequence[str], *, histograms: Collection[str]
+) -> list[str]:
+    """Writes the files of a publication, and returns their names; of histograms, those of the layers named."""
+    planned = {run["name"]: {**study.recipe, **run} for run in study.plan["runs"] if run["name"] in names}
+    read = {name: source.read(run, study.quantiles) for name, run in planned.items()}
+    objects = {name: {key: getattr(one[0], key) for key in OBJECTS} for name, one in read.items() if one is not None}
     objects = home.published(objects)
     shared = {}
     for name in OBJECTS:
-        texts = [{(key, files.json_line(value)) for key, value in found[name].items()} for found in objects.values()]
+        texts = [{(key, json_line(value)) for key, value in found[name].items()} for found in objects.values()]
         shared[name] = {key: json.loads(text) for key, text in sorted(set.intersection(*texts))}
     own = {
         run: {name: {key: one for key, one in found[name].items() if key not in shared[name]} for name in OBJECTS}
         for run, found in objects.items()
     }
-    files.write_text(folder / RUNS, files.compact_json({"shared": shared, "runs": own}))
+    files.write_text(folder / RUNS, compact_json({"shared": shared, "runs": own}))
+    epochs = pd.concat([one[1] for one in read.values() if one is not None], ignore_index=True)
+    epochs = epochs[["run", *epochs.columns.drop("run")]]
     files.write_text(folder / EPOCHS, epochs.to_csv(index=False, lineterminator="\n"))
-    answers = {run: source.predictions(run) for run, found in objects.items() if found["result"].get("test")}
+    answers = {run: source.predictions(run) for run, found in objects.items() if found["result"]["test"] is not None}
     if answers:
         stacked = {name: np.stack([found[name].to_numpy() for found in answers.values()]) for name in PREDICTED}
         _save(folder / PREDICTIONS, {"run": np.array(list(answers)), **stacked})
@@ -115,6 +123,7 @@ def _write_runs(
             packed |= {f"{run}/{kind}/{layer}": np.stack([one[e] for e in common]) for layer, one in found.items()}
     if packed:
         _save(folder / ARRAYS, packed)
+    return [RUNS, EPOCHS, *[PREDICTIONS] * bool(answers), *[ARRAYS] * bool(packed)]
 
 
 def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

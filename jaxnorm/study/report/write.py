@@ -11,6 +11,7 @@ from rich.text import Text
 
 from jaxnorm import files
 from jaxnorm.errors import UserError
+from jaxnorm.study.compact_json import compact_json
 from jaxnorm.study.report import batch_sizes, compare_norms, features, tables
 from jaxnorm.study.report.comparisons import chosen
 from jaxnorm.study.report.folders import read_study
@@ -45,7 +46,7 @@ def write_report(folder: Path, *, web_page: bool = True) -> Study:
     drawn = {f"{figure.name}.png": figure.png for section in page.sections for figure in section.figures}
     with writable(folder):
         files.write_text(folder / "summary.csv", summary_csv(study))
-        files.write_text(folder / "summary.json", files.compact_json(summary_json(study)))
+        files.write_text(folder / "summary.json", compact_json(summary_json(study)))
         for name, png in drawn.items():
             files.write_bytes(folder / "figures" / name, png)
         for path in (folder / "figures").glob("*.png"):

@@ -1,8 +1,6 @@
 """Checkpoints that are complete and verified: orbax writes them, a SHA-256 of every file proves them."""
 
 import dataclasses
-import hashlib
-import json
 import logging
 import os
 import re
@@ -17,11 +15,13 @@ import orbax.checkpoint as ocp
 from jaxnorm import files
 from jaxnorm.errors import UserError, one_line
 from jaxnorm.study import home
+from jaxnorm.study.compact_json import compact_json
+from jaxnorm.study.runs.manifest import MANIFEST, Entry, entry, read_sealed, sealed
 from jaxnorm.study.training.devices import num_processes, process_index
 
 logging.getLogger("absl").setLevel(logging.WARNING)  # orbax reports every save
 KEPT = 2
-FORMAT = 1
+FORMAT = 2
 OVERHEAD_BYTES = 256 * 1024  # of orbax and the manifest, with room to spare
 
 
@@ -48,16 +48,16 @@ class Checkpoints:
     """The checkpoints of one run: folders ``step_00000312/`` with orbax's arrays and a manifest of hashes.
 
     A folder gets its name only when all of it is on disk, so that a process killed while it saves leaves nothing that
-    looks like a checkpoint. The newest two are kept. ``checkpoints.json`` beside the folder says which was the newest,
-    so that an emptied folder is not mistaken for a run that never saved.
+    looks like a checkpoint. The newest two are kept.
 
     Args:
         folder: of the checkpoints; made when the first is saved.
+        run: the run, see `Manifest`. A checkpoint of another one is not trusted.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, run: str = "") -> None:
         self.folder = folder.absolute()  # orbax refuses relative paths
-        self._newest = self.folder.with_name(f"{folder.name}.json")
+        self._run = run
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint.
@@ -85,8 +85,10 @@ class Checkpoints:
         part = self.folder / f".{path.name}.part"
         shutil.rmtree(part, ignore_errors=True)
         try:
-            part.mkdir(parents=True)
-            _write(part, step, saved, seconds)
+            files.make_folder(part)
+            _write(part, saved)
+            about = {"format": FORMAT, "run": self._run, "step": step, "seconds": seconds, "files": _synced(part)}
+            files.write_text(part / MANIFEST, compact_json(sealed(about)))
             part.rename(path)
         except Exception as error:
             shutil.rmtree(part, ignore_errors=True)
@@ -94,7 +96,6 @@ class Checkpoints:
                 raise OSError(code, os.strerror(code), str(part)) from error
             raise
         files.sync_folder(self.folder)
-        files.write_json(self._newest, {"newest": step})
         for old in self.steps()[:-KEPT]:
             shutil.rmtree(self.folder / _name(old))
 
@@ -120,7 +121,7 @@ class Checkpoints:
         steps = self.steps()
         for step in reversed(steps):
             try:
-                saved, seconds = _read(self.folder / _name(step), like, last_step)
+                saved, seconds = self._read(step, like, last_step)
             except PermissionError:  # no damage
                 raise
             except Exception as error:  # a damaged file can make orbax raise anything
@@ -131,8 +132,6 @@ class Checkpoints:
                 shutil.rmtree(aside, ignore_errors=True)
                 (self.folder / _name(untrusted)).rename(aside)
             return Restored(saved, seconds, tuple(problems))
-        if not problems and self._newest.exists():
-            problems = [f"{self._newest.name} names one, but there is none"]
         if problems:
             raise CheckpointError(
                 f"no checkpoint in {self.folder} can be trusted ({'; '.join(problems)}); restore the folder from a "
@@ -140,8 +139,29 @@ class Checkpoints:
             )
         return None
 
+    def _read(self, step: int, like: Any, last_step: int | None) -> tuple[Any, float]:
+        path = self.folder / _name(step)
+        manifest = read_sealed(path / MANIFEST)
+        if manifest is None:
+            raise ValueError(f"{MANIFEST} is gone")
+        if manifest.get("format") != FORMAT:
+            raise ValueError(f"has format {manifest.get('format')}, but this version of jaxnorm reads {FORMAT}")
+        if manifest["run"] != self._run:
+            raise ValueError(f"is a checkpoint of the run {manifest['run']}, not of {self._run}")
+        if last_step is not None and manifest["step"] > last_step:
+            raise ValueError(f"is of step {manifest['step']}, but training ends at step {last_step}")
+        if manifest["step"] != step:
+            raise ValueError(f"is the checkpoint of step {manifest['step']} under another name")
+        for name, known in manifest["files"].items():
+            if entry(files.read_bytes(path / name, known["bytes"] + 1)) != known:
+                raise ValueError(f"{name} is damaged: its SHA-256 is not the one recorded")
+        found = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}
+        if added := found - {MANIFEST, *manifest["files"]}:
+            raise ValueError(f"{min(added)} does not belong to it")
+        return _arrays(path / "arrays", like), float(manifest["seconds"])
 
-def _write(part: Path, step: int, saved: Any, seconds: float) -> None:
+
+def _write(part: Path, saved: Any) -> None:
     # As NumPy arrays: a checkpoint then knows nothing about devices and can be restored on others.
     arrays = jax.device_get(_by_path(saved))
     # A full disk is found here, with one line; within orbax each of its threads would print a traceback.
@@ -154,14 +174,19 @@ def _write(part: Path, step: int, saved: Any, seconds: float) -> None:
     _orbax().save(part / "arrays", arrays)
     for note in part.rglob("*.txt"):  # orbax's mark that it is complete contains the path
         note.write_text(home.hidden(note.read_text(encoding="utf-8")), encoding="utf-8")
-    hashes = {}
-    for file in sorted(part.rglob("*")):
-        if file.is_file():
-            with file.open("rb+") as whole:
-                os.fsync(whole.fileno())
-            hashes[file.relative_to(part).as_posix()] = files.sha256(file)
-    manifest = {"format": FORMAT, "step": step, "seconds": seconds, "sha256": hashes}
-    files.write_json(part / "manifest.json", {**manifest, "self": _sha256_of(manifest)})
+
+
+def _synced(part: Path) -> dict[str, Entry]:
+    """Size and SHA-256 of all files. They are on disk then, and their folders."""
+    found = {}
+    for path in sorted(part.rglob("*")):
+        if path.is_dir():
+            files.sync_folder(path)
+            continue
+        with path.open("rb+") as whole:
+            os.fsync(whole.fileno())
+        found[path.relative_to(part).as_posix()] = entry(files.read_bytes(path))
+    return found
 
 
 def _orbax() -> ocp.Checkpointer:
@@ -182,36 +207,19 @@ def _code_of_disk(error: Exception) -> int | None:
     return next((code for code in files.STORAGE_CODES if os.strerror(code).lower() in text), None)
 
 
-def _read(path: Path, like: Any, last_step: int | None) -> tuple[Any, float]:
-    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    if not isinstance(manifest, dict) or manifest.pop("self", None) != _sha256_of(manifest):
-        raise ValueError("manifest.json is damaged: it does not match its own SHA-256")
-    if manifest.get("format") != FORMAT:
-        raise ValueError(f"has format {manifest.get('format')}, but this version of jaxnorm reads {FORMAT}")
-    if last_step is not None and manifest["step"] > last_step:
-        raise ValueError(f"is of step {manifest['step']}, but training ends at step {last_step}")
-    if path.name != _name(manifest["step"]):
-        raise ValueError(f"is the checkpoint of step {manifest['step']} under another name")
-    for name, expected in manifest["sha256"].items():
-        if files.sha256(path / name) != expected:
-            raise ValueError(f"{name} is damaged: its SHA-256 is not the one recorded")
-    found = _orbax().restore(path / "arrays")
-    expected_arrays = _by_path(like)
-    if set(found) != set(expected_arrays):
-        raise ValueError(f"holds other arrays than this network: {sorted(set(found) ^ set(expected_arrays))[:3]}")
-    for name, value in expected_arrays.items():
+def _arrays(path: Path, like: Any) -> Any:
+    found, expected = _orbax().restore(path), _by_path(like)
+    if set(found) != set(expected):
+        raise ValueError(f"holds other arrays than this network: {sorted(set(found) ^ set(expected))[:3]}")
+    for name, value in expected.items():
         if (np.shape(found[name]), found[name].dtype) != (value.shape, value.dtype):
             raise ValueError(f"{name} is {found[name].dtype}{np.shape(found[name])}, not {value.dtype}{value.shape}")
-    leaves = [jax.device_put(np.asarray(found[name])) for name in expected_arrays]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves), float(manifest["seconds"])
+    leaves = [jax.device_put(np.asarray(found[name])) for name in expected]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def _name(step: int) -> str:
     return f"step_{step:08d}"
-
-
-def _sha256_of(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _by_path(tree: Any) -> dict[str, Any]:

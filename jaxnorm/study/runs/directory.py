@@ -1,8 +1,9 @@
 """The files of one run: its configuration, provenance, epochs, checkpoints and outcome."""
 
-import functools
+import io
 import json
 import os
+import secrets
 import time
 import traceback
 from pathlib import Path
@@ -17,9 +18,11 @@ from jaxnorm.study.allocator import keep_freed_memory
 from jaxnorm.study.config import Config
 from jaxnorm.study.data.dataset import Dataset
 from jaxnorm.study.registry import NORMS
-from jaxnorm.study.runs.checkpoints import Checkpoints
+from jaxnorm.study.runs.agreement import PREDICTIONS, SPLITS, read_run
+from jaxnorm.study.runs.checkpoints import CheckpointError, Checkpoints
+from jaxnorm.study.runs.manifest import METRICS, Manifest
 from jaxnorm.study.runs.progress import Progress
-from jaxnorm.study.runs.provenance import differences
+from jaxnorm.study.runs.provenance import config_differences, differences
 from jaxnorm.study.runs.signals import StopRequest
 from jaxnorm.study.training.record import Record, Row
 from jaxnorm.study.training.run import Result
@@ -33,8 +36,8 @@ class RunDirectory(Record):
     """The directory of one run, such as ``bn-seed0/``, and the run's `Record` while it trains.
 
     ``config.json`` contains the `Config`, ``provenance.json`` what the run was trained on, ``metrics.jsonl`` one line
-    per epoch, ``arrays/`` the arrays of each epoch, ``result.json`` the outcome (present only once there is one),
-    ``predictions.npz`` the test logits and ``crash.txt`` the traceback of a crash.
+    per epoch, ``arrays/`` the arrays of each epoch, ``result.json`` the outcome, ``predictions.npz`` the test logits,
+    ``crash.txt`` the traceback of a crash, and ``manifest.json`` the hashes of all these but the last, see `Manifest`.
 
     Args:
         path: the directory; `begin` makes it.
@@ -54,52 +57,47 @@ class RunDirectory(Record):
         checkpoint_every_seconds: float | None = None,
     ) -> None:
         self.path, self.config = path, config
-        self.checkpoints = Checkpoints(path / "checkpoints")
         self._progress, self._stop = progress or Progress(), stop
         self._every_seconds = checkpoint_every_seconds
         self._saved_at, self._save_cost = time.monotonic(), 1.0
         self._has_stepped = False
+        self._rows: list[Row] | None = None
+        self._manifest: Manifest | None = None
 
     # What the directory contains.
 
     @property
-    def recorded_config(self) -> dict[str, Any] | None:
-        """The content of ``config.json``; None for a run that never began."""
-        return files.read_json(self.path / "config.json")
+    def manifest(self) -> Manifest | None:
+        """The hashes of its files; None for a run that never began.
+
+        Raises:
+            UserError: if it is damaged, or gone.
+        """
+        if self._manifest is None:
+            self._manifest = Manifest.read(self.path)
+        return self._manifest
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Its checkpoints."""
+        return Checkpoints(self.path / "checkpoints", self.manifest.run if self.manifest else "")
 
     @property
     def provenance(self) -> dict[str, Any] | None:
         """The content of ``provenance.json``; None for a run that never began."""
-        return files.read_json(self.path / "provenance.json")
+        return self._json("provenance.json")
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """The content of ``result.json``; None while there is no outcome.
+        """The content of ``result.json``; None while there is no outcome."""
+        return self._json("result.json")
 
-        Raises:
-            UserError: if it is damaged.
-        """
-        path = self.path / "result.json"
-        result = files.read_json(path)
-        if result is not None and not (isinstance(result.get("status"), str) and isinstance(result.get("epoch"), int)):
-            raise UserError(f"{path} must hold a status and an epoch, but is damaged; {self._fix}")
-        return result
-
-    @functools.cached_property
+    @property
     def rows(self) -> list[Row]:
-        """The lines of ``metrics.jsonl``, read once. A line that a crash cut short does not count.
-
-        Raises:
-            UserError: if a line is no object with an epoch and a step.
-        """
-        path = self.path / "metrics.jsonl"
-        try:
-            rows = files.read_lines(path)
-            if not all(isinstance(row.get(name), int) for row in rows for name in ("epoch", "step")):
-                raise ValueError("a line lacks its epoch or step")
-            return rows
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{path} must hold JSON lines, but is damaged ({one_line(error)}); {self._fix}") from None
+        """The lines of ``metrics.jsonl`` that count, read once."""
+        if self._rows is None:
+            self._rows = self.manifest.lines() if self.manifest else []
+        return self._rows
 
     @property
     def is_finished(self) -> bool:
@@ -107,34 +105,26 @@ class RunDirectory(Record):
         result = self.result
         if result is None or result["status"] == "crashed":
             return False
-        return result["status"] == "diverged" or result["epoch"] >= self.config.last_epoch
+        return bool(result["status"] == "diverged" or result["epoch"] >= self.config.last_epoch)
 
     def check(self) -> None:
-        """Checks that a complete run still has all its files, and that no run is trained further than asked.
+        """Checks all files of a run that has begun, and that it is not trained further than asked.
 
         Raises:
-            UserError: naming the file that is missing or damaged, or the epoch.
+            UserError: naming the file that is missing, damaged or of another run, or the epoch.
         """
-        result = self.result
-        epochs = [row["epoch"] for row in self.rows]
-        if result is not None and result["status"] == "complete":
-            if epochs != list(range(1, result["epoch"] + 1)):
-                raise UserError(
-                    f"{self.path / 'metrics.jsonl'} must hold epochs 1 to {result['epoch']}, but holds "
-                    f"{str(epochs)[:40]}; {self._fix}"
-                )
-            if not (self.path / "predictions.npz").is_file():
-                raise UserError(f"{self.path / 'predictions.npz'} must be beside result.json, but is gone; {self._fix}")
-        if max(epochs, default=0) > self.config.last_epoch:
-            raise self._is_further(f"epoch {max(epochs)}")
+        if self.manifest is not None:
+            read_run(self.manifest, self.config.to_json() | {"name": self.config.name})
+        if len(self.rows) > self.config.last_epoch:
+            raise self._is_further(f"epoch {len(self.rows)}")
 
     # A run's life: it begins, trains as a `Record`, and is complete, crashed or stopped.
 
     def begin(self, dataset: Dataset, provenance: dict[str, Any]) -> None:
         """Makes the directory, or takes up an unfinished one. An older outcome remains until `restore`.
 
-        ``provenance.json`` keeps what the run was trained on before under ``earlier``. Under ``changes`` it lists what
-        decides the run's numbers and has changed.
+        ``provenance.json`` contains the configuration, and what the run was trained on before under ``earlier``. Under
+        ``changes`` it lists what decides the run's numbers and has changed.
 
         Args:
             dataset: what the run trains on.
@@ -143,24 +133,26 @@ class RunDirectory(Record):
         self._dataset = dataset
         self._steps_per_epoch = len(dataset.train) // self.config.batch_size
         self._progress.begin(self.config, self._steps_per_epoch)
-        self.path.mkdir(parents=True, exist_ok=True)
-        before = self.provenance
+        files.make_folder(self.path)
+        before, config = self.provenance, self.config.to_json()
         if before is not None:
             changed = differences(before, provenance)[0]
-            changed += config_differences(self.recorded_config or {}, self.config).values()
-            place = f"after epoch {max((row['epoch'] for row in self.rows), default=0)}"
+            changed += config_differences(before["config"], self.config).values()
+            place = f"after epoch {len(self.rows)}"
             provenance = {
                 **provenance,
                 "changes": [*before.pop("changes", []), *(f"{text} ({place})" for text in changed)],
                 "earlier": [*before.pop("earlier", []), before],
             }
-        files.write_json(self.path / "config.json", self.config.to_json())
-        files.write_json(self.path / "provenance.json", home.hidden(provenance))
+        if self._manifest is None:
+            self._manifest = Manifest(self.path, f"{self.config.name}/{secrets.token_hex(8)}")
+        recorded = home.hidden({**provenance, "config": config})
+        self._manifest.replace({"provenance.json": files.json_bytes(recorded), "config.json": files.json_bytes(config)})
 
     def restore(self, saved: dict[str, Any]) -> tuple[dict[str, Any], float]:
         """The newest checkpoint that verifies; if there never was one, the run starts over.
 
-        An older outcome is removed, and so are the lines of later epochs.
+        An older outcome is removed, and so are the lines and arrays of later epochs.
 
         Args:
             saved: a tree of arrays, the state before the first step.
@@ -173,6 +165,10 @@ class RunDirectory(Record):
                 lines of epochs before the checkpoint are missing. Nothing is changed then.
         """
         found = self.checkpoints.restore(saved, last_step=self.config.num_epochs * self._steps_per_epoch)
+        if found is None and self._begun.is_saved:
+            raise CheckpointError(
+                f"{self.config.name} was saved, but {self.path / 'checkpoints'} is empty; {self._fix}"
+            )
         restored, seconds = (found.saved, found.seconds) if found else (saved, 0.0)
         step = int(restored["step"])
         for problem in found.problems if found else ():
@@ -196,6 +192,8 @@ class RunDirectory(Record):
         step = int(saved["step"])  # waits for the device, which is no cost of saving
         started = time.monotonic()
         self.checkpoints.save(step, saved, seconds)
+        self._begun.is_saved = True
+        self._begun.write()
         self._saved_at = time.monotonic()
         self._save_cost = self._saved_at - started
 
@@ -207,19 +205,21 @@ class RunDirectory(Record):
             arrays: by name.
         """
         if arrays:
-            _write_arrays(self.path / "arrays" / f"epoch_{epoch:04d}.npz", arrays)
+            self._write(_name(epoch), _packed(arrays))
 
     def append(self, row: Row) -> None:
-        """Adds the line of an epoch to ``metrics.jsonl`` and flushes it to disk.
+        """Adds the line of an epoch to ``metrics.jsonl``, on disk. From then on its arrays count, too.
 
         Args:
             row: JSON values by name.
         """
-        path = self.path / "metrics.jsonl"
+        path = self.path / METRICS
         with files.naming(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        self._begun.add(METRICS)
+        self._begun.write()
         self.rows.append(row)
         self._progress.epoch(self.config, row)
 
@@ -244,7 +244,7 @@ class RunDirectory(Record):
         """
         if result.test_logits is not None:
             label = np.asarray(self._dataset.test.label, np.int32)
-            _write_arrays(self.path / "predictions.npz", {"logits": result.test_logits, "label": label})
+            self._write(PREDICTIONS, _packed({"logits": result.test_logits, "label": label}))
         self._write_result(
             status=result.status,
             epoch=result.epoch,
@@ -269,6 +269,7 @@ class RunDirectory(Record):
         """
         words = one_line(f"{type(error).__name__}: {error}")
         files.write_text(self.path / "crash.txt", home.hidden("".join(traceback.format_exception(error))))
+        self._begun.files.pop(PREDICTIONS, None)  # of an earlier outcome
         last = self.rows[-1] if self.rows else {"epoch": 0, "step": 0}
         self._write_result(status="crashed", epoch=last["epoch"], step=last["step"], error=home.hidden(words))
         self._progress.end(self.config, f"crashed: {words} (traceback in {self.path / 'crash.txt'})")
@@ -287,60 +288,58 @@ class RunDirectory(Record):
             f"{self.config.stop_after_epoch} asks for less; raise it or choose another --workdir"
         )
 
+    @property
+    def _begun(self) -> Manifest:
+        if self.manifest is None:
+            raise ValueError(f"{self.config.name} has not begun")
+        return self.manifest
+
+    def _json(self, name: str) -> dict[str, Any] | None:
+        return self.manifest.json(name) if self.manifest else None
+
+    def _write(self, name: str, content: bytes) -> None:
+        files.write_bytes(self.path / name, content)
+        self._begun.add(name)
+
     def _cut_back(self, step: int) -> None:
-        """Removes an older outcome and the lines of epochs after `step`."""
+        """Removes an older outcome, and the lines and arrays of epochs after `step`."""
         kept = [row for row in self.rows if row["step"] <= step]
         epochs, (done, into_epoch) = [row["epoch"] for row in kept], divmod(step, self._steps_per_epoch)
         # At the very end of an epoch its line may not have been written yet.
         if epochs != list(range(1, done + 1)) and (into_epoch or epochs != list(range(1, done))):
             raise UserError(
-                f"{self.path / 'metrics.jsonl'} must hold epochs 1 to {done}, since there is a checkpoint of step "
+                f"{self.path / METRICS} must hold epochs 1 to {done}, since there is a checkpoint of step "
                 f"{step}, but holds {str(epochs)[:40]}; {self._fix}"
             )
-        files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+        content = self._begun.content(METRICS) if self.rows else b""
+        known = ["config.json", "provenance.json", *map(_name, epochs)]
+        # First what counts, then the files: a power cut in between brings nothing back.
+        self._begun.keep(known, b"".join(content.splitlines(keepends=True)[: len(kept)]))
+        for stale in (*map(self.path.joinpath, ("result.json", PREDICTIONS, "crash.txt")), *self.path.glob("arrays/*")):
+            if stale.relative_to(self.path).as_posix() not in self._begun.files:
+                stale.unlink(missing_ok=True)
         self.rows[:] = kept
-        for stale in ("result.json", "predictions.npz", "crash.txt"):
-            (self.path / stale).unlink(missing_ok=True)
 
     def _write_result(self, **fields: Any) -> None:
-        best = max(self.rows, key=lambda row: row["val_accuracy"], default=None)
+        best = max(self.rows, key=lambda row: row["val_accuracy"], default={})
         common = {
             "norm": self.config.norm,
             "label": NORMS[self.config.norm].label,
             "seed": self.config.seed,
             "num_epochs": self.config.num_epochs,
-            "num_params": None,
-            "seconds": None,
-            "diverged_at_step": None,
-            "error": None,
-            "best_val_accuracy": best and best["val_accuracy"],
-            "best_val_epoch": best and best["epoch"],
-            "statistics": None,
-            "train": None,
-            "validation": None,
-            "test": None,
+            **dict.fromkeys(("num_params", "seconds", "diverged_at_step", "error")),
+            "best_val_accuracy": best.get("val_accuracy"),
+            "best_val_epoch": best.get("epoch"),
+            **dict.fromkeys(("statistics", *SPLITS)),
         }
-        files.write_json(self.path / "result.json", {**common, **fields})
+        self._begun.replace({"result.json": files.json_bytes({**common, **fields})})
 
 
-def config_differences(found: dict[str, Any], wanted: Config) -> dict[str, str]:
-    """The fields of a configuration on disk in which `wanted` differs.
-
-    Args:
-        found: the fields that the file has.
-        wanted: the run as it is asked for.
-
-    Returns:
-        By name, texts such as ``batch_size: 32 -> 64``. ``stop_after_epoch`` is left out, since it may grow.
-    """
-    now = wanted.to_json()
-    return {
-        name: f"{name}: {value} -> {now.get(name)}"
-        for name, value in found.items()
-        if name != "stop_after_epoch" and now.get(name) != value
-    }
+def _name(epoch: int) -> str:
+    return f"arrays/epoch_{epoch:04d}.npz"
 
 
-def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with files.replacing(path) as part, part.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+def _packed(arrays: dict[str, np.ndarray]) -> bytes:
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **arrays)
+    return content.getvalue()

@@ -21,11 +21,14 @@ from jaxnorm.files import cache_folder
 from jaxnorm.private_folder import private_folder
 from jaxnorm.study.data.cifar10 import OFFICIAL, data_folder, find
 from jaxnorm.study.exit_codes import ExitCode
-from jaxnorm.study.runs.provenance import cores
+from jaxnorm.study.runs.provenance import cores, environment, options
 
 NEEDED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn", "matplotlib")
 ALSO_NEEDED = ("tensorflow-datasets", "tyro", "rich", "jinja2", "filelock", "pillow")
 LITTLE_DISK, LITTLE_MEMORY = 2e9, 3e9  # bytes; a CIFAR-10 run holds under 2 GB and leaves under 10 MB a run
+
+OPTIONS = ("jax_default_prng_impl", "jax_threefry_partitionable", "jax_enable_x64", "jax_default_matmul_precision")
+"""Those that are always shown."""
 
 State = Literal["good", "note", "risk", "wrong"]
 MARKS: dict[State, tuple[str, str]] = {
@@ -64,22 +67,19 @@ def examine(data_dir: Path | None = None) -> list[Finding]:
     Returns:
         One finding per thing.
     """
-    findings = [
+    return [
         Finding("Python", platform.python_version(), "good"),
         *_packages(),
         _jaxlib(),
         *_devices(),
         _convolutions(),
+        *_settings(),
         _memory(),
         _disk("Disk here", Path.cwd()),
         _disk("Disk of the cache", cache_folder()),
         _cache(),
         _data(data_dir),
     ]
-    if flags := os.environ.get("XLA_FLAGS"):
-        fix = "unset XLA_FLAGS unless you mean it: runs under other flags have other numbers"
-        findings.append(Finding("XLA_FLAGS", flags, "note", fix))
-    return findings
 
 
 def print_findings(findings: list[Finding], console: Console) -> int:
@@ -166,6 +166,17 @@ def _convolutions() -> Finding:
         return Finding("Convolutions on CPU", f"own kernels, compiled by {kernels.compiler()}", "good")
     fix = f"unset {kernels.SWITCH}" if kernels.is_off() else "install a C++ compiler, for example apt install g++"
     return Finding("Convolutions on CPU", f"XLA's: {reason}", "note", f"{fix}; {kernels.COST}")
+
+
+def _settings() -> list[Finding]:
+    """What decides numbers and can be set from outside; a run records it."""
+    shown = {name: value for name, value in options().items() if name in OPTIONS or name.upper() in os.environ}
+    words = ", ".join(f"{name.removeprefix('jax_')} {value}" for name, value in shown.items())
+    findings = [Finding("Options of JAX", words, "note", "a run does not continue under other ones")]
+    for name, value in environment().items():
+        fix = f"unset {name} unless you mean it: runs under another value have other numbers"
+        findings.append(Finding(name, value, "note", fix))
+    return findings
 
 
 def _memory() -> Finding:

@@ -14,8 +14,10 @@ from rich.console import Console
 from jaxnorm.errors import ProcessLost, UserError
 from jaxnorm.study.config import Config
 from jaxnorm.study.data.dataset import Dataset
+from jaxnorm.study.registry import NORMS
 from jaxnorm.study.runs.plan import Machine
 from jaxnorm.study.runs.progress import Display, Progress
+from jaxnorm.study.runs.provenance import provenance
 from jaxnorm.study.runs.shares import Share, shares
 from jaxnorm.study.runs.signals import SIGNALS, StopRequest
 from jaxnorm.study.runs.study import Execution, outcome, steps_left, unfinished
@@ -103,14 +105,15 @@ def train_side_by_side(
                 for worker in workers.values():
                     worker.stop(stop.signal or signal.SIGTERM)
             while waiting and free:
-                worker = _Worker(limit.take(waiting), free.pop(0), dataset.fingerprint, set_up, workdir, execution)
+                expected = machine.surroundings
+                worker = _Worker(limit.take(waiting), free.pop(0), expected, set_up, workdir, execution)
                 workers[worker.connection] = worker
             for worker in _ready(workers):
                 kind, *values = worker.receive()
                 if kind == "gone":
                     del workers[worker.connection]
                     free.append(worker.share)
-                    worker.bury(workdir, display)
+                    worker.bury(workdir, dataset, machine, display)
                 elif kind == "failed":
                     failure = failure or values[0]
                 elif kind == "next":
@@ -162,14 +165,15 @@ class _Worker:
         except (EOFError, OSError):
             return ("gone",)
 
-    def bury(self, workdir: Workdir, progress: Progress) -> None:
+    def bury(self, workdir: Workdir, dataset: Dataset, machine: Machine, progress: Progress) -> None:
         """The process is gone: the run that it had has crashed."""
         self._process.join()
         self.connection.close()
         if self.config is not None:
             run = workdir.directory(self.config, progress=progress)
             if not run.is_finished:
-                run.path.mkdir(parents=True, exist_ok=True)
+                if run.manifest is None:
+                    run.begin(dataset, provenance(NORMS[self.config.norm].label, machine.surroundings))
                 run.crash(ProcessLost(_how_it_ended(self._process)))
 
     def _send(self, message: Config | int | None) -> None:

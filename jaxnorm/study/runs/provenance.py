@@ -1,43 +1,58 @@
 """What a run was trained on: command, code, versions, device, data."""
 
+import contextlib
 import functools
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import flax
 import jax
 
-from jaxnorm import files
 from jaxnorm.conv import kernels, library
-from jaxnorm.study import home
-from jaxnorm.study.data.dataset import Dataset
-from jaxnorm.study.registry import NORMS
+from jaxnorm.errors import one_line
+from jaxnorm.study import home, imported
+from jaxnorm.study.config import Config
+from jaxnorm.study.registry import NORMS, Norm
 from jaxnorm.study.runs.lock import timestamp
 from jaxnorm.study.training import devices
 
+_SILENT = re.compile(
+    "cache|debug|_log|trac|dump|pprint|report|timeout|transfer|transport|mtls|export|serializ|share_binary|guard|check|"
+    "warn|verbose|explain|visible|pallas|mosaic|source|topology|preemption|recoverab|distributed|async|num_cpu|backend|"
+    "platform|jax2tf|promotion|mesh_context|legacy_prng|no_execution|profil|repr|orbax|filter|return_frozendict"
+)
+"""In names of options that change no number."""
+_ENVIRONMENT = re.compile(
+    "XLA_(?!PYTHON_CLIENT|CLIENT_MEM).*|LIBTPU_INIT_ARGS|(PJRT_)?NPROC|(ONEDNN|DNNL)_(?!VERBOSE).*|NVIDIA_TF32_.*|"
+    "CUBLAS_WORKSPACE_CONFIG|TF_CUDNN_.*|TF_DETERMINISTIC_OPS|TF_ENABLE_ONEDNN_OPTS|NCCL_(ALGO|PROTO)|MIOPEN_.*|"
+    "(ROC|HIP)BLAS.*|NPY_(DIS|EN)ABLE_CPU_FEATURES"
+)
+"""Variables of the environment that change numbers."""
 PACKAGES = ("jaxnorm", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def provenance(label: str, dataset: Dataset) -> dict[str, Any]:
+def provenance(label: str, surroundings: dict[str, Any]) -> dict[str, Any]:
     """Everything around a run that its numbers may depend on.
 
     Args:
         label: of the run's norm.
-        dataset: what the run trains on.
+        surroundings: of the process that trains it.
 
     Returns:
-        JSON values: those of `surroundings`, the command and the time.
+        JSON values: the surroundings, the command and the time.
     """
-    return {"label": label, "command": command(), "started": timestamp(), **surroundings(dataset.to_json())}
+    return {"label": label, "command": command(), "started": timestamp(), **surroundings}
 
 
 def surroundings(data: dict[str, Any]) -> dict[str, Any]:
-    """The part of `provenance` that must remain the same for a run to continue to the same numbers.
+    """The part of `provenance` that a run's numbers depend on.
 
     Args:
         data: `Dataset.to_json` of what the run trains on.
@@ -48,12 +63,13 @@ def surroundings(data: dict[str, Any]) -> dict[str, Any]:
     found = {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "device": device(),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "options": options(),
+        "environment": environment(),
         "convolutions": kernels.description(),
-        "matmul_precision": str(getattr(jax.config, "jax_default_matmul_precision", None) or "default"),
+        "compiler": _compiler(),
         "data": data,
         "git": git_state(Path(__file__).parent),
-        "imported_norms": {id: digest for id, norm in NORMS.items() if (digest := _source(norm.build)) is not None},
+        "imported": _imported(),
     }
     return dict(home.hidden(found))
 
@@ -66,48 +82,114 @@ def differences(found: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], 
         now: those of this process.
 
     Returns:
-        Texts such as ``jax: 0.10.1 -> 0.12.0``. First the changes that decide the run's numbers: versions, compiler
-        flags, matmul precision, platform, data and files of imported norms. Then those that change only last bits:
-        another processor or accelerator of the platform, another number of cores or devices, other convolutions (which
-        depend on the number of CPU devices, too) and another commit of one version.
+        Texts such as ``jax: 0.10.1 -> 0.12.0``. First the changes that decide the run's numbers: versions, options of
+        JAX and Flax, compiler flags and other variables of the environment, platform, convolutions, data and imported
+        files. Then what is only noted: another processor or accelerator of the platform, another number of cores or
+        devices, another C++ compiler and another commit of one version.
     """
-    changed = []
-    for before, after in zip(_facts(found), _facts(now), strict=True):
-        common = [name for name in after if name in before]
-        changed.append([f"{name}: {before[name]} -> {after[name]}" for name in common if before[name] != after[name]])
-    decisive, minor = changed
-    return decisive, minor
+    variables = {*found["environment"], *now["environment"]}
+    decisive, noted = (_decisive(found, variables), _decisive(now, variables)), (_noted(found), _noted(now))
+    return _changes(*decisive), _changes(*noted)
 
 
-def _facts(surroundings: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
-    """What decides the numbers, by name, and what changes only their last bits; what is not recorded is left out."""
-    device = {f"device {name}": value for name, value in surroundings.get("device", {}).items()}
-    settings = {
-        name: surroundings[name] or "none" for name in ("xla_flags", "matmul_precision") if name in surroundings
+def _changes(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """Texts; what only one side has is left out: options of a part of JAX that is not loaded, norms added later."""
+    return [
+        f"{name}: {before[name]} -> {after[name]}" for name in before if before[name] != after.get(name, before[name])
+    ]
+
+
+def config_differences(found: dict[str, Any], wanted: Config) -> dict[str, str]:
+    """The fields of a configuration on disk in which `wanted` differs.
+
+    Args:
+        found: the fields that the file has.
+        wanted: the run as it is asked for.
+
+    Returns:
+        By name, texts such as ``batch_size: 32 -> 64``. ``stop_after_epoch`` is left out, since it may grow.
+    """
+    now = wanted.to_json()
+    return {
+        name: f"{name}: {value} -> {now.get(name)}"
+        for name, value in found.items()
+        if name != "stop_after_epoch" and now.get(name) != value
     }
-    hashes = {"data fingerprint": surroundings.get("data", {}).get("fingerprint")}
-    hashes |= {f"file of norm {id}": digest for id, digest in surroundings.get("imported_norms", {}).items()}
-    commit = surroundings.get("git", {}).get("commit")
-    decisive = {
-        **surroundings.get("versions", {}),
-        **settings,
-        "device platform": device.pop("device platform", None),
-        **{name: value and f"{value[:12]}..." for name, value in hashes.items()},
-    }
-    minor = {**device, "convolutions": surroundings.get("convolutions"), "commit": commit and commit[:7]}
-    known = [{name: value for name, value in facts.items() if value is not None} for facts in (decisive, minor)]
-    return known[0], known[1]
 
 
-def _source(build: Callable[..., Any]) -> str | None:
-    """SHA-256 of the file that defines a norm's `build`; None for our own norms and for functions without a file."""
-    while isinstance(build, functools.partial):
-        build = build.func
-    module = getattr(build, "__module__", None) or type(build).__module__
-    path = getattr(sys.modules.get(module), "__file__", None)
-    if path is None or module.startswith("jaxnorm."):
-        return None
-    return files.sha256(Path(path))
+def _decisive(surroundings: dict[str, Any], variables: Iterable[str]) -> dict[str, str]:
+    """What decides the numbers, by name, with some variables of the environment."""
+    found = {**surroundings["versions"], **surroundings["options"]}
+    found |= {name: surroundings["environment"].get(name) for name in sorted(variables)}
+    found |= {"convolutions": surroundings["convolutions"]}
+    found["device platform"] = surroundings["device"]["platform"]
+    found["data fingerprint"] = f"{surroundings['data']['fingerprint'][:12]}..."
+    found |= {f"imported {name}": f"{digest[:12]}..." for name, digest in surroundings["imported"].items()}
+    return {name: "none" if value in (None, "") else str(value) for name, value in found.items()}
+
+
+def _noted(surroundings: dict[str, Any]) -> dict[str, str]:
+    """What is only noted, by name; what is not known is left out."""
+    found = {f"device {name}": value for name, value in surroundings["device"].items() if name != "platform"}
+    commit = surroundings["git"]["commit"]
+    found |= {"compiler": surroundings["compiler"], "commit": commit and commit[:7]}
+    return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def options() -> dict[str, Any]:
+    """The options of JAX and Flax that may change a number, however they were set.
+
+    Returns:
+        All values by name, without the options that only report, check, cache or choose devices.
+    """
+    flax_options = {name: getattr(flax.config, name) for name in dir(flax.config) if re.match("flax_|nnx_", name)}
+    found = {name: value for name, value in {**jax.config.values, **flax_options}.items() if not _SILENT.search(name)}
+    plain = (bool, int, float, str, type(None))
+    return {name: value if isinstance(value, plain) else str(value) for name, value in sorted(found.items())}
+
+
+@functools.cache
+def _compiler() -> str | None:
+    """The first line that the C++ compiler says of itself."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError, IndexError):
+        command = [kernels.compiler() or "", "--version"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.splitlines()[0].strip()
+    return None
+
+
+def environment() -> dict[str, str]:
+    """The variables of the environment that change numbers, such as ``XLA_FLAGS``.
+
+    Returns:
+        Values by name. Of ``XLA_FLAGS`` that name a file, its content.
+    """
+    found = {name: value for name, value in sorted(os.environ.items()) if value and _ENVIRONMENT.fullmatch(name)}
+    flags = found.get("XLA_FLAGS", "-")
+    if not flags.lstrip().startswith("-"):
+        with contextlib.suppress(OSError):
+            found["XLA_FLAGS"] = one_line(Path(flags).read_text(encoding="utf-8", errors="replace"))
+    return found
+
+
+def _imported() -> dict[str, str]:
+    """SHA-256 of the user's files by name, also of what a norm imports only when it is built or called."""
+    for norm in NORMS.values():
+        build = norm.build
+        while isinstance(build, functools.partial):
+            build = build.func
+        module = getattr(build, "__module__", None) or type(build).__module__
+        if not module.startswith("jaxnorm."):
+            imported.remember(module)
+            _try(norm)
+    return imported.hashes()
+
+
+@functools.cache
+def _try(norm: Norm) -> None:
+    with contextlib.suppress(Exception):  # it is reported where the norm is used
+        key, image = jax.random.key(0), jax.ShapeDtypeStruct((2, 8, 8, 16), jax.numpy.float32)
+        for train in (True, False):
+            jax.eval_shape(norm(train=train).init_with_output, key, image)
 
 
 def command() -> str:
@@ -132,6 +214,7 @@ def device() -> dict[str, Any]:
     return found if devices.num_processes() == 1 else {**found, "processes": devices.num_processes()}
 
 
+@functools.cache  # as it was when the program began
 def git_state(folder: Path) -> dict[str, Any]:
     """The state of the git checkout around a folder.
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxnorm.errors import ProcessLost, UserError, one_line
 from jaxnorm.study.config import Config
 from jaxnorm.study.data.dataset import Dataset
+from jaxnorm.study.runs.provenance import differences
 from jaxnorm.study.runs.signals import StopRequest
 from jaxnorm.study.streams import tell
 from jaxnorm.study.training.devices import any_of, barrier, broadcast, num_processes, process_index
@@ -138,19 +139,19 @@ def broadcast_selection(configs: Sequence[Config], selected: Sequence[Config]) -
     return [config for config, is_chosen in zip(configs, chosen, strict=True) if is_chosen]
 
 
-def check_same_data(dataset: Dataset) -> None:
-    """Checks that every process has read the same images.
+def check_same(found: dict[str, Any]) -> None:
+    """Checks that every process trains on the same images and under the same conditions; every process calls it.
 
     Args:
-        dataset: what this process has read.
+        found: the surroundings of this process.
 
     Raises:
-        UserError: in a process whose data differ from the first one's.
+        UserError: in a process whose data, options or imported files differ from the first one's.
     """
-    if broadcast_text(dataset.fingerprint) != dataset.fingerprint:
+    if changed := differences(json.loads(broadcast_text(json.dumps(found))), found)[0]:
         raise UserError(
-            f"all processes must read the same data, but process {process_index()} has read other images than the "
-            f"first from {dataset.source}; check --data-dir on its host"
+            f"all processes must train on the same data and under the same conditions, but the first one and process "
+            f"{process_index()} differ ({'; '.join(changed)}); check both hosts"
         )
 
 

@@ -17,7 +17,7 @@ from jaxnorm.study.exit_codes import ExitCode
 from jaxnorm.study.registry import NORMS
 from jaxnorm.study.runs.directory import RunDirectory
 from jaxnorm.study.runs.progress import Display, Progress
-from jaxnorm.study.runs.provenance import provenance
+from jaxnorm.study.runs.provenance import provenance, surroundings
 from jaxnorm.study.runs.shared import Follower, SharedRecord, broadcast_selection, check_all_crashed, raise_if_lost
 from jaxnorm.study.runs.signals import StopRequest
 from jaxnorm.study.runs.workdir import Workdir
@@ -97,7 +97,8 @@ def train_run(
         every = execution.checkpoint_every_seconds
         run = workdir.directory(config, progress=progress, stop=stop, checkpoint_every_seconds=every)
     devices = devices_for(config, execution.num_devices)
-    run.begin(dataset, {**provenance(NORMS[config.norm].label, dataset), "data_parallel": devices.count})
+    recorded = provenance(NORMS[config.norm].label, surroundings(dataset.to_json()))
+    run.begin(dataset, {**recorded, "data_parallel": devices.count, "steps_per_call": execution.steps_per_call})
     record = SharedRecord(run, stop) if num_processes() > 1 else run
     try:
         result = train(config, dataset, record=record, devices=devices, steps_per_call=execution.steps_per_call)

@@ -9,9 +9,11 @@ from jaxnorm import files
 from jaxnorm.errors import UserError
 from jaxnorm.study.config import REVISABLE, Config
 from jaxnorm.study.registry import NORMS
-from jaxnorm.study.runs.directory import RunDirectory, config_differences
+from jaxnorm.study.runs.agreement import read_run
+from jaxnorm.study.runs.directory import RunDirectory
 from jaxnorm.study.runs.lock import STUDY
-from jaxnorm.study.runs.provenance import differences
+from jaxnorm.study.runs.manifest import Manifest, read_sealed, sealed
+from jaxnorm.study.runs.provenance import config_differences, differences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,16 +56,18 @@ class Workdir:
             UserError: if the folder contains something else, another study, damaged results, or runs that differ from
                 the wanted ones in more than norms, seeds and a later end; the differences are listed.
         """
-        plan = files.read_json(self.path / STUDY)
+        plan = read_sealed(self.path / STUDY)
         if plan is None:
             self._check_empty()
             return []
         with files.reading(self.path / STUDY):
             allowed = self._check_plan(plan, configs, allow_changes)
         for config in configs:
-            directory = self.directory(config)
-            with files.reading(directory.path):
-                directory.check()
+            self.directory(config).check()
+        names = {config.name for config in configs}
+        for run in plan["runs"]:  # the report needs the others, too
+            if run["name"] not in names and (manifest := Manifest.read(self.path / run["name"])) is not None:
+                read_run(manifest, {**plan["recipe"], **run})
         return allowed
 
     def check_surroundings(
@@ -84,9 +88,13 @@ class Workdir:
         """
         refused: dict[str, None] = {}
         noted: dict[str, None] = {}
-        for path in sorted(self.path.glob("*/provenance.json")):
-            with files.reading(path):
-                found = differences(files.read_json(path) or {}, surroundings)
+        for run in (read_sealed(self.path / STUDY) or {"runs": []})["runs"]:
+            manifest = Manifest.read(self.path / run["name"])
+            recorded = manifest.json("provenance.json") if manifest else None
+            if recorded is None:
+                continue
+            with files.reading(self.path / run["name"]):
+                found = differences(recorded, surroundings)
             for texts, all_texts in zip(found, (refused, noted), strict=True):
                 all_texts.update(dict.fromkeys(texts))
         if refused and not allow_changes and not all(self.directory(config).is_finished for config in configs):
@@ -104,27 +112,24 @@ class Workdir:
             preset: name of the preset that the recipe comes from.
             command: the command line that trains the runs.
         """
-        before = files.read_json(self.path / STUDY) or {"norms": [], "seeds": [], "runs": []}
+        before = read_sealed(self.path / STUDY) or {"norms": [], "seeds": [], "runs": []}
         own = {"norm", "seed", "tags", *self.varied}
         runs = {run["name"]: run for run in before["runs"]}
         runs |= {config.name: {"name": config.name, **config.to_json()} for config in configs}
-        files.write_json(
-            self.path / STUDY,
-            {
-                "study": self.study,
-                "preset": preset,
-                "recipe": {name: value for name, value in configs[0].to_json().items() if name not in own},
-                "varied": list(self.varied),
-                "labels": {**before.get("labels", {}), **{c.norm: NORMS[c.norm].label for c in configs}},
-                "norms": list(dict.fromkeys([*before["norms"], *(config.norm for config in configs)])),
-                "seeds": list(dict.fromkeys([*before["seeds"], *(config.seed for config in configs)])),
-                "grid": {f"{name}s": list(dict.fromkeys(run[name] for run in runs.values())) for name in self.varied},
-                "runs": list(runs.values()),
-                **({"published": True} if before.get("published") else {}),
-                # All commands together make what the folder contains.
-                "command": "\n".join(dict.fromkeys([*before.get("command", "").splitlines(), command])),
-            },
-        )
+        plan = {
+            "study": self.study,
+            "preset": preset,
+            "recipe": {name: value for name, value in configs[0].to_json().items() if name not in own},
+            "varied": list(self.varied),
+            "labels": {**before.get("labels", {}), **{c.norm: NORMS[c.norm].label for c in configs}},
+            "norms": list(dict.fromkeys([*before["norms"], *(config.norm for config in configs)])),
+            "seeds": list(dict.fromkeys([*before["seeds"], *(config.seed for config in configs)])),
+            "grid": {f"{name}s": list(dict.fromkeys(run[name] for run in runs.values())) for name in self.varied},
+            "runs": list(runs.values()),
+            # All commands together make what the folder contains.
+            "command": "\n".join(dict.fromkeys([*before.get("command", "").splitlines(), command])),
+        }
+        files.write_json(self.path / STUDY, sealed(plan))
 
     def _check_empty(self) -> None:
         others = sorted(child.name for child in self.path.glob("*") if not child.name.startswith("."))
@@ -166,7 +171,7 @@ class Workdir:
         # Except for what the study varies, the runs of a folder share one recipe, so that new runs must have it, too.
         found = [*config_differences(plan["recipe"], config).items()]
         directory = self.directory(config)
-        recorded = config_differences(directory.recorded_config or {}, config)
+        recorded = config_differences((directory.provenance or {"config": {}})["config"], config)
         # A finished run remains as it is, even if the others continue with a changed recipe.
         if not (directory.is_finished and set(recorded) <= set(REVISABLE)):
             found += recorded.items()

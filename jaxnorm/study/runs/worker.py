@@ -20,6 +20,7 @@ from jaxnorm.study.config import Config
 from jaxnorm.study.data.dataset import Dataset
 from jaxnorm.study.runs.plan import examine
 from jaxnorm.study.runs.progress import Progress
+from jaxnorm.study.runs.provenance import differences, surroundings
 from jaxnorm.study.runs.shares import Share
 from jaxnorm.study.runs.signals import SIGNALS, StopRequest, heeded
 from jaxnorm.study.runs.study import Execution, train_run
@@ -64,7 +65,7 @@ def train_given_runs(
     connection: Connection,
     share: Share,
     first: Config,
-    fingerprint: str,
+    expected: dict[str, Any],
     set_up: SetUp,
     workdir: Workdir,
     execution: Execution,
@@ -75,7 +76,7 @@ def train_given_runs(
         connection: to the parent.
         share: what this process has of the machine.
         first: the first run.
-        fingerprint: of the data.
+        expected: the surroundings that the parent knows, see `provenance.surroundings`.
         set_up: what this process loads first.
         workdir: the study's folder.
         execution: how runs are executed.
@@ -96,8 +97,9 @@ def train_given_runs(
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
             start()
-            dataset = _same(set_up(), fingerprint)
+            dataset = set_up()
             share.check(platform())
+            _check_same(expected, surroundings(dataset.to_json()))
             use_compilation_cache(cache_folder() / "programs")
             config: Config | None = first
             while config is not None and not stop.is_set:
@@ -109,11 +111,10 @@ def train_given_runs(
         send("done")
 
 
-def _same(dataset: Dataset, fingerprint: str) -> Dataset:
-    """The data that this process has read, which must be its parent's."""
-    if dataset.fingerprint != fingerprint:
-        raise UserError(f"the data must not change, but {dataset.source} has other images now; restore them")
-    return dataset
+def _check_same(expected: dict[str, Any], found: dict[str, Any]) -> None:
+    """Checks that nothing that decides numbers has changed since the study began, such as an imported file."""
+    if changed := differences(expected, found)[0]:
+        raise UserError(f"all jobs must train under the same conditions, but in one {'; '.join(changed)}; restore that")
 
 
 def _listen(connection: Connection, given: "queue.SimpleQueue[Config | None]", stop: StopRequest) -> None:

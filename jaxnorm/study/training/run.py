@@ -21,7 +21,7 @@ from jaxnorm.study.training.images import Images, on_device
 from jaxnorm.study.training.metrics import Metrics, measure
 from jaxnorm.study.training.recalibration import evaluate_statistics
 from jaxnorm.study.training.record import Memory, Record, Row, Stopped
-from jaxnorm.study.training.state import EpochSums, TrainState, build_network, initial_state
+from jaxnorm.study.training.state import EpochSums, TrainState, build_network, initial_state, random_key
 from jaxnorm.study.training.step import call_sizes, epoch_order, train_steps
 
 SPLITS = ("train", "validation", "test")
@@ -250,7 +250,7 @@ def _evaluate_run(
         if config.ghost_batch_size is not None:
             model = build_network(dataclasses.replace(config, ghost_batch_size=None), logits["test"].shape[-1])
         splits_here = {name: split.on_one_device() for name, split in images.items()}
-        key = jax.random.fold_in(jax.random.key(config.seed), 3)
+        key = jax.random.fold_in(random_key(config.seed), 3)
         statistics = evaluate_statistics(model, variables, splits_here, config.statistics_batch_size, key)
     return Result(
         status="complete" if diverged_at < 0 else "diverged",

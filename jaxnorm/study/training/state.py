@@ -77,6 +77,18 @@ class TrainState(struct.PyTreeNode):
         return {"params": self.params, **self.model_state}
 
 
+def random_key(seed: jax.typing.ArrayLike) -> jax.Array:
+    """The key that all random numbers of a run come from, of one implementation whatever JAX's default is.
+
+    Args:
+        seed: 0 to 2**32 - 1.
+
+    Returns:
+        The key.
+    """
+    return jax.random.key(seed, impl="threefry2x32")
+
+
 def create_state(
     model: nn.Module,
     tx: optax.GradientTransformation,
@@ -100,7 +112,7 @@ def create_state(
     Returns:
         The state, on the default device.
     """
-    key = jax.random.key(seed)
+    key = random_key(seed)
     # Without jit: it would compile the random numbers anew for each variant, which takes long.
     variables = model.lazy_init(
         jax.random.fold_in(key, 0), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32), train=False

@@ -10,7 +10,7 @@ import optax
 from jaxnorm.study.data.augment import augment
 from jaxnorm.study.training.images import Images
 from jaxnorm.study.training.optimizer import project_gates
-from jaxnorm.study.training.state import EpochSums, TrainState
+from jaxnorm.study.training.state import EpochSums, TrainState, random_key
 
 
 def epoch_order(seed: int, epoch: int, num_images: int) -> jax.Array:
@@ -33,7 +33,7 @@ def epoch_order(seed: int, epoch: int, num_images: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="num_images")
 def _epoch_order(seed: jax.typing.ArrayLike, epoch: int, num_images: int) -> jax.Array:
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2), epoch)
+    key = jax.random.fold_in(jax.random.fold_in(random_key(seed), 2), epoch)
     return jax.random.permutation(key, num_images)
 
 

@@ -1,11 +1,11 @@
-import json
-
 import numpy as np
 import pytest
 
-from jaxnorm import read_study
+from jaxnorm import UserError, read_study
 from jaxnorm.study.report.comparisons import chosen, paired
+from jaxnorm.study.report.publish import publish
 from jaxnorm.study.report.statistics import holm, mean_interval
+from tests.study.report.workdirs import reseal
 
 
 def by_pair(study):
@@ -49,33 +49,39 @@ def test_each_setting_is_compared_by_itself(make_grid):
     assert (found.holm_p >= found.p).all()
 
 
-def set_accuracy(workdir, run, validation, test=0.5):
-    path = workdir / run / "result.json"
-    result = json.loads(path.read_text())
-    result["validation"]["accuracy"], result["test"]["accuracy"] = validation, test
-    path.write_text(json.dumps(result))
+def test_predictions_on_other_images_are_refused(make_workdir):
+    workdir = make_workdir(norms=("bn", "gn"))
+    published = workdir.parent / "published"
+    publish(workdir, published)
+    with np.load(published / "predictions.npz") as arrays:
+        found = dict(arrays)
+    for name in ("label", "predicted", "log_likelihood"):  # the same answers to the same images in another order
+        found[name][1] = found[name][1][::-1]
+    np.savez(published / "predictions.npz", **found)
+    reseal(published)
+    with pytest.raises(UserError, match="all runs of a study have the same test images, but those of gn-seed0 in"):
+        read_study(published)
 
 
-@pytest.fixture
-def rates(make_grid):
-    made = make_grid("rates", norms=("none", "bn", "gn"))
-    for norm, values in {"none": (0.8, 0.7, 0.1), "bn": (0.85, 0.9, 0.91), "gn": (0.82, 0.88, 0.86)}.items():
-        for tag, value in zip(("-lr0.03", "", "-lr0.3"), values, strict=True):
-            set_accuracy(made, f"{norm}{tag}-seed0", value, test=value - 0.05)
-    return made
+VALUES = {"none": (0.8, 0.7, 0.1), "bn": (0.85, 0.9, 0.91), "gn": (0.82, 0.88, 0.86)}
+RATES = {
+    f"{norm}{tag}-seed0": (value, value - 0.05)
+    for norm, values in VALUES.items()
+    for tag, value in zip(("-lr0.03", "", "-lr0.3"), values, strict=True)
+}
 
 
-def test_validation_decides_the_rate_and_the_others_are_left_out(rates):
-    set_accuracy(rates, "gn-lr0.3-seed0", 0.86, test=0.99)  # a better test accuracy must not matter
-    best = chosen(read_study(rates))
+def test_validation_decides_the_rate_and_the_others_are_left_out(make_grid):
+    better = {"gn-lr0.3-seed0": (0.86, 0.99)}  # a better test accuracy must not matter
+    best = chosen(read_study(make_grid("rates", norms=("none", "bn", "gn"), accuracies=RATES | better)))
     assert best.runs.name.tolist() == ["none-lr0.03-seed0", "bn-lr0.3-seed0", "gn-seed0"]  # in the order of the norms
     assert best.runs.variant.tolist() == ["none", "bn", "gn"]
     assert set(best.epochs.run) == set(best.evaluations.run) == set(best.runs.name)
 
 
 def test_a_rate_at_which_a_seed_diverged_is_not_chosen(make_grid):
-    workdir = make_grid("rates", norms=("bn",), seeds=(0, 1), fates={"bn-lr0.3-seed1": ("diverged", 2)})
-    set_accuracy(workdir, "bn-lr0.3-seed0", 1.0)
+    fates, best = {"bn-lr0.3-seed1": ("diverged", 2)}, {"bn-lr0.3-seed0": (1.0, 1.0)}
+    workdir = make_grid("rates", norms=("bn",), seeds=(0, 1), fates=fates, accuracies=best)
     assert 0.3 not in set(chosen(read_study(workdir)).runs.learning_rate)
 
 

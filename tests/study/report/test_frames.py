@@ -87,15 +87,6 @@ def test_a_line_that_a_kill_cut_off_is_left_out(make_workdir):
     assert read_study(workdir).epochs.epoch.tolist() == [1, 2, 3, 4]
 
 
-def test_an_epoch_recorded_twice_counts_once_and_last(make_workdir):
-    workdir = make_workdir(norms=("bn",))
-    path = workdir / "bn-seed0/metrics.jsonl"
-    again = json.loads(path.read_text().splitlines()[-1]) | {"val_accuracy": 0.5}
-    path.write_text(path.read_text() + json.dumps(again) + "\n")
-    epochs = read_study(workdir).epochs
-    assert len(epochs) == 12 and epochs.val_accuracy.iloc[-1] == 0.5
-
-
 def test_finished_runs_stand_for_their_variant_and_share_their_epochs():
     rows = pd.DataFrame(
         [("a", "a-0", "complete", 1), ("a", "a-0", "complete", 2), ("a", "a-1", "complete", 1),
@@ -196,12 +187,3 @@ def test_damaged_arrays_are_named_in_one_line(features_workdir, make_workdir):
         path.write_bytes(damage)
         with pytest.raises(UserError, match=r"epoch_0002\.npz"):
             _ = read_study(workdir).gates
-
-
-def test_predictions_are_those_of_the_logits(make_workdir):
-    workdir = make_workdir(norms=("bn",))
-    logits = np.log(np.array([[0.8, 0.2], [0.8, 0.2], [0.6, 0.4]], np.float32))
-    np.savez(workdir / "bn-seed0/predictions.npz", logits=logits, label=np.array([0, 1, 0]))
-    found = read_study(workdir).predictions("bn-seed0")
-    assert found.predicted.tolist() == [0, 0, 0] and found.confidence.tolist() == pytest.approx([0.8, 0.8, 0.6])
-    assert found.log_likelihood.tolist() == pytest.approx(np.log([0.8, 0.2, 0.6]))

@@ -13,6 +13,7 @@ from jaxnorm.study.report.comparisons import paired
 from jaxnorm.study.report.publish import publish
 from jaxnorm.study.report.write import write_report
 from jaxnorm.study.runs.workdir import Workdir
+from tests.study.report.workdirs import edit
 
 FATES = {
     ("in", 0): ("unfinished", 7),
@@ -149,10 +150,8 @@ def test_a_publication_is_no_place_to_train(make_workdir, tmp_path):
 
 def test_nothing_that_is_published_names_the_home_directory(make_workdir, tmp_path, monkeypatch):
     workdir = make_workdir(norms=("bn",), command="python /home/someone/x.py '--data-dir=/home/someone/my data'", **FEW)
-    path = workdir / "bn-seed0" / "provenance.json"
-    recorded = json.loads(path.read_text())
-    recorded["data"]["source"] = "the binary files in /home/someone/data"
-    path.write_text(json.dumps(recorded))
+    data = json.loads((workdir / "bn-seed0" / "provenance.json").read_text())["data"]
+    edit(workdir, "bn-seed0", "provenance.json", data=data | {"source": "the binary files in /home/someone/data"})
     monkeypatch.setenv("HOME", "/home/someone")
     publish(workdir, tmp_path / "published")
     assert not [name for name, found in content(tmp_path / "published").items() if b"/home/someone" in found]

@@ -1,5 +1,6 @@
 """Workdirs as the drivers leave them: written by the program's own code, from plausible numbers instead of training."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -7,10 +8,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from jaxnorm import Config
+from jaxnorm import Config, files
 from jaxnorm.study.registry import NORMS as REGISTERED
+from jaxnorm.study.runs.manifest import Manifest, entry, read_sealed, sealed
 from jaxnorm.study.runs.workdir import Workdir
-from jaxnorm.study.training.metrics import Metrics
+from jaxnorm.study.training.metrics import Metrics, measure
 from jaxnorm.study.training.run import Result
 
 QUANTILES = (1.0, 20.0, 80.0, 99.0)
@@ -57,10 +59,14 @@ Fates = Mapping[str, tuple[str, int]]
 """By name of a run: its status (also "unfinished" and "missing") and the epochs that it reached."""
 
 
-def write_run(workdir: Workdir, config: Config, fate: tuple[str, int] | None, *, label="", loss=0.0, statistics=None):
+def write_run(
+    workdir: Workdir, config: Config, fate: tuple[str, int] | None, *, label="", loss=0.0, statistics=None,
+    accuracies=None, **provenance,
+):  # fmt: skip
     """One run. This is the only place that knows how the program writes a run.
 
-    `loss` is taken from the final accuracies; `statistics` gives the validation accuracy for each other kind.
+    `loss` is taken from the final accuracies, or `accuracies` gives those of validation and test; `statistics` gives
+    the validation accuracy for each other kind; `provenance` replaces entries of that.
     """
     status, epochs = fate or ("complete", config.last_epoch)
     if status == "missing":
@@ -76,10 +82,13 @@ def write_run(workdir: Workdir, config: Config, fate: tuple[str, int] | None, *,
     rows = [epoch_row(config, epoch, steps, train, val, quantiles, rng) for epoch in range(1, epochs + 1)]
     confusions = {"train": confusion_of(rng, train, data["num_train"])}
     confusions |= {name: confusion_of(rng, val, data[f"num_{name}"]) for name in ("validation", "test")}
+    for name, accuracy in zip(("validation", "test"), accuracies or (), strict=False):
+        confusions[name] = exact_confusion(accuracy, data[f"num_{name}"])
     label_of_test = np.repeat(np.arange(10), confusions["test"].sum(1)).astype(np.int32)
     dataset = SimpleNamespace(train=range(data["num_train"]), test=SimpleNamespace(label=label_of_test))
     directory = workdir.directory(config)
-    directory.begin(dataset, provenance_of(config, data, label))
+    directory.begin(dataset, provenance_of(config, data, label) | provenance)
+    directory.restore({"step": np.zeros((), np.int32)})
     for row in rows:
         directory.keep(row["epoch"], arrays_of(config, row["epoch"], quantiles))
         directory.append(row)
@@ -102,8 +111,12 @@ def write_run(workdir: Workdir, config: Config, fate: tuple[str, int] | None, *,
         variables={},
     )
     if status == "complete":
-        losses = {"train": 3 * (1 - train), "validation": 3 * (1 - val), "test": 3 * (1 - val) + 0.01}
-        splits = {name: metrics_of(confusion, losses[name]) for name, confusion in confusions.items()}
+        guess = np.concatenate([np.repeat(np.arange(10), row) for row in confusions["test"]])
+        logits = np.clip(rng.normal(0, 1, (len(guess), 10)), -3, 3).astype(np.float32)
+        logits[np.arange(len(guess)), guess] += 7
+        losses = {"train": 3 * (1 - train), "validation": 3 * (1 - val)}
+        splits = {name: metrics_of(confusions[name], loss) for name, loss in losses.items()}
+        splits["test"] = measure(logits, label_of_test)
         kinds = {"running": splits["validation"].accuracy, **(statistics or {})}
         others = statistics and {
             kind: {
@@ -112,9 +125,6 @@ def write_run(workdir: Workdir, config: Config, fate: tuple[str, int] | None, *,
             }
             for kind, accuracy in kinds.items()
         }
-        guess = np.concatenate([np.repeat(np.arange(10), row) for row in confusions["test"]])
-        logits = np.clip(rng.normal(0, 1, (len(guess), 10)), -3, 3).astype(np.float32)
-        logits[np.arange(len(guess)), guess] += 7
         result = replace(result, splits=splits, statistics=others, test_logits=logits)
     directory.complete(result)
 
@@ -130,6 +140,28 @@ def confusion_of(rng: np.random.Generator, accuracy: float, num_images: int) -> 
     label = np.arange(num_images) % 10
     guess = np.where(rng.random(num_images) < accuracy, label, (label + rng.choice([1, 2, 3, 7], num_images)) % 10)
     return np.bincount(label * 10 + guess, minlength=100).reshape(10, 10)
+
+
+def exact_confusion(accuracy: float, num_images: int) -> np.ndarray:
+    label = np.arange(num_images) % 10
+    guess = np.where(np.arange(num_images) < round(accuracy * num_images), label, (label + 1) % 10)
+    return np.bincount(label * 10 + guess, minlength=100).reshape(10, 10)
+
+
+def edit(workdir: Path, run: str, name: str, **changes) -> None:
+    """Changes entries of a run's JSON file as if the program had written them."""
+    path = workdir / run / name
+    files.write_json(path, {**json.loads(path.read_text()), **changes})
+    manifest = Manifest.read(workdir / run)
+    manifest.add(name)
+    manifest.write()
+
+
+def reseal(published: Path) -> None:
+    """Makes the hashes of a publication those of its files."""
+    plan = read_sealed(published / "study.json")
+    plan["files"] = {name: entry((published / name).read_bytes()) for name in plan["files"]}
+    files.write_json(published / "study.json", sealed(plan))
 
 
 def epoch_row(config: Config, epoch: int, steps: int, train: float, val: float, quantiles, rng) -> dict:
@@ -157,12 +189,15 @@ def provenance_of(config: Config, data: dict, label: str) -> dict:
     return {
         "label": label or REGISTERED[config.norm].label,
         "command": "python experiments/compare_norms.py",
-        "started": f"2026-11-03T10:0{config.seed % 10}:00+00:00",
+        "started": f"2026-11-03T10:0{config.seed % 10 if config else 0}:00+00:00",
         "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
         "versions": {"jaxnorm": "0.1.0", "python": "3.11.9", "jax": "0.10.1", "jaxlib": "0.10.1", "flax": "0.12.8"},
         "device": {"platform": "cpu", "kind": "AMD EPYC 7B13", "count": 1, "cores": 2},
-        "xla_flags": "",
-        "matmul_precision": "default",
+        "options": {"jax_enable_x64": False, "jax_default_prng_impl": "threefry2x32"},
+        "environment": {},
+        "convolutions": "jaxnorm",
+        "compiler": "c++ 12.2.0",
+        "imported": {},
         "data": data | {"fingerprint": "9f2c" * 16},
     }
 
@@ -209,7 +244,7 @@ def write_runs(path: Path, study: str, varied: Iterable[str], runs: list[tuple[C
 
 def write_workdir(
     path: Path, *, norms=NORMS, seeds=(0,), fates: Mapping[tuple[str, int], tuple[str, int]] | None = None,
-    labels: Mapping[str, str] | None = None, command="", study="compare_norms", **recipe,
+    labels: Mapping[str, str] | None = None, command="", study="compare_norms", provenance=None, **recipe,
 ) -> Path:  # fmt: skip
     """A comparison of norms; `fates` is by (norm, seed), `recipe` changes the fields of `Config`."""
     if recipe.get("dataset") == "cifar10":
@@ -218,13 +253,15 @@ def write_workdir(
     for norm in norms:
         for seed in seeds:
             options = {"fate": (fates or {}).get((norm, seed)), "label": (labels or {}).get(norm, "")}
+            options |= provenance or {}
             runs.append((Config(norm=norm, seed=seed, **recipe), options))
     return write_runs(path, study, (), runs, command)
 
 
 def write_batch_workdir(
     path: Path, *, norms=("bn", "gn"), seeds=(0,), sizes=(128, 8), rules=("fixed", "linear"), ghosts=(),
-    fates: Fates | None = None, both_at_128=False, dataset="digits",
+    fates: Fates | None = None, accuracies: Mapping[str, tuple[float, float]] | None = None, both_at_128=False,
+    dataset="digits",
 ) -> Path:  # fmt: skip
     """A batch-size study: batch norm loses in small batches, half of it in its averages; group norm does not."""
     runs = []
@@ -244,13 +281,15 @@ def write_batch_workdir(
             )  # fmt: skip
             for seed in seeds:
                 one = replace(config, seed=seed)
-                runs.append((one, options | {"fate": (fates or {}).get(one.name)}))
+                known = {"fate": (fates or {}).get(one.name), "accuracies": (accuracies or {}).get(one.name)}
+                runs.append((one, options | known))
     return write_runs(path, "batch_size_study", ("batch_size", "lr_rule", "ghost_batch_size"), runs)
 
 
 def write_rates_workdir(
-    path: Path, *, norms=("none", "bn", "gn"), seeds=(0,), rates=(0.03, 0.1, 0.3), fates: Fates | None = None
-) -> Path:
+    path: Path, *, norms=("none", "bn", "gn"), seeds=(0,), rates=(0.03, 0.1, 0.3), fates: Fates | None = None,
+    accuracies: Mapping[str, tuple[float, float]] | None = None,
+) -> Path:  # fmt: skip
     """A comparison at several learning rates; without normalization the smallest is best, otherwise the largest."""
     runs = []
     for rate in rates:
@@ -259,5 +298,6 @@ def write_rates_workdir(
                 tags = () if rate == 0.1 else (f"lr{rate:g}",)
                 config = Config(norm=norm, seed=seed, tags=tags, learning_rate=rate, num_epochs=6)
                 loss = (0.02 if norm == "none" else -0.01) * np.log10(rate / 0.03)
-                runs.append((config, {"loss": loss, "fate": (fates or {}).get(config.name)}))
+                known = {"fate": (fates or {}).get(config.name), "accuracies": (accuracies or {}).get(config.name)}
+                runs.append((config, {"loss": loss, **known}))
     return write_runs(path, "compare_norms", ("learning_rate",), runs)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from jaxnorm import files
 from jaxnorm.study.data import load_dataset
+from tests.study.report.workdirs import DIGITS, provenance_of, write_run
 
 
 @pytest.fixture(scope="session")
@@ -12,23 +12,24 @@ def digits():
 
 
 @pytest.fixture
-def begin(digits):
-    """Begins runs in a workdir; with a `status` they end with it, in epoch `epoch` of which every line is there."""
+def begin():
+    """Begins runs in a workdir; with a `status` they end with it, after `epoch` epochs."""
 
-    def begin(workdir, *configs, provenance=None, status=None, epoch=0):
+    def begin(workdir, *configs, status="unfinished", epoch=0, **provenance):
         workdir.path.mkdir(exist_ok=True)
         workdir.describe(configs, preset="quick", command="python x.py")
         for config in configs:
-            run = workdir.directory(config)
-            run.begin(digits, provenance or {"data": {"fingerprint": digits.fingerprint}})
-            for done in range(1, epoch + 1):
-                run.append({"epoch": done, "step": done, **dict.fromkeys(COLUMNS, 0.5)})
-            if status is not None:
-                (run.path / "predictions.npz").write_bytes(b"")
-                files.write_json(run.path / "result.json", {"status": status, "epoch": epoch})
+            write_run(workdir, config, (status, epoch), **provenance)
         return workdir
 
     return begin
 
 
-COLUMNS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds")
+@pytest.fixture
+def now():
+    """Surroundings as `begin` records them, with other `changes`."""
+
+    def now(**changes):
+        return provenance_of(None, DIGITS, "x") | changes
+
+    return now
