@@ -233,7 +233,8 @@ def train_study(args: argparse.Namespace, clock: Clock, jobs: int) -> int:
             say(console, f"Note: {note}")
         todo = unfinished(configs, workdir)
         plan.announce(configs, todo, dataset, machine, workdir.path, console, jobs=jobs)
-        workdir.describe(configs, preset=preset, command=command())
+        planned = workdir.planned(read_plan(Path(preset), workdir.study), demanded=False)
+        workdir.describe(configs, preset=preset, command=command(), planned=planned)
         ahead.join()
         execution = Execution(1, checkpoint_every_seconds=SECONDS_BETWEEN_ARCHIVES, seconds=clock.left)
         return train_side_by_side(
