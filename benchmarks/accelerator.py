@@ -38,6 +38,7 @@ from jaxnorm import files
 from jaxnorm.errors import UserError
 from jaxnorm.study.cli import entry
 from jaxnorm.study.config import DEFAULT_NORMS
+from jaxnorm.study.planned import read_plan
 
 NORMS = (*DEFAULT_NORMS, "bin_frozen")
 RECIPE: dict[str, Any] = dict(dataset="cifar10", batch_size=128, num_epochs=100)

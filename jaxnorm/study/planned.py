@@ -110,7 +110,7 @@ def read_plan(path: Path, study: str) -> Recorded:
         mine = {key: value for key, value in found.items() if key not in DRIVERS}
         plan = parsed_plan({**mine, "comparisons": found.get(study, [])})
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"a plan file must follow docs/running.md, but {path} does not ({error}); correct it") from error
+        raise UserError(f"a plan file must follow docs/running.md, but {path} does not ({error}); fix it") from error
     date = datetime.now(UTC).isoformat(timespec="seconds")
     return Recorded(path.name, hashlib.sha256(content).hexdigest(), date, asdict(plan))
 
@@ -142,7 +142,7 @@ def recorded(plan: dict[str, Any], where: Path) -> Recorded | None:
 
 
 def _comparison(entry: dict[str, Any]) -> Comparison:
-    lists = {name: tuple(entry[name]) for name in ("plus", "minus", "seeds") if name in entry}
+    lists: dict[str, Any] = {name: tuple(entry[name]) for name in ("plus", "minus", "seeds") if name in entry}
     one = Comparison(**{**entry, **lists})
     if not one.plus or len(one.plus) != len(one.minus) or set(one.plus) & set(one.minus):
         raise ValueError("plus and minus must name as many variants, and no variant twice")

@@ -50,7 +50,8 @@ def train_and_report(options: Options, configs: Sequence[Config], *, study: str)
         if trainer.is_first:
             stack.enter_context(held(workdir.path))
             notes = workdir.check(configs, allow_changes=options.allow_changes)  # before a download
-            planned = workdir.planned(read_plan(options.plan or Path(options.preset), study), demanded=bool(options.plan))
+            plan_file = read_plan(options.plan or Path(options.preset), study)
+            planned = workdir.planned(plan_file, demanded=options.plan is not None)
         dataset = load_dataset(options.dataset, data_dir=options.data_dir)
         for config in configs:
             check_fits(config, dataset)

@@ -32,7 +32,7 @@ class Options(Recipe):
     workdir: Path = Path("runs/study")
     """Folder for the runs, tables, figures and the report. The same command there continues where it stopped."""
     plan: Path | None = None
-    """A TOML file with the comparisons to test, recorded in the workdir before its first run; by default the preset's."""
+    """A TOML file with the comparisons to test, recorded in the workdir before its first run; default: the preset's."""
     data_dir: Path | None = None
     """Folder of CIFAR-10, also for its download; default $JAXNORM_DATA_DIR, then the cache folder."""
     imports: Annotated[

@@ -55,8 +55,8 @@ def paired(study: Study) -> pd.DataFrame:
         if found and (planned or runs not in known):
             known.add(runs)
             family = one.family if planned else "" if plan or one.test == "null" else "chosen by the tool"
-            rows.append(found | {"planned": planned, "family": family})
-    found = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"holm_p": float})
+            rows.append(dict.fromkeys(COLUMNS) | found | {"planned": planned, "family": family})
+    found = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(("correlation", "p", "holm_p"), float))
     for _, mine in found[(found.family != "") & found.p.notna()].groupby("family"):
         found.loc[mine.index, "holm_p"] = holm(mine.p.tolist())
     enough = found.seeds.map(len) >= LEAST_SEEDS

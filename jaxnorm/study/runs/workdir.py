@@ -118,12 +118,14 @@ class Workdir:
         if demanded and (before is None or before.sha256 != given.sha256):
             found = f"was given {before.file} on {before.date}" if before else "has begun without one"
             raise UserError(
-                f"a plan must be recorded before the first run, but {self.path} {found}; drop --plan, or choose another "
-                "--workdir"
+                f"a plan must be recorded before the first run, but {self.path} {found}; drop --plan, or choose "
+                "another --workdir"
             )
         return before
 
-    def describe(self, configs: Sequence[Config], *, preset: str, command: str, planned: Recorded | None = None) -> None:
+    def describe(
+        self, configs: Sequence[Config], *, preset: str, command: str, planned: Recorded | None = None
+    ) -> None:
         """Writes ``study.json``. Norms and seeds that the folder already has remain in it, first.
 
         Args:
