@@ -185,10 +185,11 @@ class Sections:
         if len((self.all_rates.plan.get("grid") or {}).get("learning_rates") or ()) > 1:
             words.append("Each norm is compared at the rate that was chosen on validation data, see below.")
         for one in found[found.quantity == "train_loss"].itertuples():
-            sure = f", 95 % interval over seeds {number(one.interval.low, 3)} to {number(one.interval.high, 3)}"
+            ends = [number(end, 3) for end in (one.interval.low, one.interval.high)] if one.interval else []
+            sure = f", 95 % interval over seeds {' to '.join(ends)}" * bool(ends)
             words.append(
                 f"Planned: training loss of the last epoch, {within(one.label)} against {within(one.against)}: "
-                f"{number(one.mean, 3)}{sure if one.interval else ''}, {counted(len(one.seeds), 'seed')}, p "
+                f"{number(one.mean, 3)}{sure}, {counted(len(one.seeds), 'seed')}, p "
                 f"{p_value(one.holm_p)}."
             )
         return Section("Paired differences", words, [tables.comparison(found)])

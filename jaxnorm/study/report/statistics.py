@@ -50,8 +50,8 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval | No
     array = np.asarray(values, dtype=np.float64)
     if len(array) < LEAST_SEEDS or np.ptp(array) == 0:
         return None
-    found = stats.ttest_1samp(array, 0).confidence_interval(level)
-    return Interval(float(found.low), float(found.high), "Student's t")
+    half = float(stats.t.ppf((1 + level) / 2, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array)))
+    return Interval(float(array.mean() - half), float(array.mean() + half), "Student's t")
 
 
 def image_interval(differences: np.ndarray, level: float = 0.95) -> Interval:

@@ -135,6 +135,7 @@ class Workdir:
             planned: the plan of the comparisons, see `planned`.
         """
         before = files.read_json(self.path / STUDY) or {"norms": [], "seeds": [], "runs": []}
+        kept = dataclasses.asdict(planned) if planned else before.get("planned")
         own = {"norm", "seed", "tags", *self.varied}
         runs = {run["name"]: run for run in before["runs"]}
         runs |= {config.name: {"name": config.name, **config.to_json()} for config in configs}
@@ -151,7 +152,7 @@ class Workdir:
                 "grid": {f"{name}s": list(dict.fromkeys(run[name] for run in runs.values())) for name in self.varied},
                 "runs": list(runs.values()),
                 **({"published": True} if before.get("published") else {}),
-                **({"planned": dataclasses.asdict(planned)} if planned else {}),
+                **({"planned": kept} if kept else {}),
                 # All commands together make what the folder contains.
                 "command": "\n".join(dict.fromkeys([*before.get("command", "").splitlines(), command])),
             },
