@@ -150,9 +150,10 @@ def null_words(study: Study) -> list[str]:
     norms = [within(names[norm]) for norm in SAME_FUNCTION if norm in {*found["first"], *found["second"]}]
     size, pairs = 100 * found.difference.abs(), "one pair" if len(found) == 1 else f"{len(found)} pairs"
     typical = f", {(size**2).mean() ** 0.5:.2f} as root mean square" if len(found) > 1 else ""
+    nothing = ": a single difference of that size says nothing about the layers" * bool(size.max() > 0)
     return [
-        f"Two runs of the same function ({listed(norms)}) from one seed differ by up to {size.max():.2f} points "
-        f"({pairs}{typical}): a single difference of that size says nothing about the layers."
+        f"Two runs of the same function ({listed(norms)}) from one seed differ by up to {size.max():.2f} points on "
+        f"test ({pairs}{typical}){nothing}."
     ]
 
 
