@@ -38,6 +38,7 @@ from jaxnorm import files
 from jaxnorm.errors import UserError
 from jaxnorm.study.cli import entry
 from jaxnorm.study.config import DEFAULT_NORMS
+from jaxnorm.study.planned import read_plan
 
 NORMS = (*DEFAULT_NORMS, "bin_frozen")
 RECIPE: dict[str, Any] = dict(dataset="cifar10", batch_size=128, num_epochs=100)
@@ -234,7 +235,8 @@ def train_study(args: argparse.Namespace, clock: Clock, jobs: int) -> int:
             say(console, f"Note: {note}")
         todo = unfinished(configs, workdir)
         plan.announce(configs, todo, dataset, machine, workdir.path, console, jobs=jobs)
-        workdir.describe(configs, preset=preset, command=command())
+        planned = workdir.planned(read_plan(Path(preset), workdir.study), demanded=False)
+        workdir.describe(configs, preset=preset, command=command(), planned=planned)
         ahead.join()
         execution = Execution(1, checkpoint_every_seconds=SECONDS_BETWEEN_ARCHIVES, seconds=clock.left)
         return train_side_by_side(

@@ -2,7 +2,7 @@
 
     python experiments/compare_norms.py                    # 7 norms on the embedded digits, minutes on 2 cores
     python experiments/compare_norms.py --preset short     # CIFAR-10, 10 epochs, an hour on 2 cores
-    python experiments/compare_norms.py --preset study     # CIFAR-10, 100 epochs, 5 seeds, on an accelerator
+    python experiments/compare_norms.py --preset study     # CIFAR-10, 100 epochs, 10 seeds, on an accelerator
 
 Expect batch norm and its relatives first (99 % on the digits) and the network without normalization last. The workdir
 then contains tables, figures and report.html. The same command continues where an earlier one stopped; more --norms or

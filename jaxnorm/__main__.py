@@ -1,4 +1,4 @@
-"""``python -m jaxnorm report WORKDIR | publish WORKDIR FOLDER | doctor``: what can be done without training."""
+"""``python -m jaxnorm report WORKDIR | publish WORKDIR FOLDER | plan | doctor``: what can be done without training."""
 
 from jaxnorm.study.cli.entry import run
 

@@ -113,7 +113,7 @@ class Config(Recipe):
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": dict(dataset="digits", batch_size=32, num_epochs=12, seeds=(0,)),
     "short": dict(dataset="cifar10", batch_size=128, num_epochs=10, seeds=(0,)),
-    "study": dict(dataset="cifar10", batch_size=128, num_epochs=100, seeds=(0, 1, 2, 3, 4)),
+    "study": dict(dataset="cifar10", batch_size=128, num_epochs=100, seeds=tuple(range(10))),
 }
 
 

@@ -1,15 +1,17 @@
 """The commands of ``python -m jaxnorm``, which do not train."""
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 
 from jaxnorm.study.cli.imports import load_jax
 from jaxnorm.study.cli.parser import parsed
+from jaxnorm.study.planned import Plan, parsed_plan, read_plan
 from jaxnorm.study.runs.progress import StudyConsole, say
 from jaxnorm.study.words import counted
 
@@ -81,6 +83,54 @@ def doctor(data_dir: Path | None = None) -> int:
     return print_findings(examine(data_dir), StudyConsole())
 
 
+def power(plan: Plan, seeds: int) -> str:
+    """What differences a number of seeds can show.
+
+    Args:
+        plan: the comparisons, and the standard deviation that was assumed.
+        seeds: how many are trained.
+
+    Returns:
+        A line.
+    """
+    from jaxnorm.study.report.statistics import detectable
+
+    found = detectable(seeds, plan.deviation, plan.tests)
+    shown = f"show {found:.2f} points with 80 % power"
+    if math.isinf(found):
+        shown = f"cannot show any: the smallest p of {seeds} is {2 / 2**seeds:.2g}" if seeds > 1 else "shows none"
+    return (
+        f"Comparisons: {counted(len(plan.comparisons), 'planned one')}; at a standard deviation of {plan.deviation:g} "
+        f"points {counted(seeds, 'seed')} {shown}"
+    )
+
+
+def plan(
+    file: Annotated[Path, tyro.conf.Positional] = Path("study"),
+    study: Literal["compare_norms", "batch_size_study", "feature_evolution"] = "compare_norms",
+    seeds: int | None = None,
+) -> int:
+    """Shows the comparisons of a plan file, and which difference its seeds can show with 80 % power.
+
+    Args:
+        file: a TOML file, or a preset's name for the plan that it comes with.
+        study: the driver whose part is shown.
+        seeds: how many seeds; by default as many as the plan names.
+
+    Returns:
+        The exit code.
+    """
+    found, console = read_plan(file, study), StudyConsole()
+    content = parsed_plan(found.plan)
+    say(console, f"Plan: {found.file}, SHA-256 {found.sha256}")
+    for one in content.comparisons:
+        only = f", seeds {' '.join(map(str, one.seeds))} only" if one.seeds else ""
+        sides = f"{' + '.join(one.plus)} against {' + '.join(one.minus)}"
+        say(console, f"{one.family}: {one.test} in {one.quantity}, {sides}{only}")
+    say(console, power(content, len(content.seeds) if seeds is None else seeds))
+    return 0
+
+
 def main(description: str | None) -> int:
     """Runs the command that is named on the command line.
 
@@ -93,7 +143,7 @@ def main(description: str | None) -> int:
     Raises:
         UserError: if the command line is wrong.
     """
-    commands = {"report": _later(report), "publish": _later(publish), "doctor": _later(doctor)}
+    commands = {"report": _later(report), "publish": _later(publish), "plan": _later(plan), "doctor": _later(doctor)}
     parse = tyro.extras.subcommand_cli_from_dict
     command: Callable[[], int] = parsed(lambda: parse(commands, prog="python -m jaxnorm", description=description))
     return command()

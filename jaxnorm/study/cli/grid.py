@@ -7,13 +7,14 @@ from pathlib import Path
 
 from jaxnorm.errors import UserError
 from jaxnorm.files import cache_folder
-from jaxnorm.study.cli.commands import show_report
+from jaxnorm.study.cli.commands import power, show_report
 from jaxnorm.study.cli.imports import load
 from jaxnorm.study.cli.options import Options
 from jaxnorm.study.config import Config
 from jaxnorm.study.data import load_dataset
 from jaxnorm.study.data.dataset import Dataset
 from jaxnorm.study.exit_codes import is_of_signal
+from jaxnorm.study.planned import parsed_plan, read_plan
 from jaxnorm.study.runs import jobs, plan
 from jaxnorm.study.runs.lock import held
 from jaxnorm.study.runs.progress import StudyConsole, say
@@ -49,6 +50,8 @@ def train_and_report(options: Options, configs: Sequence[Config], *, study: str)
         if trainer.is_first:
             stack.enter_context(held(workdir.path))
             notes = workdir.check(configs, allow_changes=options.allow_changes)  # before a download
+            plan_file = read_plan(options.plan or Path(options.preset), study)
+            planned = workdir.planned(plan_file, demanded=options.plan is not None)
         dataset = load_dataset(options.dataset, data_dir=options.data_dir)
         for config in configs:
             check_fits(config, dataset)
@@ -60,9 +63,11 @@ def train_and_report(options: Options, configs: Sequence[Config], *, study: str)
         notes += workdir.check_surroundings(configs, machine.surroundings, allow_changes=options.allow_changes)
         todo = unfinished(configs, workdir)
         plan.announce(configs, todo, dataset, machine, workdir.path, console, jobs=options.jobs)
-        for note in [*options.notes(), *(f"Note: {note}" for note in notes)]:
+        seeds = len({config.seed for config in configs})
+        expected = power(parsed_plan(planned.plan), seeds) if planned else "Comparisons: chosen by the tool, no plan"
+        for note in [expected, *options.notes(), *(f"Note: {note}" for note in notes)]:
             say(console, note)
-        workdir.describe(configs, preset=options.preset, command=command())
+        workdir.describe(configs, preset=options.preset, command=command(), planned=planned)
         code = trainer.train(configs, dataset, workdir, console)
         if is_of_signal(code):
             say(console, f"To go on: {command()}")

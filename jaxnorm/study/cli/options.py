@@ -24,13 +24,15 @@ class Options(Recipe):
 
     preset: str = "quick"
     """Where the other flags' defaults come from: quick (digits, minutes), short (CIFAR-10, 10 epochs) or study
-    (CIFAR-10, 100 epochs, 5 seeds)."""
+    (CIFAR-10, 100 epochs, 10 seeds)."""
     norms: tuple[str, ...] = DEFAULT_NORMS
     """Normalizations to compare, by id."""
     seeds: tuple[int, ...] = (0,)
     """One run per norm and seed. A seed decides initial weights, data order and augmentation."""
     workdir: Path = Path("runs/study")
     """Folder for the runs, tables, figures and the report. The same command there continues where it stopped."""
+    plan: Path | None = None
+    """A TOML file with the comparisons to test, recorded in the workdir before its first run; default: the preset's."""
     data_dir: Path | None = None
     """Folder of CIFAR-10, also for its download; default $JAXNORM_DATA_DIR, then the cache folder."""
     imports: Annotated[

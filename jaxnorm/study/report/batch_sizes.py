@@ -7,7 +7,7 @@ import pandas as pd
 from jaxnorm.study.config import Recipe
 from jaxnorm.study.report import figures, tables
 from jaxnorm.study.report.comparisons import chosen
-from jaxnorm.study.report.formats import interval_points, listed, number, percent, points, spread, within
+from jaxnorm.study.report.formats import interval_points, listed, percent, points, spread, within
 from jaxnorm.study.report.frames import RULES, Study, under_rule
 from jaxnorm.study.report.page import Page, Picture, Section, Table
 from jaxnorm.study.report.published import BEST_VALIDATION, GROUP_NORM_PAPER, published_for
@@ -16,8 +16,9 @@ from jaxnorm.study.report.statistics import mean_interval
 from jaxnorm.study.words import counted
 
 ABOUT_AVERAGES = (
-    "Batch norm evaluates with averages that it kept during training. Where these are bad, statistics recomputed for "
-    "the final weights bring the accuracy back; what they do not bring back was lost in training."
+    "Batch norm evaluates with averages that it kept during training. Statistics recomputed for the final weights "
+    "separate the two: what they change is due to the averages, and what remains is due to training, which includes "
+    "the number of steps."
 )
 
 
@@ -63,7 +64,7 @@ def _cost(study: Study, rule: str) -> list[str]:
         least, most = min(by_size), max(by_size)
         small, large = by_size[least], by_size[most]
         interval = mean_interval((small - large).dropna().tolist())
-        sure = f", 95 % interval {interval_points(interval, 1)}" if interval else ""
+        sure = f", 95 % interval over seeds {interval_points(interval, 1)}" if interval else ""
         if least < most:
             words.append(
                 f"from {percent(large.mean())} % at batch size {most} to {percent(small.mean())} % at {least} "
@@ -74,20 +75,21 @@ def _cost(study: Study, rule: str) -> list[str]:
 
 
 def _lost(study: Study, rule: str) -> list[str]:
-    """Of what a `study` loses at the smallest batch under a `rule`: how much precise statistics bring back."""
+    """What the smallest batch of a `study` changes under a `rule` with running averages and precise statistics."""
     rows, kinds = study.evaluations.query("split == 'validation' and status == 'complete'"), ["running", "precise_128"]
     words = []
     for label, mine in under_rule(rows, rule).groupby("norm_label", sort=False):
         table = mine.pivot_table(index="batch_size", columns="statistics", values="accuracy").reindex(columns=kinds)
         table = table.dropna().sort_index(ascending=False)
-        whole, training = table.iloc[0] - table.iloc[-1] if len(table) else (0, 0)
-        if whole > 0:
-            back = number(100 * max(whole - training, 0), 1)
+        if len(table) > 1:
+            running, precise = (points(table[kind].iloc[-1] - table[kind].iloc[0], 1) for kind in kinds)
             words.append(
-                f"of the {number(100 * whole, 1)} points that {within(str(label))} loses at "
-                f"{table.index[-1]} against {table.index[0]}, precise statistics bring back {back}"
+                f"{within(str(label))} at {table.index[-1]} is {running} points from {table.index[0]} with running "
+                f"averages and {precise} with precise statistics "
+                f"({percent(table.precise_128.iloc[0])} to {percent(table.precise_128.iloc[-1])} %)"
             )
-    return [f"At {RULES[rule]}, {'; '.join(words)}; the rest was lost in training."] if words else []
+    start = "In validation, with the same weights"
+    return [f"{start} and {RULES[rule]}, {'; '.join(words)}."] if words else []
 
 
 def by_batch_size(study: Study) -> Table | None:
@@ -130,8 +132,8 @@ def _errors(parts: Sections) -> list[Picture]:
         return []
     caption = (
         "Error after the last epoch. Hollow markers: the same weights with other statistics; where they are below the "
-        "filled marker, the averages are at fault, not the training."
+        "filled marker, those statistics give a lower error than the averages."
     )
     if rows.ghost_batch_size.notna().any():
-        caption += " Where dashed (ghosts) is below solid (real batches of that size), small statistics do not hurt."
+        caption += " Dashed: ghosts, the statistics of small batches in steps of the largest; solid: real batches."
     return [parts.picture("batch_sizes", caption, figures.batch_sizes(parts.study.runs, rows, parts.about))]

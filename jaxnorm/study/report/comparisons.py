@@ -1,70 +1,160 @@
 """Which variants are compared, on what, and at which learning rate."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from jaxnorm.study.config import REFERENCE_BATCH_SIZE
-from jaxnorm.study.report.frames import Study
-from jaxnorm.study.report.statistics import Interval, holm, image_interval, mean_interval, sign_flip_p
+from jaxnorm.study.planned import Comparison, Plan, parsed_plan, recorded
+from jaxnorm.study.report.formats import listed, within
+from jaxnorm.study.report.frames import Study, setting_words
+from jaxnorm.study.report.statistics import (
+    ALPHA,
+    LEAST_SEEDS,
+    crossed_interval,
+    holm,
+    image_interval,
+    mcnemar_p,
+    mean_interval,
+    sign_flip_p,
+)
 
 BASELINE = "bn"
-PLANNED = (("bin", "bn"), ("bin", "bin_frozen"), ("gn", "bn"))
-"""The comparisons chosen before any run; only these are corrected for being several, the rest is exploratory."""
-SANITY_PAIR = ("flax_bn", "bn")
-EQUALITY_MARGIN = 0.005
-"""Half a point of accuracy: closer than this is equal."""
-COLUMNS = ("norm", "baseline", "tags", "seeds", "differences", "mean", "interval", "p", "holm_p", "image_interval",
-           "planned", "equal")  # fmt: skip
+SAME_FUNCTION = ("flax_bn", "bn", "bin_frozen")
+"""Norms that compute one function: their differences are what training makes of rounding."""
+ALSO = ("bin", "bin_frozen")
+"""A pair that the tool compares, too."""
+COLUMNS = ("norm", "baseline", "tags", "plus", "minus", "label", "against", "quantity", "test", "family", "seeds",
+           "differences", "mean", "interval", "both", "narrow", "image_interval", "correlation", "p", "holm_p",
+           "planned", "differs", "equal")  # fmt: skip
+
+
+def plan_of(study: Study) -> Plan | None:
+    """The plan that was recorded before the first run of a `study`; None without one."""
+    found = recorded(study.plan, study.folder / "study.json")
+    return parsed_plan(found.plan) if found else None
 
 
 def paired(study: Study) -> pd.DataFrame:
-    """Differences in test accuracy, paired by seed: a row for each pair with a finished seed in common.
+    """Differences paired by seed: a row for each comparison with a finished seed, of a `study` that is `chosen`.
 
-    Every norm against `bn`, and the planned pairs, in each setting of a `study` that is `chosen` by itself. Columns:
-    `norm, baseline, tags, seeds, differences` (lists), `mean`, `interval` (over seeds; None for one seed), `p`
-    (sign-flip test), `holm_p` (Holm's correction over all planned rows), `image_interval` (over test images),
-    `planned`, and `equal` (whether `interval` is within half a point of zero). Differences are fractions.
+    The plan's, then every norm against `bn` in each setting; runs are never compared twice. Columns: `norm, baseline,
+    tags` of the first variants; `plus, minus` (variants), `label, against` (their names); `quantity`, `test`
+    (difference, equality, or null: both sides compute one function), `family`; `seeds, differences` (lists), `mean`;
+    `interval` over seeds, `both` over seeds and test images, `narrow` the same at 90 %, `image_interval` for one seed
+    (each None where it has no coverage); `correlation` of the two sides over the seeds; `p` (sign-flip test; McNemar's
+    for one seed), `holm_p` (corrected over its family), `planned`; `differs` and `equal`, None where that cannot be
+    said. Accuracies are fractions.
     """
-    pairs = [(norm, BASELINE) for norm in study.norms if norm != BASELINE]
-    pairs += [pair for pair in PLANNED if pair not in pairs]
-    test, rows = study.final("test"), []
-    for tags in dict.fromkeys(study.runs.tags):
-        mine = test[test.tags == tags]
-        for norm, baseline in pairs:
-            ours, theirs = (mine[mine.norm == one].set_index("seed") for one in (norm, baseline))
-            if both := [seed for seed in ours.index if seed in theirs.index]:
-                rows.append({"norm": norm, "baseline": baseline, "tags": tags} | _pair(study, ours, theirs, both))
-    found = pd.DataFrame(rows, columns=list(COLUMNS))
-    chosen = found.planned.astype(bool) & found.p.notna()
-    found["holm_p"] = found.holm_p.astype(float)
-    found.loc[chosen, "holm_p"] = holm(found.p[chosen].tolist())
+    plan, rows, known = plan_of(study), [], set()
+    for one, planned in _comparisons(study, plan):
+        found = _row(study, one)
+        runs = found and (one.quantity, frozenset(map(frozenset, found.pop("runs"))))
+        if found and (planned or runs not in known):
+            known.add(runs)
+            family = one.family if planned else "" if plan or one.test == "null" else "chosen by the tool"
+            rows.append(dict.fromkeys(COLUMNS) | found | {"planned": planned, "family": family})
+    found = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(("correlation", "p", "holm_p"), float))
+    for _, mine in found[(found.family != "") & found.p.notna()].groupby("family"):
+        found.loc[mine.index, "holm_p"] = holm(mine.p.tolist())
+    enough = found.seeds.map(len) >= LEAST_SEEDS
+    found["differs"] = [
+        bool(p <= ALPHA) if sure and pd.notna(p) else None for p, sure in zip(found.holm_p, enough, strict=True)
+    ]
+    if plan:
+        equal = [max(-one.narrow.low, one.narrow.high) < plan.margin / 100 if one.narrow else None
+                 for one in found.itertuples()]  # fmt: skip
+        found["equal"] = pd.Series(equal, dtype=object).where(enough & (found.test == "equality"), None)
     return found
 
 
-def _pair(study: Study, ours: pd.DataFrame, theirs: pd.DataFrame, seeds: Sequence[int]) -> dict[str, object]:
-    differences = [ours.accuracy[seed] - theirs.accuracy[seed] for seed in seeds]
-    interval, runs = mean_interval(differences), [(ours.run[seed], theirs.run[seed]) for seed in seeds]
-    return {
-        "seeds": list(seeds),
-        "differences": differences,
-        "mean": float(np.mean(differences)),
-        "interval": interval,
-        "p": sign_flip_p(differences),
-        "image_interval": _over_images(study, runs),
-        "planned": (ours.norm.iloc[0], theirs.norm.iloc[0]) in PLANNED,
-        "equal": None if interval is None else max(-interval.low, interval.high) < EQUALITY_MARGIN,
-    }
+def _comparisons(study: Study, plan: Plan | None) -> Iterator[tuple[Comparison, bool]]:
+    """The comparisons of a plan, then those of the tool, and whether they were planned."""
+    yield from ((one, True) for one in (plan.comparisons if plan else ()))
+    for tags in dict.fromkeys(study.runs.tags):
+        end = "".join(f"-{tag}" for tag in tags.split())
+        for norm, baseline in [*((norm, BASELINE) for norm in study.norms if norm != BASELINE), ALSO]:
+            null = {norm, baseline} <= set(SAME_FUNCTION)
+            yield Comparison((norm + end,), (baseline + end,), test="null" if null else "difference"), False
 
 
-def _over_images(study: Study, pairs: Sequence[tuple[str, str]]) -> Interval:
-    gains = []
-    for pair in pairs:
-        ours, theirs = map(study.predictions, pair)
-        right = [(one.predicted == one.label).to_numpy(float) for one in (ours, theirs)]
-        gains.append(right[0] - right[1])
-    return image_interval(np.mean(gains, axis=0))
+def _row(study: Study, one: Comparison) -> dict[str, Any] | None:
+    """What a comparison gives; None without a finished seed in common."""
+    rows = study.final("test")
+    if one.quantity == "train_loss":
+        last = study.epochs[study.epochs.status == "complete"].drop_duplicates("run", keep="last")
+        rows = last.assign(accuracy=last.train_loss)
+    sides = [[rows[rows.variant == variant].set_index("seed") for variant in side] for side in (one.plus, one.minus)]
+    first, second = (side[0] for side in sides)
+    seeds = [seed for seed in first.index if all(seed in table.index for side in sides for table in side)]
+    seeds = [seed for seed in seeds if seed in (one.seeds or seeds)]
+    if not seeds:
+        return None
+    plus, minus = (np.sum([table.accuracy[seeds] for table in side], axis=0) for side in sides)
+    differences = (plus - minus).tolist()
+    label, against = (" + ".join(study.labels[variant] for variant in side) for side in (one.plus, one.minus))
+    if len(one.plus) == 1 and (tags := first.tags.iloc[0]) == second.tags.iloc[0]:
+        against = second.norm_label.iloc[0]
+        label = first.norm_label.iloc[0] + setting_words(tags)
+    found = {
+        "norm": first.norm.iloc[0], "baseline": second.norm.iloc[0], "tags": first.tags.iloc[0],
+        "plus": one.plus, "minus": one.minus, "label": label, "against": against,
+        "quantity": one.quantity, "test": one.test, "seeds": seeds,
+        "differences": differences, "mean": float(np.mean(differences)), "interval": mean_interval(differences),
+        "runs": [[table.run[seed] for table in side for seed in seeds] for side in sides],
+        "p": None if one.test == "equality" else sign_flip_p(differences),
+    }  # fmt: skip
+    if len(seeds) >= LEAST_SEEDS and np.ptp(plus) and np.ptp(minus):
+        found["correlation"] = float(np.corrcoef(plus, minus)[0, 1])
+    return found | _over_images(study, sides, seeds) if one.quantity == "accuracy" else found
+
+
+def _over_images(study: Study, sides: Sequence[Sequence[pd.DataFrame]], seeds: Sequence[int]) -> dict[str, Any]:
+    """The intervals that take other test images into account, and for one seed McNemar's p."""
+
+    def right(table: pd.DataFrame) -> np.ndarray:
+        answers = [study.predictions(table.run[seed]) for seed in seeds]
+        return np.array([answer.predicted == answer.label for answer in answers], dtype=float)
+
+    plus, minus = (np.sum([right(table) for table in side], axis=0) for side in sides)
+    gains = plus - minus
+    if len(seeds) > 1:
+        enough = len(seeds) >= LEAST_SEEDS
+        return {"both": crossed_interval(gains), "narrow": crossed_interval(gains, 0.9)} if enough else {}
+    if len(sides[0]) > 1:
+        return {}
+    return {"image_interval": image_interval(gains[0]), "p": mcnemar_p(gains[0])}
+
+
+def nulls(study: Study) -> pd.DataFrame:
+    """Differences in test accuracy between runs of one function: `bn`, `flax_bn`, `bin_frozen`, of one seed.
+
+    A row for each pair and seed in each setting of a `study`: `first`, `second`, `tags`, `seed`, `difference`.
+    """
+    test, rows = study.final("test"), []
+    for (tags, seed), mine in test[test.norm.isin(SAME_FUNCTION)].groupby(["tags", "seed"], sort=False):
+        values = list(zip(mine.norm, mine.accuracy, strict=True))
+        for place, (first, ours) in enumerate(values):
+            rows += [(first, second, tags, seed, ours - theirs) for second, theirs in values[place + 1 :]]
+    return pd.DataFrame(rows, columns=["first", "second", "tags", "seed", "difference"])
+
+
+def null_words(study: Study) -> list[str]:
+    """How much two runs of one function differ in a `study`, in a sentence; none without such runs."""
+    found = nulls(study)
+    if not len(found):
+        return []
+    names = dict(zip(study.runs.norm, study.runs.norm_label, strict=True))
+    norms = [within(names[norm]) for norm in SAME_FUNCTION if norm in {*found["first"], *found["second"]}]
+    size, pairs = 100 * found.difference.abs(), "one pair" if len(found) == 1 else f"{len(found)} pairs"
+    typical = f", {(size**2).mean() ** 0.5:.2f} as root mean square" if len(found) > 1 else ""
+    nothing = ": a single difference of that size says nothing about the layers" * bool(size.max() > 0)
+    return [
+        f"Two runs of the same function ({listed(norms)}) from one seed differ by up to {size.max():.2f} points on "
+        f"test ({pairs}{typical}){nothing}."
+    ]
 
 
 def chosen(study: Study) -> Study:

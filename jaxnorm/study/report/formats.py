@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jaxnorm.study.report.statistics import LEAST_SEEDS
+
 DASH = "–"
 """The cell of a table where there is no value."""
 NAMED = 6
@@ -32,10 +34,17 @@ def points(value: Any, digits: int = 2) -> str:
 
 
 def spread(values: Iterable[float], digits: int, scale: float = 1.0) -> str:
-    """mean ± standard deviation of `scale` times `values` with `digits` decimals; one value alone, a dash for none."""
+    """Of `scale` times `values` with `digits` decimals: mean ± standard deviation; of fewer than four mean and range.
+
+    One value is alone; a dash for none. Two or three values are too few for a standard deviation.
+    """
     scaled = [scale * value for value in values]
     mean = number(float(np.mean(scaled)) if scaled else None, digits)
-    return mean if mean == DASH or len(scaled) == 1 else f"{mean} ± {number(float(np.std(scaled, ddof=1)), digits)}"
+    if mean == DASH or len(scaled) == 1:
+        return mean
+    if len(scaled) < LEAST_SEEDS:
+        return f"{mean} ({number(min(scaled), digits)} to {number(max(scaled), digits)})"
+    return f"{mean} ± {number(float(np.std(scaled, ddof=1)), digits)}"
 
 
 def interval_points(interval: Any, digits: int = 2) -> str:

@@ -9,14 +9,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jaxnorm.study.config import REVISABLE
+from jaxnorm.study.planned import recorded
 from jaxnorm.study.report import feature_figures, figures, style, tables
-from jaxnorm.study.report.comparisons import BASELINE, EQUALITY_MARGIN, SANITY_PAIR, chosen, paired
-from jaxnorm.study.report.formats import NAMED, interval_points, listed, number, percent, points, within
+from jaxnorm.study.report.comparisons import BASELINE, chosen, null_words, paired, plan_of
+from jaxnorm.study.report.formats import NAMED, interval_points, listed, number, p_value, percent, points, within
 from jaxnorm.study.report.frames import POOLED, Study
 from jaxnorm.study.report.page import Picture, Section, Table
 from jaxnorm.study.report.published import published_for
-from jaxnorm.study.report.statistics import mean_interval, standard_error
+from jaxnorm.study.report.statistics import LEAST_SEEDS, Interval, mean_interval, wilson
 from jaxnorm.study.words import counted
+
+_VERDICTS = {True: "shown to differ", False: "no difference shown", None: "without a verdict"}
 
 
 @dataclass(frozen=True)
@@ -68,36 +71,43 @@ class Sections:
         return [f"{images} ranges from {low} % ({names[low]}) to {high} % ({names[high]})."]
 
     def against_baseline(self) -> list[str]:
-        """Which variants differ from batch norm, and of which that is not shown."""
-        found = self._found[(self._found.baseline == BASELINE) & (self._found.norm != SANITY_PAIR[0])]
-        over_seeds, clear, level = found.interval.notna().any(), [], []
-        for one in found.assign(judged=found.interval if over_seeds else found.image_interval).itertuples():
-            name = within(self.study.labels[one.norm])
-            if one.judged and (one.judged.low > 0 or one.judged.high < 0):
-                clear.append(f"{name} ({points(one.mean)} points)")
-            elif one.judged:
-                level.append(f"{name} ({points(one.mean)}, {interval_points(one.judged)})")
-        noise = "the spread over seeds" if over_seeds else "the choice of test images"
-        groups = (
-            (f"different from batch norm by more than {noise} explains", clear),
-            ("not shown to differ from batch norm (the 95 % interval contains zero)", level),
-        )
-        text = "; ".join(f"{start}: {listed(names)}" for start, names in groups if names)
-        return [f"{text[:1].upper()}{text[1:]}."] if text else []
+        """Which variants differ from batch norm where a test can say so; else by how much, without a verdict."""
+        found = self._found[(self._found.quantity == "accuracy") & (self._found.baseline == BASELINE)]
+        found = found[found.norm.ne(BASELINE) & (found.test != "null") & (found.test != "equality")]
+        groups: dict[str, list[str]] = {}
+        for one in found.itertuples():
+            text = f"{within(one.label)} {points(one.mean)}"
+            if one.both:
+                text += f" ({interval_points(one.both)})"
+            groups.setdefault(_VERDICTS[one.differs], []).append(text)
+        said = "; ".join(f"{start}: {listed(texts)}" for start, texts in groups.items())
+        both = ", with the 95 % interval for another seed and other test images" if found.both.notna().any() else ""
+        few = found.seeds.map(len).max() < LEAST_SEEDS if len(found) else False
+        why = f" Fewer than {LEAST_SEEDS} seeds do not tell a layer's effect from a seed's." if few else ""
+        lines = [f"Test accuracy against batch norm, in points{both}; {said}.{why}"] if said else []
+        return [*lines, *null_words(self.study), *self._pairing()]
+
+    def _pairing(self) -> list[str]:
+        """What pairing by seed gains."""
+        found = self._found.correlation[self._found.quantity == "accuracy"].dropna().astype(float)
+        if not len(found):
+            return []
+        return [
+            f"Pairing by seed: over {counted(len(found), 'comparison')} the correlation of the two accuracies is "
+            f"{number(found.mean(), 2)} on average; at 0 it gains nothing."
+        ]
 
     def equality(self) -> list[str]:
-        """Whether the library's batch norm and ours are equal."""
-        pair = self._found[(self._found.norm == SANITY_PAIR[0]) & (self._found.baseline == SANITY_PAIR[1])]
-        if not len(pair):
-            return []
-        one, table = next(pair.itertuples()), self.study.epochs.pivot_table("val_accuracy", ["epoch", "seed"], "norm")
-        gap = 100 * (table[SANITY_PAIR[0]] - table[SANITY_PAIR[1]]).abs().max()
-        first, second = (self.study.labels[norm] for norm in SANITY_PAIR)
-        apart = f"; in validation, at most {number(gap, 2)} points apart after any epoch" if pd.notna(gap) else ""
-        equal = f"{'equal' if one.equal else 'not shown to be equal'} within {100 * EQUALITY_MARGIN:g} points"
-        sure = f": {equal} (95 % interval {interval_points(one.interval)})" if one.interval else ""
-        names = f"{first} and {within(second)} are {points(abs(one.mean)).lstrip('+')} points apart on test"
-        return [f"Sanity check: {names}{sure}{apart}."]
+        """What the equality tests of the plan say; of others only the interval."""
+        lines, plan = [], plan_of(self.study)
+        for one in self._found[self._found.test.isin(["equality", "null"]) & self._found.narrow.notna()].itertuples():
+            text = f"{one.label} is {points(one.mean)} points from {within(one.against)} on test"
+            text += f" (90 % interval for another seed and other images {interval_points(one.narrow)})"
+            if plan and one.equal is not None:
+                said = "equal" if one.equal else "not shown to be equal"
+                text += f": {said} within {plan.margin:g} points by two one-sided tests at 5 %"
+            lines.append(f"{text}.")
+        return lines
 
     def cautions(self) -> list[str]:
         """What must be known before any number is believed."""
@@ -106,11 +116,11 @@ class Sections:
         if study.recipe.get("dataset") == "digits":
             images = int(test.num_images.iloc[0]) if len(test) else int(study.data.get("num_test") or 360)
             means = test.groupby("label", observed=True).accuracy.mean().tolist() or [0.95]
-            errors = [100 * standard_error(mean, images) for mean in means]
-            ends = dict.fromkeys(number(error, 1) for error in (min(errors), max(errors)))
+            ends = [f"{percent(max(means))} % on them is {percent(one.low)} to {percent(one.high)} % on other images"
+                    for one in [wilson(max(means), images)]]  # fmt: skip
             found.append(
-                f"This is a demonstration on {images} test images of small handwritten digits: the standard error of "
-                f"one accuracy is {' to '.join(ends)} points. The full experiment needs CIFAR-10: --preset study."
+                f"This is a demonstration on {images} test images of small handwritten digits: {ends[0]} (95 % "
+                "interval, Wilson). The full experiment needs CIFAR-10: --preset study."
             )
         if "jpeg" in data.lower():
             found.append(f"The images are {data}, not the original pixels: differences from the paper include this.")
@@ -139,33 +149,63 @@ class Sections:
         if not len(test):
             return Section("Results", tables=[table])
         for label, rows in test.groupby("label", observed=True):
-            mean, interval = float(rows.accuracy.mean()), mean_interval(rows.accuracy)
-            error = standard_error(mean, int(rows.num_images.iloc[0]))
-            ends[label] = (interval.low, interval.high) if interval else (mean - error, mean + error)
+            values = rows.accuracy.tolist()
+            lowest = Interval(min(values), max(values), "lowest to highest")
+            interval = mean_interval(values) or (lowest if values[1:] else wilson(values[0], rows.num_images.iloc[0]))
+            ends[label] = (interval.low, interval.high)
         known = {norm: one.test for norm, one in published_for(study.recipe).items()}
-        caption = "Accuracy after the last epoch. Bar: one standard error from the number of test images, either side."
+        caption = "Accuracy after the last epoch. Bar: 95 % interval for other test images (Wilson)."
         if study.digits == 2:
-            caption = "Pale dots: seeds. Large mark: their mean, with its 95 % interval, which is not paired."
+            caption = (
+                "Pale dots: seeds. Large mark: their mean. Bar: its 95 % interval over seeds, which is not paired; "
+            )
+            caption += f"of fewer than {LEAST_SEEDS} seeds, lowest to highest."
         caption += " Hollow diamonds: the original paper." * bool(set(known) & set(test.norm))
         drawn = figures.test_accuracy(test, ends, self.about, known)
         return Section("Results", tables=[table], figures=[self.picture("test_accuracy", caption, drawn)])
 
     def comparison(self) -> Section:
         """Paired differences and what they can show."""
-        found = self._found
-        n, planned = max(map(len, found.seeds), default=0), int(found.holm_p.notna().sum())
-        words = "The interval over test images (paired bootstrap) takes the weights as trained."
+        found, words = self._found, [self._planned()]
+        n, m = max(map(len, found.seeds), default=0), int(found.holm_p.notna().sum())
         if n < 2:
-            words = f"One seed: nothing here shows how much another seed would change a difference. {words}"
-        else:
-            methods = listed(sorted({one.method for one in found.interval if one}))
-            corrected = f" Holm's correction is over {counted(planned, 'comparison')} planned before any run."
-            words = (
-                f"Differences are paired by seed; intervals: {methods}. p: two-sided sign-flip test, for {n} seeds at "
-                f"least {2 / 2**n:.3g}.{corrected * bool(planned)} Two variants are equal if the interval is within "
-                f"{100 * EQUALITY_MARGIN:g} points of zero; a large p does not show that. {words}"
+            words.append(
+                "One seed: nothing here shows how much another seed would change a difference. Interval: Bonett and "
+                "Price, for other test images and the weights as trained; p: McNemar's exact test."
             )
-        return Section("Paired differences", [words], [tables.comparison(self.study, found)])
+        else:
+            few = f"fewer than {LEAST_SEEDS} seeds have none" * bool((found.seeds.map(len) < LEAST_SEEDS).any())
+            words.append(
+                "Differences are paired by seed. Intervals: Student's t over seeds, for these test images; crossed "
+                f"random effects, for another seed and other images{'; ' * bool(few)}{few}. p: two-sided sign-flip "
+                f"test, for {n} seeds at least {2 / 2**n:.3g}. A large p does not show that two variants are equal."
+            )
+        if m:
+            words.append(f"Holm's correction is over {counted(m, 'comparison')}.")
+        if len((self.all_rates.plan.get("grid") or {}).get("learning_rates") or ()) > 1:
+            words.append("Each norm is compared at the rate that was chosen on validation data, see below.")
+        for one in found[found.quantity == "train_loss"].itertuples():
+            ends = [number(end, 3) for end in (one.interval.low, one.interval.high)] if one.interval else []
+            sure = f", 95 % interval over seeds {' to '.join(ends)}" * bool(ends)
+            words.append(
+                f"Planned: training loss of the last epoch, {within(one.label)} against {within(one.against)}: "
+                f"{number(one.mean, 3)}{sure}, {counted(len(one.seeds), 'seed')}, p "
+                f"{p_value(one.holm_p)}."
+            )
+        return Section("Paired differences", words, [tables.comparison(found)])
+
+    def _planned(self) -> str:
+        """Who chose the comparisons, and when."""
+        known, plan = recorded(self.study.plan, self.study.folder / "study.json"), plan_of(self.study)
+        if not known or not plan:
+            return "The comparisons were chosen by the tool: no plan was recorded before the first run."
+        absent = set(plan.seeds) - set(self.study.finished.seed)
+        missing = f" Of its seeds {len(absent)} of {len(plan.seeds)} have not finished." * bool(absent)
+        tested = f"{self._found.planned.sum()} of its {counted(len(plan.comparisons), 'comparison')}"
+        return (
+            f"Planned: {known.file} (SHA-256 {known.sha256[:12]}), recorded on {known.date} before the first run; the "
+            f"runs allow {tested}. All others are exploratory and have no verdict.{missing}"
+        )
 
     def learning_rates(self) -> Section:
         """The control over learning rates, where the study has one."""

@@ -29,8 +29,10 @@ def summary_csv(study: Study) -> str:
 
 def summary_json(study: Study) -> dict[str, Any]:
     """Settings, data and comparisons of a `study` with all its runs, as JSON values: fractions, not per cent."""
-    found = paired(chosen(study)).rename(columns={"p": "p_value", "equal": "equal_within_half_a_point"})
-    facts = {name: study.plan.get(name) for name in ("study", "preset", "recipe", "norms", "seeds", "command")}
+    found = paired(chosen(study)).rename(columns={"p": "p_value"}).drop(columns="narrow")
+    facts = {
+        name: study.plan.get(name) for name in ("study", "preset", "recipe", "norms", "seeds", "command", "planned")
+    }
     return dict(_plain({**facts, "data": study.data, "comparisons": found.to_dict("records")}))
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from jaxnorm.study.report import formats
 from jaxnorm.study.report.formats import DASH, number, percent, points, spread
-from jaxnorm.study.report.frames import SPLITS, Study, setting_words
+from jaxnorm.study.report.frames import SPLITS, Study
 from jaxnorm.study.report.page import Table
 from jaxnorm.study.report.published import SOURCE, comparable, published_for
 from jaxnorm.study.words import counted, duration
@@ -84,7 +84,8 @@ def results(study: Study) -> Table | None:
         ("On test", "Macro F1, %"): texts(test, "macro_f1", _mean, places, 100),
         ("On test", "Loss"): texts(test, "loss", _mean, 3),
     }
-    note = "Mean over the finished seeds, ± standard deviation on test. " if places == 2 else ""
+    spreads = "± standard deviation on test, or lowest to highest of two or three"
+    note = f"Mean over the finished seeds, {spreads}. " if places == 2 else ""
     if known:
         norms = study.runs.drop_duplicates("label").set_index("label").norm.rename(index=str)
         for split in ("test", "validation", "train"):
@@ -100,21 +101,27 @@ def results(study: Study) -> Table | None:
     return of_variants(study, "Results", columns | {"Status": states(study)}, note + whose_statistics(study))
 
 
-def comparison(study: Study, found: pd.DataFrame) -> Table | None:
-    """Paired differences in test accuracy in a `study`: what `comparisons.paired` has `found`; None if nothing."""
-    names = dict(zip(study.runs.norm, study.runs.norm_label, strict=True))
-    words = found.norm.map(names) + found.tags.map(setting_words)
-    columns: dict[Any, pd.Series] = {"Variant": words, "against": found.baseline.map(names)}
+def comparison(found: pd.DataFrame) -> Table | None:
+    """Paired differences in test accuracy: what `comparisons.paired` has `found`; None if nothing."""
+    found = found[found.quantity == "accuracy"]
+    if not len(found):
+        return None
+    columns: dict[Any, pd.Series] = {"Variant": found.label, "against": found.against}
     columns["Difference"] = found["mean"].map(points)
-    if over_seeds := found.interval.notna().any():
-        columns["Over seeds", "95 % interval"] = found.interval.map(formats.interval_points)
-        columns["Over seeds", "p"] = found.p.map(formats.p_value)
-        columns["Over seeds", "p, Holm"] = found.holm_p.map(formats.p_value)
-    columns["Over test images", "95 % interval"] = found.image_interval.map(formats.interval_points)
-    if over_seeds:
-        columns["Kind"] = found.planned.map({True: "planned", False: "exploratory"})
-    frame = pd.DataFrame(columns).set_axis(found.norm)
-    return Table("Paired differences", frame, "Test accuracy, in points.") if len(frame) else None
+    if found.seeds.map(len).max() > 1:
+        columns["Lowest"], columns["Highest"] = (found.differences.map(end).map(points) for end in (min, max))
+    shown = {
+        ("95 % interval", "seeds"): found.interval.map(formats.interval_points),
+        ("95 % interval", "seeds and images"): found.both.map(formats.interval_points),
+        ("95 % interval", "test images"): found.image_interval.map(formats.interval_points),
+        ("Test", "p"): found.p.map(formats.p_value),
+        ("Test", "p, Holm"): found.holm_p.map(formats.p_value),
+        ("Seeds", "correlation"): found.correlation.map(lambda one: number(one, 2)),
+    }
+    columns |= {name: texts for name, texts in shown.items() if (texts != DASH).any()}
+    null, other = "same function", "exploratory" if found.planned.any() else "chosen by the tool"
+    columns["Kind"] = found.planned.map({True: "planned", False: other}).where(found.test != "null", null)
+    return Table("Paired differences", pd.DataFrame(columns).set_axis(found.norm), "Test accuracy, in points.")
 
 
 def runs(study: Study) -> Table | None:

@@ -8,6 +8,7 @@ from typing import Any
 from jaxnorm import files
 from jaxnorm.errors import UserError
 from jaxnorm.study.config import REVISABLE, Config
+from jaxnorm.study.planned import Recorded, recorded
 from jaxnorm.study.registry import NORMS
 from jaxnorm.study.runs.agreement import read_run
 from jaxnorm.study.runs.directory import RunDirectory
@@ -104,15 +105,45 @@ class Workdir:
             )
         return [*refused, *noted]
 
-    def describe(self, configs: Sequence[Config], *, preset: str, command: str) -> None:
+    def planned(self, given: Recorded, *, demanded: bool) -> Recorded | None:
+        """The plan of the comparisons that holds here: the one recorded before the first run, and no later one.
+
+        Args:
+            given: a plan file's content.
+            demanded: whether the user named that file.
+
+        Returns:
+            The plan; None where runs had begun without one.
+
+        Raises:
+            UserError: if the user named another file than that recorded, or named one after the first run had begun.
+        """
+        study = files.read_json(self.path / STUDY)
+        before = recorded(study, self.path / STUDY) if study else None
+        begun = any(self.path.glob("*/provenance.json"))
+        if before is None and not begun:
+            return given
+        if demanded and (before is None or before.sha256 != given.sha256):
+            found = f"was given {before.file} on {before.date}" if before else "has begun without one"
+            raise UserError(
+                f"a plan must be recorded before the first run, but {self.path} {found}; drop --plan, or choose "
+                "another --workdir"
+            )
+        return before
+
+    def describe(
+        self, configs: Sequence[Config], *, preset: str, command: str, planned: Recorded | None = None
+    ) -> None:
         """Writes ``study.json``. Norms and seeds that the folder already has remain in it, first.
 
         Args:
             configs: the runs.
             preset: name of the preset that the recipe comes from.
             command: the command line that trains the runs.
+            planned: the plan of the comparisons, see `planned`.
         """
         before = read_sealed(self.path / STUDY) or {"norms": [], "seeds": [], "runs": []}
+        kept = dataclasses.asdict(planned) if planned else before.get("planned")
         own = {"norm", "seed", "tags", *self.varied}
         runs = {run["name"]: run for run in before["runs"]}
         runs |= {config.name: {"name": config.name, **config.to_json()} for config in configs}
@@ -126,6 +157,7 @@ class Workdir:
             "seeds": list(dict.fromkeys([*before["seeds"], *(config.seed for config in configs)])),
             "grid": {f"{name}s": list(dict.fromkeys(run[name] for run in runs.values())) for name in self.varied},
             "runs": list(runs.values()),
+            **({"planned": kept} if kept else {}),
             # All commands together make what the folder contains.
             "command": "\n".join(dict.fromkeys([*before.get("command", "").splitlines(), command])),
         }

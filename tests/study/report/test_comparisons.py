@@ -1,8 +1,13 @@
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
 from jaxnorm import UserError, read_study
-from jaxnorm.study.report.comparisons import chosen, paired
+from jaxnorm.study.planned import read_plan
+from jaxnorm.study.report import compare_norms
+from jaxnorm.study.report.comparisons import chosen, null_words, nulls, paired
 from jaxnorm.study.report.publish import publish
 from jaxnorm.study.report.statistics import holm, mean_interval
 from tests.study.report.workdirs import reseal
@@ -26,16 +31,80 @@ def test_pairs_share_their_seeds(session_workdir):
     group = found["gn", "bn"]
     assert group.seeds == [0, 1, 3, 4] and group.differences == expected.tolist()
     assert group.interval == mean_interval(expected.tolist())
-    planned = [one for one in found.values() if one.planned]
-    assert [(one.norm, one.baseline) for one in planned] == [("bin", "bn"), ("gn", "bn"), ("bin", "bin_frozen")]
-    assert [one.holm_p for one in planned] == holm([one.p for one in planned])
-    assert np.isnan(found["ln", "bn"].holm_p)
-    assert found["flax_bn", "bn"].equal is True and found["ln", "bn"].equal is False
+    nulls = [pair for pair, one in found.items() if one.test == "null"]
+    assert nulls == [("flax_bn", "bn"), ("bin_frozen", "bn")]
+    tested = [one for pair, one in found.items() if pair not in nulls]
+    assert [one.holm_p for one in tested] == holm([one.p for one in tested])
+    assert not any(one.planned for one in found.values())
+    assert [one.differs for one in tested] == [False] * 4  # five seeds cannot
+    assert {one.equal for one in found.values()} == {None}  # without a margin fixed beforehand
+
+
+PLAN = """
+margin = 0.5
+seeds = [0, 1, 2, 3, 4, 5, 6]
+deviation = 0.4
+[[compare_norms]]
+plus = ["gn"]
+minus = ["bn"]
+[[compare_norms]]
+plus = ["flax_bn", "gn"]
+minus = ["bn", "ln"]
+[[compare_norms]]
+plus = ["flax_bn"]
+minus = ["bn"]
+test = "equality"
+[[compare_norms]]
+family = "loss"
+plus = ["ln"]
+minus = ["bn"]
+quantity = "train_loss"
+seeds = [5, 6]
+[[batch_size_study]]
+plus = ["bn-bs2"]
+minus = ["bn-bs128"]
+"""
+
+
+def planned(workdir, text=PLAN):
+    (workdir / "plan.toml").write_text(text)
+    study = json.loads((workdir / "study.json").read_text())
+    study["planned"] = asdict(read_plan(workdir / "plan.toml", study["study"]))
+    (workdir / "study.json").write_text(json.dumps(study))
+    return read_study(workdir)
+
+
+def test_the_plan_says_what_is_tested(make_workdir):
+    study = planned(make_workdir(norms=("flax_bn", "bn", "gn", "ln"), seeds=range(7)))
+    found = paired(study)
+    assert found[["norm", "baseline", "planned", "family"]].to_numpy().tolist() == [
+        ["gn", "bn", True, "planned"], ["flax_bn", "bn", True, "planned"], ["flax_bn", "bn", True, "planned"],
+        ["ln", "bn", True, "loss"], ["ln", "bn", False, ""],
+    ]  # fmt: skip
+    test = study.final("test").pivot(index="seed", columns="norm", values="accuracy")
+    contrast = test.flax_bn + test.gn - test.bn - test.ln
+    np.testing.assert_allclose(found.differences[1], contrast)
+    assert found.holm_p[:2].tolist() == holm(found.p[:2].tolist()) and found.differs[0] is True
+    assert found.holm_p[4:].isna().all() and found.differs[4] is None  # exploratory
+    narrow = found.narrow[2]
+    assert found.equal[2] == (max(-narrow.low, narrow.high) < 0.005) and found.equal.notna().sum() == 1
+    last = study.epochs.drop_duplicates("run", keep="last").pivot(index="seed", columns="norm", values="train_loss")
+    assert found.seeds[3] == [5, 6] and found.differences[3] == (last.ln - last.bn)[[5, 6]].tolist()
+    assert found.both[3] is None
+    text = compare_norms.page(study)
+    assert "plan.toml" in next(section for section in text.sections if section.title == "Paired differences").text[0]
+
+
+def test_what_runs_of_one_function_differ_by(session_workdir):
+    study = read_study(session_workdir("two", norms=("flax_bn", "bn", "bin_frozen", "gn"), seeds=range(2)))
+    found = nulls(study)
+    assert len(found) == 6 and set(found["first"]) | set(found["second"]) == {"flax_bn", "bn", "bin_frozen"}
+    assert f"up to {100 * found.difference.abs().max():.2f} points" in null_words(study)[0]
 
 
 def test_one_seed_has_only_the_interval_over_images(session_workdir):
     one = by_pair(read_study(session_workdir("one_seed", norms=("bn", "none"))))["none", "bn"]
-    assert one.interval is None and one.p is None and np.isnan(one.holm_p) and one.equal is None
+    assert one.interval is None and one.both is None and one.p < 0.05 and one.differs is None
     assert one.image_interval.low < one.mean < one.image_interval.high
 
 

@@ -8,50 +8,117 @@ from scipy import stats
 
 from jaxnorm.study.report import statistics
 
-FIVE = [0.2, -0.1, 0.5, 0.4, 0.3]
 
-
-def test_student_interval_is_the_paired_t_test_of_scipy():
+def test_t_interval_is_the_paired_t_test_of_scipy():
     ours = np.array([88.1, 87.9, 88.4, 88.0, 88.6])
     theirs = np.array([87.8, 87.9, 88.0, 88.1, 88.1])
-    expected = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
-    interval = statistics.mean_interval(ours - theirs)
-    assert interval.method == "Student's t"
-    np.testing.assert_allclose((interval.low, interval.high), expected, rtol=1e-12)
+    for level in (0.9, 0.95):
+        expected = stats.ttest_rel(ours, theirs).confidence_interval(level)
+        interval = statistics.mean_interval(ours - theirs, level)
+        np.testing.assert_allclose((interval.low, interval.high), expected, rtol=1e-12)
 
 
-def test_student_interval_by_hand():
-    # mean 2, sd 1, n 3, t(0.975, 2) = 4.302652...: half width 4.302652 / sqrt 3
-    interval = statistics.mean_interval([1.0, 2.0, 3.0])
-    assert interval.high - 2 == pytest.approx(4.302652729911275 / math.sqrt(3), rel=1e-9)
-    assert 2 - interval.low == pytest.approx(interval.high - 2, rel=1e-12)
+def test_t_interval_by_hand():
+    # mean 2.5, variance 5/3, n 4, t(0.975, 3) = 3.182446...
+    interval = statistics.mean_interval([1.0, 2.0, 3.0, 4.0])
+    assert interval.high - 2.5 == pytest.approx(3.182446305284263 * math.sqrt(5 / 3 / 4), rel=1e-9)
 
 
-@pytest.mark.parametrize(("n", "method"), [(9, "Student's t"), (10, "BCa bootstrap")])
-def test_bca_begins_at_ten(n, method):
-    values = np.random.default_rng(1).exponential(size=n)
-    interval = statistics.mean_interval(values)
-    assert interval.method == method
-    assert interval.low < values.mean() < interval.high
-    assert statistics.mean_interval(values) == interval  # seeded
+@pytest.mark.parametrize("values", [[0.3], [0.3, 0.4], [0.3, 0.4, 0.5], [0.9] * 5])
+def test_too_few_values_and_no_spread_have_no_interval(values):
+    assert statistics.mean_interval(values) is None
 
 
-def test_bca_is_scipys_and_leans_with_the_skew():
-    values = np.random.default_rng(2).exponential(size=12)
-    expected = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=9999, rng=np.random.default_rng(0))
-    interval = statistics.mean_interval(values)
-    np.testing.assert_allclose((interval.low, interval.high), expected.confidence_interval, rtol=1e-12)
-    assert interval.high - values.mean() > values.mean() - interval.low
+def accuracies(rng, seeds, error, variation, images):
+    """Test accuracies of some seeds: errors with a skewed spread, and the choice of the images."""
+    errors = rng.gamma(variation**-2, error * variation**2, size=seeds)
+    return rng.binomial(images, 1 - errors.clip(0, 1)) / images
 
 
-@pytest.mark.parametrize("n", [2, 5, 10, 30])
-def test_no_spread_is_a_point(n):
-    interval = statistics.mean_interval([0.0] * n)
-    assert (interval.low, interval.high) == (0.0, 0.0)
+@pytest.mark.parametrize("seeds", [4, 5, 10])
+@pytest.mark.parametrize(("images", "error", "variation"), [(360, 0.0075, 0.4), (360, 0.06, 0.3), (10_000, 0.12, 0.03)])
+def test_intervals_over_seeds_cover(seeds, images, error, variation):
+    rng, hits = np.random.default_rng(0), []
+    for _ in range(500):
+        ours, theirs = (accuracies(rng, seeds, error, variation, images) for _ in "ab")
+        for values, truth in ((ours, 1 - error), (ours - theirs, 0.0)):
+            if interval := statistics.mean_interval(values):
+                hits.append(interval.low <= truth <= interval.high)
+    assert len(hits) > 950 and 0.93 <= np.mean(hits) <= 0.975
 
 
-def test_one_seed_has_neither_interval_nor_p():
-    assert statistics.mean_interval([0.3]) is None
+def gains(rng, seeds, images, error, lost=0.0):
+    """Correct less correct by seed and image: images differ in difficulty, seeds in skill, one side errs more."""
+    hard = rng.beta(3 * error, 3 * (1 - error), size=images)
+    ours, theirs = (hard * rng.gamma(100, 0.01, size=(seeds, 1)) for _ in "ab")
+    return (rng.random(ours.shape) >= ours + lost).astype(float) - (rng.random(theirs.shape) >= theirs)
+
+
+@pytest.mark.parametrize(("seeds", "images", "error"), [(4, 360, 0.03), (10, 360, 0.03), (10, 2000, 0.12)])
+def test_intervals_over_seeds_and_images_cover(seeds, images, error):
+    rng = np.random.default_rng(1)
+    found = [statistics.crossed_interval(gains(rng, seeds, images, error)) for _ in range(400)]
+    assert 0.925 <= np.mean([one.low <= 0 <= one.high for one in found]) <= 0.985
+
+
+def test_the_crossed_variance_is_that_of_its_parts():
+    rng, seeds, images = np.random.default_rng(2), 400, 300
+    table = rng.normal(0, 0.3, (seeds, 1)) + rng.normal(0, 0.5, images) + rng.normal(0, 1, (seeds, images))
+    interval = statistics.crossed_interval(table)
+    expected = math.sqrt(0.3**2 / seeds + 0.5**2 / images + 1 / seeds / images)
+    assert (interval.high - interval.low) / 2 / 1.96 == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize("images", [360, 10_000])
+@pytest.mark.parametrize(("better", "worse"), [(0.01, 0.01), (0.06, 0.05), (0.02, 0.0), (0.0, 0.85)])
+def test_intervals_over_the_images_of_one_seed_cover(images, better, worse):
+    rng, hits = np.random.default_rng(3), []
+    for one, other, _ in rng.multinomial(images, (better, worse, 1 - better - worse), size=500):
+        interval = statistics.image_interval(np.repeat([1, -1, 0], [one, other, images - one - other]))
+        hits.append(interval.low <= better - worse <= interval.high)
+    assert 0.93 <= np.mean(hits) <= 0.995  # few images differ: it errs on the safe side
+
+
+@pytest.mark.parametrize(("better", "worse"), [(4, 0), (5, 0), (6, 0), (7, 1), (8, 1), (9, 2), (10, 2), (30, 20)])
+def test_the_interval_over_images_agrees_with_the_exact_test(better, worse):
+    table = np.repeat([1, -1, 0], [better, worse, 360 - better - worse])
+    assert (statistics.image_interval(table).low > 0) == (statistics.mcnemar_p(table) <= 0.05)
+
+
+def test_mcnemar_by_hand():
+    assert statistics.mcnemar_p(np.array([1, 1, 1, 1, 0])) == 0.125
+    assert statistics.mcnemar_p(np.array([1] * 5 + [-1])) == pytest.approx(2 * 7 / 64)
+    assert statistics.mcnemar_p(np.zeros(9)) == 1.0
+
+
+def test_no_difference_is_found_in_one_family_of_twenty():
+    # Five variants against one baseline, without any effect: in how many studies does a verdict say otherwise?
+    rng, false = np.random.default_rng(4), 0
+    for _ in range(300):
+        base, *others = (accuracies(rng, 8, 0.0075, 0.4, 360) for _ in range(6))
+        false += min(statistics.holm([statistics.sign_flip_p(one - base) for one in others])) <= statistics.ALPHA
+    assert false / 300 <= 0.05 + 0.02  # two standard errors of the simulation
+
+
+def test_what_differs_by_the_margin_is_rarely_called_equal():
+    rng, margin = np.random.default_rng(5), 0.01
+    found = [statistics.crossed_interval(gains(rng, 10, 2000, 0.05, lost=margin), 0.9) for _ in range(400)]
+    # a loss that is added to the error of every image, where that stays below one
+    assert np.mean([max(-one.low, one.high) < margin for one in found]) <= 0.05 + 0.02
+
+
+def test_the_difference_that_seeds_can_show():
+    rng, shift = np.random.default_rng(6), statistics.detectable(10, 0.4, tests=3)
+    drawn = rng.normal(shift, 0.4, (20_000, 10))
+    assert (stats.ttest_1samp(drawn, 0, axis=1).pvalue <= 0.05 / 3).mean() == pytest.approx(0.8, abs=0.01)
+    assert statistics.detectable(5, 0.4) == math.inf > statistics.detectable(6, 0.4)
+
+
+def test_an_accuracy_of_one_is_not_certain():
+    assert statistics.wilson(1.0, 360).low == pytest.approx(1 / (1 + 1.959964**2 / 360), rel=1e-6)
+
+
+def test_one_seed_has_no_p():
     assert statistics.sign_flip_p([0.3]) is None
 
 
@@ -93,16 +160,3 @@ def test_holm_keeps_the_order_and_lies_between_p_and_bonferroni(p_values):
         assert p <= a <= min(1.0, len(p_values) * p) + 1e-12
     order = np.argsort(p_values, kind="stable")
     assert (np.diff(np.array(adjusted)[order]) >= 0).all()
-
-
-def test_image_interval_is_the_ordinary_bootstrap():
-    rng = np.random.default_rng(4)
-    differences = rng.choice([-1.0, -0.5, 0.0, 0.5, 1.0], p=[0.05, 0.05, 0.7, 0.1, 0.1], size=400)
-    means = rng.choice(differences, size=(10_000, 400)).mean(axis=1)
-    interval = statistics.image_interval(differences)
-    np.testing.assert_allclose((interval.low, interval.high), np.quantile(means, (0.025, 0.975)), atol=0.004)
-    assert statistics.image_interval(np.zeros(7)).high == 0.0
-
-
-def test_standard_error_of_an_accuracy():
-    assert statistics.standard_error(0.88, 10_000) == pytest.approx(0.00325, abs=1e-5)

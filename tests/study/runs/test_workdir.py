@@ -7,6 +7,7 @@ import pytest
 
 from jaxnorm.errors import UserError
 from jaxnorm.study.config import Config
+from jaxnorm.study.planned import plan_file, read_plan
 from jaxnorm.study.registry import NORMS
 from jaxnorm.study.runs.workdir import Workdir
 
@@ -122,3 +123,28 @@ def test_runs_may_differ_in_what_the_study_varies_and_in_nothing_else(tmp_path, 
         workdir.check([dataclasses.replace(more, learning_rate=0.3)])
     with pytest.raises(UserError, match="varied: "):
         dataclasses.replace(workdir, varied=()).check([more])
+
+
+def test_a_plan_is_recorded_before_the_first_run_and_then_fixed(tmp_path):
+    workdir, given = Workdir(tmp_path / "w", study="compare_norms"), read_plan(plan_file("quick"), "compare_norms")
+    other = dataclasses.replace(given, sha256="0" * 64)
+    assert workdir.planned(given, demanded=True) == given
+    workdir.describe([Config()], preset="quick", command="python x.py", planned=given)
+    later = dataclasses.replace(given, date="2099-01-01T00:00:00+00:00")
+    for one, demanded in ((later, True), (other, False)):
+        found = workdir.planned(one, demanded=demanded)
+        assert (found.date, found.sha256) == (given.date, given.sha256)
+    workdir.describe([Config(seed=1)], preset="quick", command="python x.py")
+    assert plan_of(workdir)["planned"]["date"] == given.date
+    with pytest.raises(UserError, match=r"before the first run.*quick\.toml"):
+        workdir.planned(other, demanded=True)
+
+
+def test_runs_that_began_without_a_plan_get_none(tmp_path):
+    workdir, given = Workdir(tmp_path / "w", study="compare_norms"), read_plan(plan_file("quick"), "compare_norms")
+    workdir.describe([Config()], preset="quick", command="python x.py")
+    (tmp_path / "w/bn-seed0").mkdir()
+    (tmp_path / "w/bn-seed0/provenance.json").write_text("{}")
+    assert workdir.planned(given, demanded=False) is None
+    with pytest.raises(UserError, match="has begun without one"):
+        workdir.planned(given, demanded=True)
