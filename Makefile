@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: accelerator compare test test-accelerators test-report test-durability test-notebook lint format clean
+.PHONY: accelerator compare test test-accelerators test-report test-durability test-notebook test-peers lint format clean
 
 compare: .venv/study
 	$(BIN)/python experiments/compare_norms.py $(ARGS)
@@ -23,6 +23,9 @@ test-durability: .venv/test
 
 test-accelerators: .venv-accelerators
 	JAXNORM_ACCELERATORS=.venv-accelerators/bin/python $(BIN)/python -m pytest -m accelerators tests/test_accelerators.py $(ARGS)
+
+test-peers: .venv/peers
+	$(BIN)/python -m pytest -m peers tests $(ARGS)
 
 test-notebook: .venv/notebook
 	$(BIN)/python -m pytest -m notebook tests/test_notebook.py $(ARGS)
@@ -52,6 +55,11 @@ clean:
 
 .venv/notebook: | .venv/test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'nbclient>=0.10' 'ipykernel>=6.29'
+	@touch $@
+
+# PyPI's PyTorch for Linux brings CUDA (3 GB). PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu avoids that.
+.venv/peers: | .venv/test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile 'torch>=2.9,<2.14' 'timm>=1.0.20' 'keras>=3.12'
 	@touch $@
 
 # The CUDA wheels (6 GB) have an environment of their own: with them JAX would look for a GPU in every test.

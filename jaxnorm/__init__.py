@@ -43,12 +43,18 @@ if TYPE_CHECKING:
     from jaxnorm.study.registry import register_norm as register_norm
     from jaxnorm.study.report.folders import read_study as read_study
     from jaxnorm.study.training.run import train as train
+    from jaxnorm.tools.batch_statistics import recompute_statistics as recompute_statistics
+    from jaxnorm.tools.folding import fold_batch_norm as fold_batch_norm
+    from jaxnorm.tools.norm_table import inspect_norms as inspect_norms
 
 __version__ = "0.1.0"
 
 _LIBRARY = {
     "jaxnorm.conv.convolution": ("Conv",),
     "jaxnorm.errors": ("UserError",),
+    "jaxnorm.tools.batch_statistics": ("recompute_statistics",),
+    "jaxnorm.tools.folding": ("fold_batch_norm",),
+    "jaxnorm.tools.norm_table": ("inspect_norms",),
     "jaxnorm.norms": ("BatchInstanceNorm", "BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm"),
 }
 _STUDY = {

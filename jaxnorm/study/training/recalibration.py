@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxnorm import UserError, recompute_statistics
 from jaxnorm.study.config import REFERENCE_BATCH_SIZE
 from jaxnorm.study.data.augment import augment
 from jaxnorm.study.training.evaluation import evaluate
@@ -58,12 +58,29 @@ def evaluate_statistics(
     return results
 
 
-def precise_statistics(model: nn.Module, variables: Any, images: Images, batch_size: int, key: jax.Array) -> Any:
-    """The collection ``batch_stats`` recomputed from up to 10,000 augmented training images under fixed weights.
+def check_recomputable(model: nn.Module, variables: Any, images: Images) -> None:
+    """Checks before training that `evaluate_statistics` will be possible after it.
 
-    E[x] and E[x^2] - E[x]^2 of every layer's input in training mode: averages over batches, weighted by their images.
+    Args:
+        model: the network.
+        variables: its variables.
+        images: the training split, on one device.
+
+    Raises:
+        UserError: if the network keeps running statistics that `recompute_statistics` refuses.
+    """
+    if "batch_stats" in variables:
+        try:
+            recompute_statistics(model, variables, [images.normalized(images.image[:2])], train=True)
+        except UserError as error:
+            raise UserError(f"{error}; or turn `evaluate_statistics` off") from None
+
+
+def precise_statistics(model: nn.Module, variables: Any, images: Images, batch_size: int, key: jax.Array) -> Any:
+    """The collection ``batch_stats`` from `recompute_statistics` of up to 10,000 augmented training images.
+
     A layer whose input does not depend on the batches, such as the first one, gets the same moments for every batch
-    size. See Wu & Johnson 2021, arXiv 2105.07576.
+    size.
 
     Args:
         model: the network.
@@ -77,26 +94,8 @@ def precise_statistics(model: nn.Module, variables: Any, images: Images, batch_s
     """
     order_key, augment_key = jax.random.split(key)
     order = jax.random.permutation(order_key, images.label.shape[0])[:PRECISE_IMAGES]
-    updated = _updated_statistics(model)
-    total: dict[Any, np.ndarray] = {}
-    momentum = None
-    for index in _batches(order, batch_size):
-        image = _augmented(images, index, augment_key)
-        if momentum is None:
-            # The batch's own moments are nothing beside 1e30: what remains is the weight of the old value.
-            momentum = {path: leaf / 1e30 for path, leaf in updated(variables, image, 1e30).items()}
-        batch = {path: leaf / (1 - momentum[path]) for path, leaf in updated(variables, image, 0.0).items()}
-        for path, value in batch.items():
-            if path[-1] == "var":
-                value = value + batch[(*path[:-1], "mean")] ** 2
-            total[path] = total.get(path, 0) + len(index) * value
-    flat = dict(flatten_dict(variables["batch_stats"]))
-    for path, value in total.items():
-        moment = value / len(order)
-        if path[-1] == "var":
-            moment = moment - (total[(*path[:-1], "mean")] / len(order)) ** 2
-        flat[path] = jnp.asarray(moment, jnp.asarray(flat[path]).dtype)
-    return unflatten_dict(flat)
+    batches = (_augmented(images, index, augment_key) for index in _batches(order, batch_size))
+    return recompute_statistics(model, variables, batches, train=True)["batch_stats"]
 
 
 def batch_statistics_logits(
@@ -139,22 +138,6 @@ def _batches(order: jax.Array, batch_size: int) -> Iterator[jax.Array]:
 def _forward_in_training(model: nn.Module, variables: Any, image: jax.Array) -> tuple[jax.Array, Any]:
     logits, updated = model.apply(variables, image, train=True, mutable=["batch_stats"])
     return logits.astype(jnp.float32), updated["batch_stats"]
-
-
-def _updated_statistics(model: nn.Module) -> Any:
-    """A function of (variables, image, old): all running moments after one update in which they start at `old`."""
-
-    @jax.jit
-    def update(variables: Any, image: jax.Array, old: float) -> dict[Any, jax.Array]:
-        flat = flatten_dict(variables["batch_stats"])
-        start = {path: jnp.full_like(leaf, old) if path[-1] in ("mean", "var") else leaf for path, leaf in flat.items()}
-        _, updated = _forward_in_training(model, {**variables, "batch_stats": unflatten_dict(start)}, image)
-        return {path: leaf for path, leaf in flatten_dict(updated).items() if path[-1] in ("mean", "var")}
-
-    def on_host(variables: Any, image: jax.Array, old: float) -> dict[Any, np.ndarray]:
-        return {path: np.asarray(leaf, np.float64) for path, leaf in update(variables, image, old).items()}
-
-    return on_host
 
 
 def _summary(logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:

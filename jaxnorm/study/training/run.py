@@ -19,7 +19,7 @@ from jaxnorm.study.training.epoch import epoch_arrays, epoch_row
 from jaxnorm.study.training.evaluation import evaluate
 from jaxnorm.study.training.images import Images, on_device
 from jaxnorm.study.training.metrics import Metrics, measure
-from jaxnorm.study.training.recalibration import evaluate_statistics
+from jaxnorm.study.training.recalibration import check_recomputable, evaluate_statistics
 from jaxnorm.study.training.record import Memory, Record, Row, Stopped
 from jaxnorm.study.training.state import EpochSums, TrainState, build_network, initial_state, random_key
 from jaxnorm.study.training.step import call_sizes, epoch_order, train_steps
@@ -88,7 +88,8 @@ def train(
         The result. A run whose loss is no longer finite returns too, with status "diverged".
 
     Raises:
-        UserError: if the configuration does not fit the data or `model`, or `steps_per_call` is not at least 1.
+        UserError: if the configuration does not fit the data or `model`, if `steps_per_call` is not at least 1, or if
+            statistics are to be evaluated that cannot be computed anew.
         Stopped: if the record asked to stop; everything is saved by then.
 
     Examples:
@@ -113,6 +114,8 @@ def train(
 
     images = {name: on_device(getattr(dataset, name), dataset, devices) for name in SPLITS}
     state = initial_state(config, dataset, model)
+    if config.evaluate_statistics and config.ghost_batch_size is None:
+        check_recomputable(state.model, state.variables, images["train"].on_one_device())
     saved, seconds = record.restore(state.saved)
     state, diverged_at = devices.replicate(state.replace(**saved)), -1
     for num_steps in call_sizes(int(state.step), config.last_epoch, steps_per_epoch, steps_per_call):
