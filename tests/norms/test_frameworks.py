@@ -154,10 +154,10 @@ class Peer:
 
 @pytest.fixture
 def float64():
-    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     with jax.enable_x64(True):
         yield
-    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,15 +1,15 @@
-import json
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from jaxnorm import UserError, read_study
+from jaxnorm import UserError, files, read_study
 from jaxnorm.study.planned import read_plan
 from jaxnorm.study.report import compare_norms
 from jaxnorm.study.report.comparisons import chosen, null_words, nulls, paired
 from jaxnorm.study.report.publish import publish
 from jaxnorm.study.report.statistics import holm, mean_interval
+from jaxnorm.study.runs.manifest import read_sealed, sealed
 from tests.study.report.workdirs import reseal
 
 
@@ -68,9 +68,9 @@ minus = ["bn-bs128"]
 
 def planned(workdir, text=PLAN):
     (workdir / "plan.toml").write_text(text)
-    study = json.loads((workdir / "study.json").read_text())
+    study = read_sealed(workdir / "study.json")
     study["planned"] = asdict(read_plan(workdir / "plan.toml", study["study"]))
-    (workdir / "study.json").write_text(json.dumps(study))
+    files.write_json(workdir / "study.json", sealed(study))
     return read_study(workdir)
 
 
