@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jaxnorm.study.config import REVISABLE
-from jaxnorm.study.report import feature_figures, figures, style, tables
+from jaxnorm.study.report import accuracy_figures, feature_figures, figures, style, tables
 from jaxnorm.study.report.comparisons import BASELINE, EQUALITY_MARGIN, SANITY_PAIR, chosen, paired
 from jaxnorm.study.report.formats import NAMED, interval_points, listed, number, percent, points, within
-from jaxnorm.study.report.frames import POOLED, Study
+from jaxnorm.study.report.frames import POOLED, Study, setting_words
 from jaxnorm.study.report.page import Picture, Section, Table
 from jaxnorm.study.report.published import published_for
 from jaxnorm.study.report.statistics import mean_interval, standard_error
@@ -147,7 +147,7 @@ class Sections:
         if study.digits == 2:
             caption = "Pale dots: seeds. Large mark: their mean, with its 95 % interval, which is not paired."
         caption += " Hollow diamonds: the original paper." * bool(set(known) & set(test.norm))
-        drawn = figures.test_accuracy(test, ends, self.about, known)
+        drawn = accuracy_figures.test_accuracy(test, ends, self.about, known)
         return Section("Results", tables=[table], figures=[self.picture("test_accuracy", caption, drawn)])
 
     def comparison(self) -> Section:
@@ -165,7 +165,21 @@ class Sections:
                 f"least {2 / 2**n:.3g}.{corrected * bool(planned)} Two variants are equal if the interval is within "
                 f"{100 * EQUALITY_MARGIN:g} points of zero; a large p does not show that. {words}"
             )
-        return Section("Paired differences", [words], [tables.comparison(self.study, found)])
+        return Section("Paired differences", [words], [tables.comparison(self.study, found)], self._forest(found))
+
+    def _forest(self, found: pd.DataFrame) -> list[Picture]:
+        """The differences as a figure; with one seed, with the intervals over test images."""
+        if not len(found):
+            return []
+        names = dict(zip(self.study.runs.norm, self.study.runs.norm_label, strict=True))
+        found = found.assign(
+            label=found.norm.map(names) + found.tags.map(setting_words), against=found.baseline.map(names)
+        )
+        over_seeds = found.interval.notna()
+        bars = found.assign(interval=found.interval.where(over_seeds, found.image_interval))
+        caption = f"Marks: differences. Bars: 95 % intervals over {'seeds' if over_seeds.any() else 'test images'}."
+        caption += " Pale dots: seeds." * bool(over_seeds.any())
+        return [self.picture("differences", caption, accuracy_figures.forest(bars, None, self.about))]
 
     def learning_rates(self) -> Section:
         """The control over learning rates, where the study has one."""
@@ -175,15 +189,22 @@ class Sections:
         by_rate = best.finished.drop_duplicates("norm").groupby("learning_rate")
         named = [f"{rate:g} for {listed([within(label) for label in rows.norm_label])}" for rate, rows in by_rate]
         words = f"Each norm is shown at the rate with its highest mean validation accuracy: {'; '.join(named)}."
-        return Section("Learning rates", [words], [tables.rates(self.all_rates, best)])
+        final, rates = (
+            self.all_rates.final("validation"),
+            dict(zip(best.runs.norm, best.runs.learning_rate, strict=True)),
+        )
+        drawn = accuracy_figures.learning_rates(self.all_rates.runs, final, rates, self.about)
+        caption = "Dots: seeds after the last epoch. Lines: their means. No error is drawn below half an image."
+        pictures = [self.picture("learning_rates", caption, drawn)] if len(final) else []
+        return Section("Learning rates", [words], [tables.rates(self.all_rates, best)], pictures)
 
     def curves(self) -> Section:
         """Accuracy and loss over training."""
         runs, epochs, drawn = self.study.runs, self.study.epochs, []
-        if not len(epochs):
+        if epochs.epoch.nunique() < 2:
             return Section("Training")
         caption = "Training accuracy: augmented batches of each epoch, while the weights change. Validation: after it."
-        caption += " Lines: mean over the finished seeds; bands: lowest to highest." * (self.study.digits == 2)
+        caption += " Lines: median over the finished seeds; bands: quartiles." * (self.study.digits == 2)
         caption += " A cross: a run diverged." * bool((runs.status == "diverged").any())
         for kind, said in (("accuracy", caption), ("loss", "Cross entropy in nats.")):
             drawn.append(self.picture(kind, said, figures.curves(runs, epochs, kind, self.about)))
@@ -192,6 +213,8 @@ class Sections:
     def features(self) -> Section:
         """What the layers compute: the pooled features, and all layers where these were recorded."""
         study, drawn = self.study, []
+        if study.epochs.epoch.nunique() < 2:
+            return Section("Features")
         if study.epochs[study.quantiles].notna().any(axis=None):
             theirs = published_for(study.recipe) if study.recipe.get("num_epochs") == 100 else {}
             reached = set(study.epochs.norm[study.epochs.epoch == 100])
@@ -204,6 +227,10 @@ class Sections:
         if set(study.layers.layer) - {POOLED}:
             caption = "Every convolution before norm and ReLU, and the pooled features."
             drawn.append(self.picture("layers", caption, feature_figures.layers(study.layers, self.about)))
+        for layer, rows in study.histograms.groupby("layer", observed=True, sort=False):
+            caption = "All validation images. Each panel has a scale of height, one for its epochs."
+            name = f"distribution_{str(layer).replace('/', '_')}"
+            drawn.append(self.picture(name, caption, feature_figures.ridges(rows, self.about)))
         return Section("Features", figures=drawn)
 
     def gates(self) -> Section:
@@ -219,8 +246,9 @@ class Sections:
                 f"{mine.epoch.iloc[0]}; the median is {middle}, and 80 % are between {low} and {high}."
             )
         ends = "A gate of 1 takes the batch's statistics alone, as batch norm does, and a gate of 0 the image's own."
-        figure = feature_figures.gate_histograms(self.study.runs, last, self.about)
-        return Section("Gates", words, figures=[self.picture("gate_histograms", ends, figure)])
+        ends = f"Mark: the median channel; bar: 80 % of all channels; line: all. {ends}"
+        figure = feature_figures.gates(self.study.runs, last, self.about)
+        return Section("Gates", words, figures=[self.picture("gates", ends, figure)])
 
     def details(self) -> list[Section]:
         """The folded end of every page."""
