@@ -136,4 +136,14 @@ def _errors(parts: Sections) -> list[Picture]:
     )
     if rows.ghost_batch_size.notna().any():
         caption += " Dashed: ghosts, the statistics of small batches in steps of the largest; solid: real batches."
-    return [parts.picture("batch_sizes", caption, figures.batch_sizes(parts.study.runs, rows, parts.about))]
+    drawn = [parts.picture("batch_sizes", caption, figures.batch_sizes(parts.study.runs, rows, parts.about))]
+    if (epochs := parts.study.epochs).epoch.nunique() > 1:
+        caption = "Left: after as many images; right: after as many steps, of which a small batch takes more."
+        if rows.ghost_batch_size.notna().any():
+            caption += (
+                " Ghosts have the steps of a large batch: their distance from it is what the statistics of small "
+                "batches do, their distance from the small batches is what the steps do."
+            )
+        figure = figures.steps(epochs, int(rows.num_images.max()), parts.about)
+        drawn.append(parts.picture("steps", caption, figure))
+    return drawn

@@ -1,4 +1,4 @@
-"""Figures of what the layers compute: quantiles over training, and the gates of batch-instance norm."""
+"""Figures of what the layers compute: their distributions over training, and the gates of batch-instance norm."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,8 +13,6 @@ from matplotlib.patches import Patch
 from jaxnorm.study.report import style
 from jaxnorm.study.report.frames import finished_rows, quantiles_of
 
-_COMPRESSED = " · axis compressed beyond ±1 (asinh)"
-
 
 @style.styled
 def feature_quantiles(
@@ -27,7 +25,7 @@ def feature_quantiles(
     """
     paths, known, share_axes = _paths(rows), published or {}, dict(sharex=True, sharey=True)
     compressed, title, panels = _far_apart(paths.values()), "Distribution of the pooled features", list(paths)
-    about, entries = subtitle + _COMPRESSED * compressed, _quantile_legend(rows)
+    about, entries = subtitle + style.COMPRESSED * compressed, _quantile_legend(rows)
     figure, axes = style.sheet(title, about, entries, panels, 4, 1.9, "Epoch", **share_axes)
     for axis, (label, path) in zip(axes, paths.items(), strict=True):
         norm = _draw_fan(axis, path, rows, label)
@@ -47,7 +45,7 @@ def layers(rows: pd.DataFrame, subtitle: str) -> Figure:
     paths = {str(name): _paths(mine) for name, mine in rows.groupby("layer", observed=True, sort=False)}
     labels = list(dict.fromkeys(label for found in paths.values() for label in found))
     panels = labels + [""] * (len(paths) - 1) * len(labels)
-    about = subtitle + _COMPRESSED * any(_far_apart(found.values()) for found in paths.values())
+    about = subtitle + style.COMPRESSED * any(_far_apart(found.values()) for found in paths.values())
     title, columns, share_axes = (
         "Distribution of every layer over training",
         len(labels),
@@ -75,8 +73,7 @@ def _draw_fan(axis: Axes, path: pd.DataFrame, rows: pd.DataFrame, label: str, wi
         axis.fill_between(path.index, low, high, color=one.colour, alpha=alpha, linewidth=0)
     for index, name in enumerate(path):
         linewidth = width * (1.7 if 0 < index < path.shape[1] - 1 else 1.0)
-        marker = 4 if len(path) == 1 else None
-        axis.plot(path.index, path[name], **style.line(replace(one, dash=()), marker, linewidth=linewidth))
+        axis.plot(path.index, path[name], **style.line(replace(one, dash=()), None, linewidth=linewidth))
     return norm
 
 
@@ -90,9 +87,7 @@ def _paths(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _far_apart(paths: Iterable[pd.DataFrame]) -> bool:
-    """Whether one panel is so much larger that a linear axis would hide the others."""
-    sizes = sorted(float(np.nanmax(np.abs(table))) for table in paths if table.notna().any(axis=None))
-    return bool(sizes) and sizes[-1] > 4 * (sizes[len(sizes) // 2] or 1.0)
+    return style.far_apart(float(np.nanmax(np.abs(table))) for table in paths if table.notna().any(axis=None))
 
 
 def _quantile_legend(rows: pd.DataFrame) -> Sequence[Artist]:
@@ -105,29 +100,73 @@ def _quantile_legend(rows: pd.DataFrame) -> Sequence[Artist]:
 
 
 @style.styled
-def gate_histograms(runs: pd.DataFrame, gates: pd.DataFrame, subtitle: str) -> Figure:
-    """Share of each layer's channels by their gate after the last epoch; a vertical line where all gates are equal.
+def ridges(rows: pd.DataFrame, subtitle: str) -> Figure:
+    """Density of a layer's values after its recorded epochs, a panel for each variant; the finished runs together.
+
+    `rows` are of `Study.histograms`, for one layer. Heights are shares of the values in equal parts of the axis, which
+    has all but two in a thousand; each panel has its own scale. `subtitle` says what the figure is of.
+    """
+    shares = {
+        str(label): {int(epoch): _shares(one) for epoch, one in mine.groupby("epoch")}
+        for label, mine in finished_rows(rows).groupby("label", observed=True)
+    }
+    ends = {
+        name: [np.interp((0.001, 0.999), share, at) for at, share in mine.values()] for name, mine in shares.items()
+    }
+    compressed = style.far_apart(float(np.abs(one).max()) for one in ends.values())
+    low, high = np.min([*ends.values()], initial=0), np.max([*ends.values()], initial=0)
+    edges = np.linspace(low, high, 121)
+    if compressed:
+        edges = np.sinh(np.linspace(np.arcsinh(low), np.arcsinh(high), 121))
+    centres = (edges[1:] + edges[:-1]) / 2
+    epochs = sorted({epoch for mine in shares.values() for epoch in mine})
+    title, about = f"{rows.layer.iloc[0]}: distribution by epoch", subtitle + style.COMPRESSED * compressed
+    figure, axes = style.sheet(title, about, [], list(shares), 4, 1.7, "Value", 8.5, sharex=True, sharey=True)
+    for axis, (name, mine) in zip(axes, shares.items(), strict=True):
+        heights = {epoch: np.diff(np.interp(edges, *mine[epoch])) for epoch in mine}
+        one, tallest = style.of(rows.norm[rows.label == name].iloc[0]), max(map(np.max, heights.values()))
+        for epoch, height in heights.items():
+            base, order = len(epochs) - 1 - epochs.index(epoch), 2 + epochs.index(epoch)
+            ridge = base + 1.6 * height / tallest
+            axis.fill_between(centres, base, ridge, facecolor=style.PAPER, linewidth=0, zorder=order)
+            axis.fill_between(centres, base, ridge, facecolor=one.colour, alpha=0.35, linewidth=0, zorder=order)
+            axis.plot(centres, ridge, **style.line(replace(one, dash=()), None, linewidth=1.1, zorder=order))
+    axes[0].set_yticks(range(len(epochs)), [f"epoch {epoch}" for epoch in reversed(epochs)])
+    style.value_axis(axes[0], compressed, 3, "x")
+    return figure
+
+
+def _shares(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The edges of the buckets of `rows`, and the share of values below each."""
+    counts = rows.groupby(["low", "high"])["count"].sum().reset_index()
+    until = counts["count"].cumsum()
+    shares = np.stack([until - counts["count"], until], axis=1).ravel() / until.iloc[-1]
+    return counts[["low", "high"]].to_numpy().ravel(), shares
+
+
+@style.styled
+def gates(runs: pd.DataFrame, gates: pd.DataFrame, subtitle: str) -> Figure:
+    """1 - gate of each layer's channels after the last epoch: the median, a bar for 80 % of them, a line for all.
 
     `gates` are of `Study.gates`, `runs` all for the legend; `subtitle` says what the figure is of.
     """
     last = final_gates(gates)
     # A file holds the layers by name; the network applies the stem before the stages.
     names = sorted(last.layer.unique(), key=lambda name: not name.startswith("stem"))
-    entries = style.run_legend(runs[runs.variant.isin(last.variant)])
-    panels = [name.replace("/", "/ ") for name in names]
-    title = "Gates of every layer at the end"
-    figure, axes = style.sheet(title, subtitle, entries, panels, 5, 1.25, "Gate", 7.5, sharex=True, sharey=True)
-    for axis, name in zip(axes, names, strict=True):
-        for _, rows in last[last.layer == name].groupby("label", observed=True):
-            one = style.of(rows.norm.iloc[0])
-            if rows.gate.nunique() == 1:  # a bar of 100 % would make all others flat
-                axis.axvline(rows.gate.iloc[0], **style.line(one, None))
-                continue
-            counts, edges = np.histogram(rows.gate, np.linspace(0, 1, 11))
-            axis.stairs(100 * counts / len(rows), edges, fill=True, color=one.colour, alpha=0.25, linewidth=0)
-            axis.stairs(100 * counts / len(rows), edges, **style.line(one, None, linewidth=1.5))
-        axis.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    axes[0].set(xlim=(-0.04, 1.04), ylim=(0, None), ylabel="channels (%)")
+    about = f"{subtitle} · log scale, linear below 0.0001"
+    entries, places = style.run_legend(runs[runs.variant.isin(last.variant)]), np.arange(len(names))
+    figure, (axis,) = style.sheet("Gates by depth", about, entries, height=3.3)
+    groups = list(last.groupby("label", observed=True))
+    for side, (_, rows) in zip(np.linspace(-0.3, 0.3, len(groups) + 2)[1:-1], groups, strict=True):
+        one, x = style.of(rows.norm.iloc[0]), places + side
+        away = (1 - rows.gate).groupby(rows.layer, observed=True).quantile([0, 0.1, 0.5, 0.9, 1]).unstack().loc[names]
+        axis.vlines(x, away[0.0], away[1.0], color=one.colour, linewidth=1)
+        axis.vlines(x, away[0.1], away[0.9], color=one.colour, linewidth=4.5, alpha=0.4)
+        axis.plot(x, away[0.5], **style.markers(one, 6, linestyle="none", zorder=4))
+    axis.set_yscale("symlog", linthresh=1e-4, linscale=0.5)
+    axis.set_yticks([0, 1e-4, 1e-3, 1e-2, 0.1, 1], ["0", "0.0001", "0.001", "0.01", "0.1", "1"])
+    axis.set(ylim=(-2e-5, 1.3), ylabel="1 − gate")
+    axis.set_xticks(places, names, rotation=50, ha="right", rotation_mode="anchor", size=7.5, parse_math=False)
     return figure
 
 

@@ -1,10 +1,10 @@
-"""Figures that compare norms: curves over the epochs, accuracies on the test images, batch sizes, confusions.
+"""Figures that compare norms: curves over the epochs, batch sizes, confusions.
 
 Each takes rows of a `Study`'s tables and a subtitle, and returns a matplotlib Figure. Fractions are drawn in per cent.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter
 
 from jaxnorm.study.report import style
 from jaxnorm.study.report.frames import RULES, finished_rows, under_rule
@@ -50,35 +50,73 @@ def subtitle(runs: pd.DataFrame, data: str) -> str:
 def curves(runs: pd.DataFrame, epochs: pd.DataFrame, kind: str, subtitle: str) -> Figure:
     """Training and validation accuracy or loss (`kind`) over the `epochs`, with a cross where one of `runs` diverged.
 
-    `subtitle` says what the figure is of.
+    With one seed, a panel for training and one for validation; with several, a panel for each variant. `subtitle` says
+    what the figure is of.
     """
     titles, title, losses = _CURVES[kind], f"{kind.capitalize()} over training", epochs[["train_loss", "val_loss"]]
     # A logarithmic axis has a gap where a loss is not finite.
     shown = epochs.assign(
         **losses.where(np.isfinite(losses)).clip(lower=1e-8), **100 * epochs[["train_accuracy", "val_accuracy"]]
     )
-    begun = runs[runs.name.isin(epochs.run) | (runs.status == "diverged")]
-    entries, panels = style.run_legend(begun), list(titles.values())
-    figure, axes = style.sheet(title, subtitle, entries, panels, 2, 3.0, "Epoch", sharey=True)
-    for axis, column in zip(axes, titles, strict=True):
-        for offset, (_, rows) in enumerate(shown.groupby("label", observed=True)):
-            _draw_curve(axis, rows, column, style.of(rows.norm.iloc[0]), offset)
-        _draw_crosses(axis, runs, shown, column, 0.98 if kind == "loss" else 0.02)
+    begun, worst = runs[runs.name.isin(epochs.run) | (runs.status == "diverged")], 0.98 if kind == "loss" else 0.02
+    entries, columns = style.run_legend(begun), list(titles)
+    groups = [(str(label), rows) for label, rows in shown.groupby("label", observed=True)]
+    if begun.variant.duplicated().any():
+        panels = {str(label): mine for label, mine in begun.groupby("label", observed=True)}
+        names = [str(entry.get_label()) for entry in entries]
+        ink, pale = style.Style(style.INK, ""), style.Style(style.GRID, "")
+        entries = [
+            style.entry("validation", replace(ink, marker="o")),
+            style.entry("training", ink, linewidth=0.9),
+            style.entry("others, validation", pale, linewidth=1),
+            *entries[len(panels) :],
+        ]
+        about = f"{subtitle} · {titles[columns[1]].removeprefix('Validation ')}"
+        figure, axes = style.sheet(
+            title, about, entries, names[: len(panels)], 4, 1.75, "Epoch", 8, sharex=True, sharey=True
+        )
+        for axis, (name, mine) in zip(axes, panels.items(), strict=True):
+            for label, rows in groups:
+                if label == name:
+                    for column, size in zip(columns, (None, 3.5), strict=True):
+                        _draw_curve(axis, rows, column, style.of(rows.norm.iloc[0]), size)
+                else:
+                    middle = _of_finished(rows, columns[1]).median(axis=1)
+                    axis.plot(middle.index, middle, color=style.GRID, linewidth=1, zorder=1)
+            _draw_crosses(axis, mine, shown, columns[1], worst)
+    else:
+        figure, axes = style.sheet(title, subtitle, entries, list(titles.values()), 2, 3.0, "Epoch", sharey=True)
+        for axis, column in zip(axes, columns, strict=True):
+            for offset, (_, rows) in enumerate(groups):
+                _draw_curve(axis, rows, column, style.of(rows.norm.iloc[0]), 4.5, offset)
+            _draw_crosses(axis, runs, shown, column, worst)
     if kind == "loss":
         style.log_axis(axes[0])  # shared
     return figure
 
 
-def _draw_curve(axis: Axes, rows: pd.DataFrame, column: str, one: style.Style, offset: int = 0) -> None:
-    """One variant's `column` over the epochs: the mean of its `finished_rows`, with a band from lowest to highest.
+def _of_finished(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """A `column` of one variant's `finished_rows`, by epoch and run; with a gap where a run has none."""
+    return finished_rows(rows).pivot(index="epoch", columns="run", values=column)
 
-    Every other run is a thin line of its own: a run that ended early must not make the mean jump.
+
+def _draw_curve(
+    axis: Axes, rows: pd.DataFrame, column: str, one: style.Style, size: float | None, offset: int = 0
+) -> None:
+    """One variant's `column` over the epochs: the median of its finished runs, with a band between the quartiles.
+
+    Markers have a `size`; without, the line is thin. Every other run is a thin line of its own: a run that ended early
+    must not make the median jump.
     """
-    table = finished_rows(rows).pivot(index="epoch", columns="run", values=column)
-    mean, above = table.mean(axis=1, skipna=False), 3.5 if one.outline else 3
-    axis.plot(mean.index, mean, **style.line(one, 4.5, markevery=_spaced(len(mean), offset), zorder=above))
+    table = _of_finished(rows, column)
+    middle, above = table.median(axis=1, skipna=False), 3.5 if one.outline else 3
+    width = {} if size else {"linewidth": 0.9, "linestyle": "-"}
+    axis.plot(
+        middle.index, middle, **style.line(one, size, markevery=_spaced(len(middle), offset), zorder=above, **width)
+    )
     if table.shape[1] > 1:
-        axis.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=one.colour, alpha=0.16, lw=0)
+        low, high = table.quantile(0.25, axis=1), table.quantile(0.75, axis=1)
+        axis.fill_between(table.index, low, high, color=one.colour, alpha=0.25, lw=0)
     for _, run in rows[~rows.run.isin(table.columns)].groupby("run", sort=False):
         axis.plot(run.epoch, run[column], **style.line(one, 3.5, linewidth=1.1, markevery=_spaced(len(run))))
 
@@ -102,38 +140,6 @@ def _draw_crosses(axis: Axes, runs: pd.DataFrame, epochs: pd.DataFrame, column: 
             axis.plot([x], y, **cross)
         else:
             axis.plot([x], [worst], transform=axis.get_xaxis_transform(), **cross)
-
-
-@style.styled
-def test_accuracy(
-    evaluations: pd.DataFrame, ends: Mapping[str, tuple[float, float]], subtitle: str, published: Mapping[str, float]
-) -> Figure:
-    """Accuracy of `evaluations` on test: dots for the seeds, a mark for their mean, a bar for its interval.
-
-    `ends` has those of the bars by label, `published` the original paper's value by norm; `subtitle` says what the
-    figure is of.
-    """
-    groups = [(str(label), rows) for label, rows in evaluations.groupby("label", observed=True)]
-    known = any(rows.norm.iloc[0] in published for _, rows in groups)
-    entries = [style.entry("original paper (one seed)", style.PUBLISHED, joined=False)] if known else []
-    title, height = "Accuracy on the test images", 0.32 * len(groups) + 0.45
-    figure, (axis,) = style.sheet(title, subtitle, entries, height=height, xlabel="Test accuracy (%)")
-    for row, (label, rows) in enumerate(groups):
-        one, values = style.of(rows.norm.iloc[0]), 100 * rows.accuracy
-        if len(values) > 1:
-            axis.plot(values, [row] * len(values), "o", color=one.colour, alpha=0.4, markersize=4.5, markeredgewidth=0)
-        bar = np.clip(100 * np.array(ends[label]), 0, 100)
-        axis.plot(bar, [row, row], color=one.colour, linewidth=1.6, solid_capstyle="butt")
-        axis.plot([values.mean()], [row], **style.markers(one, 7.5, zorder=5))
-        if rows.norm.iloc[0] in published:
-            axis.plot([100 * published[rows.norm.iloc[0]]], [row], **style.markers(style.PUBLISHED, 5.5, zorder=6))
-    axis.set_yticks(range(len(groups)), [style.plain(label, 34) for label, _ in groups])
-    for text in axis.get_yticklabels():
-        text.set(color=style.INK, parse_math=False)
-    axis.set_ylim(len(groups) - 0.4, -0.6)
-    axis.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
-    axis.grid(True, axis="x")
-    return figure
 
 
 @style.styled
@@ -189,6 +195,44 @@ def _draw_errors(axis: Axes, rows: pd.DataFrame, x: str, one: style.Style) -> No
     axis.plot(means.index, means["mean"], **style.line(one, zorder=3))
     several = rows[x].isin(means.index[means["size"] > 1])
     axis.plot(rows[x][several], errors[several], "o", color=one.colour, alpha=0.35, markersize=4, markeredgewidth=0)
+
+
+@style.styled
+def steps(epochs: pd.DataFrame, images: int, subtitle: str) -> Figure:
+    """Validation accuracy by epochs and by steps, a row for each norm and rule: a line for each batch size.
+
+    Lines are medians over the finished runs; the smaller the batch, the darker. Dashed: ghosts, which have the
+    statistics of a small batch and the steps of a large one. The scale is the logit for so many `images`; `subtitle`
+    says what the figure is of.
+    """
+    own, parts = epochs.ghost_batch_size.fillna(epochs.batch_size), epochs.ghost_batch_size.notna()
+    sizes = sorted(own.unique(), reverse=True)
+    shades = dict(zip(sizes, np.linspace(0.3, 1, len(sizes)), strict=True))
+    entries = [style.entry(f"batch size {size:g}", style.Style(style.INK, ""), alpha=shades[size]) for size in sizes]
+    if parts.any():
+        entries.append(style.entry("ghosts in a large batch", style.Style(style.INK, "", style.DASHES[1])))
+    groups = [
+        (rule, str(norm), pd.concat([rows, epochs[parts & (epochs.norm == norm)]]))
+        for rule in rules_of(epochs)
+        for norm, rows in under_rule(epochs, rule).groupby("norm", sort=False)
+    ]
+    panels = [text for rule, _, rows in groups for text in (f"{rows.norm_label.iloc[0]}, {rule} rate", "")]
+    about = f"{subtitle} · validation accuracy in %, logit scale"
+    figure, axes = style.sheet(
+        "Validation by epochs and by steps", about, entries, panels, 2, 1.4, "Epoch", sharex="col", sharey=True
+    )
+    for left, right, (_, norm, rows) in zip(axes[::2], axes[1::2], groups, strict=True):
+        for _, mine in rows.groupby("variant", sort=False):
+            middle, ghost = 100 * _of_finished(mine, "val_accuracy").median(axis=1), mine.ghost_batch_size.notna().any()
+            dash = style.DASHES[1] if ghost else ()
+            look = style.line(replace(style.of(norm), dash=dash), None, alpha=shades[own[mine.index[0]]])
+            left.plot(middle.index, middle, **look)
+            right.plot(middle.index * (mine.step / mine.epoch).median(), middle, **look)
+        right.set_xscale("log")
+        right.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+    axes[-1].set_xlabel("Step (log scale)")
+    style.logit_axis(axes[0], images)  # shared
+    return figure
 
 
 @style.styled

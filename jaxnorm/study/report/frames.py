@@ -88,6 +88,23 @@ class Study:
                 rows.append(one.assign(run=run, layer=layer))
         return self._of_layers(rows, ["run", "epoch", "layer", "channel", "gate"])
 
+    @cached_property
+    def histograms(self) -> pd.DataFrame:
+        """Of the last two layers: a row for each run, epoch and bucket, with its `count` of values in `low` to `high`.
+
+        Buckets are those of `training.features.layer_quantiles`; left out are empty ones and values not finite.
+        """
+        key, rows = np.arange(2**16, dtype=np.uint32) << 16, []
+        edges = np.where(key >> 31 == 1, key & 0x7FFFFFFF, ~key).astype(np.uint32).view(np.float32)
+        finite = np.isfinite(edges) & np.isfinite(np.append(edges[1:], edges[-1]))
+        for run in self.runs.name:
+            for layer, by_epoch in [*self._read(run, "histogram").items()][-2:]:
+                for epoch, counts in by_epoch.items():
+                    kept = np.flatnonzero(finite & (counts > 0))
+                    one = pd.DataFrame({"low": edges[kept], "high": edges[kept + 1], "count": counts[kept]})
+                    rows.append(one.assign(run=run, epoch=epoch, layer=layer))
+        return self._of_layers(rows, ["run", "epoch", "layer", "low", "high", "count"])
+
     def predictions(self, run: str) -> pd.DataFrame:
         """A row for each test image: `label`, `predicted`, `confidence` of that class, `log_likelihood` of the label.
 

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from jaxnorm.study.config import REVISABLE
 from jaxnorm.study.planned import recorded
-from jaxnorm.study.report import feature_figures, figures, style, tables
-from jaxnorm.study.report.comparisons import BASELINE, chosen, null_words, paired, plan_of
+from jaxnorm.study.report import accuracy_figures, feature_figures, figures, style, tables
+from jaxnorm.study.report.comparisons import BASELINE, chosen, null_words, nulls, paired, plan_of
 from jaxnorm.study.report.formats import NAMED, interval_points, listed, number, p_value, percent, points, within
 from jaxnorm.study.report.frames import POOLED, Study
 from jaxnorm.study.report.page import Picture, Section, Table
@@ -161,7 +161,7 @@ class Sections:
             )
             caption += f"of fewer than {LEAST_SEEDS} seeds, lowest to highest."
         caption += " Hollow diamonds: the original paper." * bool(set(known) & set(test.norm))
-        drawn = figures.test_accuracy(test, ends, self.about, known)
+        drawn = accuracy_figures.test_accuracy(test, ends, self.about, known)
         return Section("Results", tables=[table], figures=[self.picture("test_accuracy", caption, drawn)])
 
     def comparison(self) -> Section:
@@ -192,7 +192,7 @@ class Sections:
                 f"{number(one.mean, 3)}{sure}, {counted(len(one.seeds), 'seed')}, p "
                 f"{p_value(one.holm_p)}."
             )
-        return Section("Paired differences", words, [tables.comparison(found)])
+        return Section("Paired differences", words, [tables.comparison(found)], self._forest(found))
 
     def _planned(self) -> str:
         """Who chose the comparisons, and when."""
@@ -207,6 +207,19 @@ class Sections:
             f"runs allow {tested}. All others are exploratory and have no verdict.{missing}"
         )
 
+    def _forest(self, found: pd.DataFrame) -> list[Picture]:
+        """The differences in accuracy as a figure; with one seed, with the intervals over test images."""
+        found = found[found.quantity != "train_loss"]
+        if not len(found):
+            return []
+        over_seeds, same = found.interval.notna(), nulls(self.study).difference
+        bars = found.assign(interval=found.interval.where(over_seeds, found.image_interval))
+        caption = f"Marks: differences. Bars: 95 % intervals over {'seeds' if over_seeds.any() else 'test images'}."
+        caption += " Pale dots: seeds." * bool(over_seeds.any())
+        caption += " Band: the largest difference between two runs of the same function." * bool(len(same))
+        null = float(same.abs().max()) if len(same) else None
+        return [self.picture("differences", caption, accuracy_figures.forest(bars, null, self.about))]
+
     def learning_rates(self) -> Section:
         """The control over learning rates, where the study has one."""
         if len((self.all_rates.plan.get("grid") or {}).get("learning_rates") or ()) < 2:
@@ -215,15 +228,22 @@ class Sections:
         by_rate = best.finished.drop_duplicates("norm").groupby("learning_rate")
         named = [f"{rate:g} for {listed([within(label) for label in rows.norm_label])}" for rate, rows in by_rate]
         words = f"Each norm is shown at the rate with its highest mean validation accuracy: {'; '.join(named)}."
-        return Section("Learning rates", [words], [tables.rates(self.all_rates, best)])
+        final, rates = (
+            self.all_rates.final("validation"),
+            dict(zip(best.runs.norm, best.runs.learning_rate, strict=True)),
+        )
+        drawn = accuracy_figures.learning_rates(self.all_rates.runs, final, rates, self.about)
+        caption = "Dots: seeds after the last epoch. Lines: their means. No error is drawn below half an image."
+        pictures = [self.picture("learning_rates", caption, drawn)] if len(final) else []
+        return Section("Learning rates", [words], [tables.rates(self.all_rates, best)], pictures)
 
     def curves(self) -> Section:
         """Accuracy and loss over training."""
         runs, epochs, drawn = self.study.runs, self.study.epochs, []
-        if not len(epochs):
+        if epochs.epoch.nunique() < 2:
             return Section("Training")
         caption = "Training accuracy: augmented batches of each epoch, while the weights change. Validation: after it."
-        caption += " Lines: mean over the finished seeds; bands: lowest to highest." * (self.study.digits == 2)
+        caption += " Lines: median over the finished seeds; bands: quartiles." * (self.study.digits == 2)
         caption += " A cross: a run diverged." * bool((runs.status == "diverged").any())
         for kind, said in (("accuracy", caption), ("loss", "Cross entropy in nats.")):
             drawn.append(self.picture(kind, said, figures.curves(runs, epochs, kind, self.about)))
@@ -232,6 +252,8 @@ class Sections:
     def features(self) -> Section:
         """What the layers compute: the pooled features, and all layers where these were recorded."""
         study, drawn = self.study, []
+        if study.epochs.epoch.nunique() < 2:
+            return Section("Features")
         if study.epochs[study.quantiles].notna().any(axis=None):
             theirs = published_for(study.recipe) if study.recipe.get("num_epochs") == 100 else {}
             reached = set(study.epochs.norm[study.epochs.epoch == 100])
@@ -244,6 +266,10 @@ class Sections:
         if set(study.layers.layer) - {POOLED}:
             caption = "Every convolution before norm and ReLU, and the pooled features."
             drawn.append(self.picture("layers", caption, feature_figures.layers(study.layers, self.about)))
+        for layer, rows in study.histograms.groupby("layer", observed=True, sort=False):
+            caption = "All validation images. Each panel has a scale of height, one for its epochs."
+            name = f"distribution_{str(layer).replace('/', '_')}"
+            drawn.append(self.picture(name, caption, feature_figures.ridges(rows, self.about)))
         return Section("Features", figures=drawn)
 
     def gates(self) -> Section:
@@ -259,8 +285,9 @@ class Sections:
                 f"{mine.epoch.iloc[0]}; the median is {middle}, and 80 % are between {low} and {high}."
             )
         ends = "A gate of 1 takes the batch's statistics alone, as batch norm does, and a gate of 0 the image's own."
-        figure = feature_figures.gate_histograms(self.study.runs, last, self.about)
-        return Section("Gates", words, figures=[self.picture("gate_histograms", ends, figure)])
+        ends = f"Mark: the median channel; bar: 80 % of all channels; line: all. {ends}"
+        figure = feature_figures.gates(self.study.runs, last, self.about)
+        return Section("Gates", words, figures=[self.picture("gates", ends, figure)])
 
     def details(self) -> list[Section]:
         """The folded end of every page."""
@@ -290,7 +317,7 @@ def _text(value: Any) -> str:
 
 def _provenance(study: Study) -> dict[str, str]:
     """What the runs recorded about themselves; where they differ, every value."""
-    own = ("label", "command", "started", "earlier", "changes")
+    own = ("label", "command", "started", "earlier", "changes", "options")
     known = [{key: each for key, each in one.items() if key not in own} for one in study.runs.provenance if one]
     table = pd.json_normalize(known).map(_text).sort_index(axis=1)
     found = {str(name): "; ".join(values.unique()) for name, values in table.items()}

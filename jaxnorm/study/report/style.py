@@ -6,7 +6,7 @@ import math
 import textwrap
 import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec
 
@@ -25,6 +25,7 @@ from PIL import Image
 INK, MUTED, GRID, PAPER = "#1b1f24", "#5b636d", "#dfe2e6", "#ffffff"
 WIDTH = 7.2  # inches; a page 390 pixels wide still shows letters of seven pixels
 DPI = 144
+COMPRESSED = " · axis compressed beyond ±1 (asinh)"
 LETTERS, PANEL_LETTERS = 102, 84  # in one line of the subtitle, and in the titles of a row of panels
 
 
@@ -140,9 +141,9 @@ def plain(text: str, length: int = 60) -> str:
     return shown if len(shown) <= length else shown[: length - 1] + "…"
 
 
-def entry(label: str, one: Style, *, joined: bool = True) -> Line2D:
-    """An entry of a legend, `label`: a line of style `one` with its marker, or the marker alone if not `joined`."""
-    return Line2D([], [], label=plain(label), **(line(one) if joined else markers(one, 6, linestyle="none")))
+def entry(label: str, one: Style, *, joined: bool = True, **changes: Any) -> Line2D:
+    """An entry of a legend, `label`: a line of style `one`, its marker alone if not `joined`, with `changes`."""
+    return Line2D([], [], label=plain(label), **(line(one) if joined else markers(one, 6, linestyle="none")) | changes)
 
 
 def run_legend(runs: pd.DataFrame, by: str = "label") -> list[Artist]:
@@ -210,13 +211,60 @@ def log_axis(axis: Axes) -> None:
     axis.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
-def value_axis(axis: Axes, compressed: bool, ticks: int = 5) -> None:
-    """About so many `ticks` along the vertical side of `axis`.
+def value_axis(axis: Axes, compressed: bool, ticks: int = 5, which: str = "y") -> None:
+    """About so many `ticks` along the `which` side ("x" or "y") of `axis`, after all is drawn.
 
     A `compressed` scale is asinh: nearly linear up to 1 and logarithmic beyond.
     """
     if compressed:
-        axis.set_yscale("asinh", linear_width=1.0)
-    axis.yaxis.set_major_locator(ticker.AsinhLocator(1.0, ticks) if compressed else ticker.MaxNLocator(nbins=ticks))
-    axis.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
-    axis.yaxis.set_minor_locator(ticker.NullLocator())
+        tens = [0.0, *(sign * 10.0**power for power in range(30) for sign in (-1, 1))]
+        levels = tens, [2 * one for one in tens], [5 * one for one in tens]
+        return _scale(axis, which, "asinh", np.arcsinh, ticks, levels)
+    side = getattr(axis, f"{which}axis")
+    side.set_major_locator(ticker.MaxNLocator(nbins=ticks))
+    side.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    return side.set_minor_locator(ticker.NullLocator())
+
+
+def _scale(
+    axis: Axes, which: str, name: str, place: Callable[..., Any], most: int, levels: Iterable[Any], **own: Any
+) -> None:
+    """Gives a side of `axis` the scale `name`, with at least 4 ticks of the first `levels`, 0.7 / `most` apart."""
+    getattr(axis, f"set_{which}scale")(name, **own)
+    axis.autoscale_view(scalex=which == "x", scaley=which == "y")
+    low, high = sorted(place(getattr(axis, f"get_{which}lim")()))
+    ticks: dict[float, float] = {}
+    for level in levels:
+        for value in level if len(ticks) < 4 else ():
+            at = (place(value) - low) / (high - low)
+            if 0 <= at <= 1 and all(abs(at - other) > 0.7 / most for other in ticks.values()):
+                ticks[value] = at
+    getattr(axis, f"set_{which}ticks")(list(ticks), [f"{value:g}".replace("-", "−") for value in ticks])
+    getattr(axis, f"{which}axis").set_minor_locator(ticker.NullLocator())
+
+
+def far_apart(sizes: Iterable[float]) -> bool:
+    """Whether the largest of `sizes` is so much larger that a linear axis would hide the others."""
+    ordered = sorted(sizes)
+    return bool(ordered and ordered[-1] > 4 * (ordered[len(ordered) // 2] or 1.0))
+
+
+def logit_axis(axis: Axes, images: int, which: str = "y") -> None:
+    """Makes the `which` scale ("x" or "y") of `axis`, drawn in per cent of so many `images`, that of the logit.
+
+    ln((k + 1/2) / (n - k + 1/2)) of k right answers for n images: it separates the top, and is finite at 100 %.
+    """
+
+    def logit(percent: Any) -> Any:
+        share = np.clip(np.asarray(percent) / 100, -0.45 / images, 1 + 0.45 / images)  # room for a margin
+        return np.log((images * share + 0.5) / (images * (1 - share) + 0.5))
+
+    def percent(logit: Any) -> Any:
+        odds = np.exp(logit)
+        return 100 * (odds * (images + 0.5) - 0.5) / (images * (1 + odds))
+
+    levels = (_ROUND, range(0, 101, 10), range(0, 101, 5), range(101), np.arange(0, 100, 0.1).round(1))
+    _scale(axis, which, "function", logit, 10, levels, functions=(logit, percent))
+
+
+_ROUND = (50, 90, 99, 100, 99.9, 10, 20, 80, 95, 98, 99.5)

@@ -6,7 +6,9 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from jaxnorm.study.report import feature_figures, figures, style
+from jaxnorm.study.report import accuracy_figures, feature_figures, figures, style
+from jaxnorm.study.report.folders import read_study
+from jaxnorm.study.report.statistics import Interval
 
 LABELS = {
     "flax_bn": "Flax batch norm",
@@ -69,7 +71,8 @@ def make_evaluations(runs, split="test", statistics=("running",)):
         for kind in statistics:
             matrix = np.diag(random.integers(5, 30, 3)) + random.integers(0, 3, (3, 3))
             accuracy = float(np.trace(matrix) / matrix.sum())
-            yield {"split": split, "statistics": kind, "accuracy": accuracy, "confusion_matrix": matrix.tolist()}
+            yield {"split": split, "statistics": kind, "accuracy": accuracy, "num_images": matrix.sum(),
+                   "confusion_matrix": matrix.tolist()}  # fmt: skip
 
     return per_run(runs[runs.status == "complete"], rows)
 
@@ -118,39 +121,53 @@ def test_a_norm_has_one_style_whatever_is_beside_it():
     assert mine == style.of("mine") and mine.colour not in {one.colour for one in known.values()}
     for norms in (("gn",), ("bn", "mine", "gn")):
         runs = make_runs(norms)
-        for figure in (
-            figures.curves(runs, make_epochs(runs), "accuracy", ABOUT),
-            figures.curves(runs, make_epochs(runs), "loss", ABOUT),
-        ):
-            for norm in norms:
-                line = next(line for line in lines(figure.axes[1], norm) if len(line.get_xdata()) == 6)
+        for kind in ("accuracy", "loss"):
+            figure = figures.curves(runs, make_epochs(runs), kind, ABOUT)
+            for axis, norm in zip(figure.axes, norms, strict=True):
+                line = lines(axis, norm, style.of(norm).marker)[0]
                 assert line.get_marker() == style.of(norm).marker
                 assert (line.get_linestyle() == "-") == (not style.of(norm).dash)
 
 
-def test_curves_are_the_means_of_the_finished_runs_with_a_band_from_lowest_to_highest():
-    runs = make_runs(fates={("gn", 1): ("diverged", 2), ("bn", 2): ("unfinished", 3)})
+def test_curves_are_the_medians_of_the_finished_runs_with_a_band_between_the_quartiles():
+    norms, runs = ("flax_bn", "bn", "gn"), make_runs(fates={("gn", 1): ("diverged", 2), ("bn", 2): ("unfinished", 3)})
     epochs = make_epochs(runs)
-    figure = figures.curves(runs, epochs, "accuracy", ABOUT)
-    for axis, column in zip(figure.axes, ("train_accuracy", "val_accuracy"), strict=True):
-        for norm in ("flax_bn", "bn", "gn"):
-            line = next(line for line in lines(axis, norm) if len(line.get_xdata()) == 6)
-            np.testing.assert_allclose(line.get_ydata(), 100 * means(epochs[epochs.status == "complete"], column, norm))
-        assert sorted(len(line.get_xdata()) for line in lines(axis, "bn")) == [3, 6]  # the unfinished run ends
-    bands = [band.get_paths()[0].vertices[:, 1] for band in figure.axes[1].collections]
-    done = epochs[(epochs.norm == "bn") & (epochs.status == "complete")]
-    assert any(np.isclose(band.max(), 100 * done.val_accuracy.max()) for band in bands)
-    losses = figures.curves(runs, epochs, "loss", ABOUT)
-    line = next(line for line in lines(losses.axes[0], "bn") if len(line.get_xdata()) == 6)
-    np.testing.assert_allclose(line.get_ydata(), means(done, "train_loss", "bn"))
-    assert losses.axes[0].get_yscale() == "log"
+    for kind, scale in (("accuracy", 100), ("loss", 1)):
+        figure = figures.curves(runs, epochs, kind, ABOUT)
+        for axis, norm in zip(figure.axes, norms, strict=True):
+            done = epochs[(epochs.status == "complete") & (epochs.norm == norm)]
+            found = done.groupby("epoch")[[f"train_{kind}", f"val_{kind}"]].quantile([0.25, 0.5, 0.75]).unstack()
+            drawn = [line.get_ydata() for line in lines(axis, norm) if len(line.get_xdata()) == 6]
+            np.testing.assert_allclose(drawn, scale * found.xs(0.5, axis=1, level=1).T)
+            band = axis.collections[1].get_paths()[0].vertices
+            last = band[band[:, 0] == 6][:, 1]
+            np.testing.assert_allclose([last.min(), last.max()], scale * found[f"val_{kind}"].loc[6, [0.25, 0.75]])
+        assert sorted(len(line.get_xdata()) for line in lines(figure.axes[1], "bn")) == [
+            3,
+            3,
+            6,
+            6,
+        ]  # one run ends early
+    assert figure.axes[0].get_yscale() == "log"
+
+
+def test_one_seed_has_a_panel_for_training_and_one_for_validation():
+    runs = make_runs(seeds=(0,))
+    epochs = make_epochs(runs)
+    for axis, column in zip(
+        figures.curves(runs, epochs, "accuracy", ABOUT).axes, ("train_accuracy", "val_accuracy"), strict=True
+    ):
+        drawn = [line.get_ydata() for line in axis.lines]
+        np.testing.assert_allclose(
+            drawn, 100 * np.array([means(epochs, column, norm) for norm in ("flax_bn", "bn", "gn")])
+        )
 
 
 def test_a_loss_that_is_not_finite_is_a_gap():
     runs = make_runs(("bn",), seeds=(0, 1))
     epochs = make_epochs(runs)
     epochs.loc[(epochs.seed == 1) & (epochs.epoch == 3), "val_loss"] = np.inf
-    line = figures.curves(runs, epochs, "loss", ABOUT).axes[1].lines[0]
+    line = figures.curves(runs, epochs, "loss", ABOUT).axes[0].lines[1]
     assert np.isnan(line.get_ydata()).tolist() == [False, False, True, False, False, False]
 
 
@@ -158,33 +175,20 @@ def test_a_loss_that_is_not_finite_is_a_gap():
 def test_a_run_that_diverged_has_a_cross_at_its_step(kind):
     runs = make_runs(fates={("gn", 1): ("diverged", 2), ("bn", 2): ("diverged", 0), ("bn", 1): ("unfinished", 3)})
     figure = figures.curves(runs, make_epochs(runs), kind, ABOUT)
-    for axis in figure.axes:
-        crosses = lines(axis, marker=style.DIVERGED.marker)
-        assert sorted(line.get_xdata()[0] for line in crosses) == pytest.approx([11 / STEPS, 2 + 11 / STEPS])
-    entries = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert len(entries) == 4 and "Flax batch norm" in entries  # the norms, and the cross
-    finished = make_runs()
-    assert not any(
-        lines(axis, marker="X") for axis in figures.curves(finished, make_epochs(finished), kind, ABOUT).axes
-    )
-
-
-def test_one_epoch_is_drawn_as_markers():
-    runs = make_runs(("bn", "bin"), num_epochs=1)
-    epochs = make_epochs(runs)
-    for figure in (
-        figures.curves(runs, epochs, "accuracy", ABOUT),
-        feature_figures.feature_quantiles(epochs, ABOUT),
-    ):
-        shown = [line for axis in figure.axes for line in axis.lines]
-        assert shown and all(line.get_marker() not in ("", "None", None) for line in shown)
+    crosses = [[line.get_xdata()[0] for line in lines(axis, marker=style.DIVERGED.marker)] for axis in figure.axes]
+    assert crosses == [[], [pytest.approx(11 / STEPS)], [pytest.approx(2 + 11 / STEPS)]]
+    assert "diverged" in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "Group norm (1 of 3 not finished)" in [text.replace("\n", " ") for text in words(figure)]
+    alone = runs[runs.seed == 1]
+    for axis in figures.curves(alone, make_epochs(alone), kind, ABOUT).axes:
+        assert [line.get_xdata()[0] for line in lines(axis, marker="X")] == pytest.approx([2 + 11 / STEPS])
 
 
 def test_test_accuracy_shows_seeds_mean_interval_and_published_value():
     runs = make_runs(("bn", "gn"))
     test = make_evaluations(runs)
     intervals = {LABELS["bn"]: (0.8, 1.04), LABELS["gn"]: (0.7, 0.9)}
-    (axis,) = figures.test_accuracy(test, intervals, ABOUT, {"bn": 0.878}).axes
+    (axis,) = accuracy_figures.test_accuracy(test, intervals, ABOUT, {"bn": 0.878}).axes
     for row, norm in enumerate(("bn", "gn")):
         mine = [line for line in axis.lines if set(np.atleast_1d(line.get_ydata())) == {row}]
         values = 100 * test[test.norm == norm].accuracy.to_numpy()
@@ -196,6 +200,59 @@ def test_test_accuracy_shows_seeds_mean_interval_and_published_value():
         published = [line for line in mine if line.get_marker() == style.PUBLISHED.marker]
         assert [float(line.get_xdata()[0]) for line in published] == ([87.8] if norm == "bn" else [])
     assert [text.get_text() for text in axis.get_yticklabels()] == [LABELS["bn"], LABELS["gn"]]
+
+
+def test_the_scale_of_test_accuracy_is_the_logit_and_has_room_for_100_per_cent():
+    test = make_evaluations(make_runs(("bn", "gn"), seeds=(0,))).assign(num_images=360, accuracy=[1.0, 0.9])
+    ends = {LABELS["bn"]: (0.99, 1.0), LABELS["gn"]: (0.88, 0.92)}
+    (axis,) = accuracy_figures.test_accuracy(test, ends, ABOUT, {}).axes
+    places = axis.xaxis.get_transform().transform(np.array([90, 99, 100]))
+    right = np.array([324, 356.4, 360])
+    np.testing.assert_allclose(places, np.log((right + 0.5) / (360 - right + 0.5)))
+    assert axis.get_xlim()[1] > 100 and "logit" in axis.get_xlabel()
+    assert {text.get_text() for text in axis.get_xticklabels()} >= {"90", "99", "100"}
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_a_forest_has_the_differences_their_intervals_and_the_null_band(far):
+    values = ([0.001, 0.003], [-0.004, -0.5 if far else -0.005], [0.002, 0.0])
+    rows = [
+        {"norm": norm, "label": LABELS[norm], "against": "Batch norm", "mean": np.mean(one), "differences": one,
+         "interval": Interval(min(one), max(one), "") if norm != "gn" else None}
+        for norm, one in zip(("flax_bn", "bin", "gn"), values, strict=True)
+    ]  # fmt: skip
+    figure = accuracy_figures.forest(pd.DataFrame(rows), 0.004, ABOUT)
+    (axis,) = figure.axes
+    for row, one in enumerate(values):
+        drawn = [line.get_xdata() for line in axis.lines if set(np.atleast_1d(line.get_ydata())) == {row}]
+        expected = [100 * np.array(one), 100 * np.array([min(one), max(one)]), 100 * np.array([np.mean(one)])]
+        for found, wanted in zip(drawn, expected[:1] + expected[1 + (row == 2) :], strict=True):
+            np.testing.assert_allclose(found, wanted)
+    assert list(axis.lines[0].get_xdata()) == [0, 0]
+    assert axis.patches[0].get_x() == -0.4 and axis.patches[0].get_width() == 0.8
+    assert axis.get_xscale() == ("asinh" if far else "linear")
+    assert any("asinh" in text for text in words(figure)) == far
+    assert "0.40 points" in figure.legends[0].get_texts()[0].get_text()
+    assert not accuracy_figures.forest(pd.DataFrame(rows), None, ABOUT).legends
+
+
+def test_learning_rates_show_every_seed_the_chosen_rate_and_what_diverged():
+    norms, fates = ("bn", "none"), {0.3: {("none", 1): ("diverged", 2)}}
+    cells = [make_runs(norms, fates=fates.get(rate), learning_rate=rate) for rate in (0.1, 0.3)]
+    runs = pd.concat(cells, ignore_index=True)
+    rows = make_evaluations(runs, "validation")
+    rows.loc[0, "accuracy"] = 1.0
+    figure = accuracy_figures.learning_rates(runs, rows, {"bn": 0.3}, ABOUT)
+    assert figure.axes[0].get_yscale() == "log"
+    for axis, norm in zip(figure.axes, ("bn", "none"), strict=True):
+        mine = rows[rows.norm == norm]
+        error = 100 * np.maximum(1 - mine.accuracy, 0.5 / mine.num_images)
+        dots, line, *crosses = axis.lines
+        np.testing.assert_allclose(dots.get_ydata(), error)
+        assert list(np.round(dots.get_xdata())) == [[0.1, 0.3].index(rate) for rate in mine.learning_rate]
+        np.testing.assert_allclose(line.get_ydata(), error.groupby(mine.learning_rate).mean())
+        assert [round(cross.get_xdata()[0]) for cross in crosses] == ([1] if norm == "none" else [])
+        assert [patch.get_x() + patch.get_width() / 2 for patch in axis.patches] == ([1.0] if norm == "bn" else [])
 
 
 def test_confusion_shows_the_share_of_each_true_class_over_all_seeds():
@@ -239,16 +296,39 @@ def test_layers_has_a_panel_for_each_layer_and_variant():
     np.testing.assert_allclose(figure.axes[3].lines[3].get_ydata(), done.groupby("epoch").q99.mean())
 
 
-def test_gate_histograms_count_the_channels_of_the_last_epoch():
+def test_gates_show_how_far_the_channels_of_the_last_epoch_are_from_one():
     runs = make_runs(("bin", "bn"), seeds=(0, 1), fates={("bin", 1): ("unfinished", 3)})
     gates = make_gates(runs[runs.norm == "bin"])
-    figure = feature_figures.gate_histograms(runs, gates, ABOUT)
-    assert figure.axes[0].get_title(loc="left") == "stem_norm"
-    last = gates[(gates.seed == 0) & (gates.epoch == 6) & (gates.layer == "stem_norm")].gate
-    steps = figure.axes[0].patches[-1].get_data()
-    np.testing.assert_allclose(steps.values, 100 * np.histogram(last, steps.edges)[0] / len(last))
-    equal = feature_figures.gate_histograms(runs, gates.assign(gate=1.0), ABOUT)
-    assert not equal.axes[0].patches and list(equal.axes[0].lines[0].get_xdata()) == [1, 1]
+    (axis,) = feature_figures.gates(runs, gates, ABOUT).axes
+    names = [text.get_text() for text in axis.get_xticklabels()]
+    assert names == ["stem_norm", "stage1_block1/norm1", "stage2_block1/norm1"]  # by depth
+    last = gates[(gates.seed == 0) & (gates.epoch == 6)]
+    away = [1 - last.gate[last.layer == name] for name in names]
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), [one.median() for one in away])
+    ends = [path.vertices[:, 1] for path in axis.collections[0].get_paths()]
+    np.testing.assert_allclose(ends, [[one.min(), one.max()] for one in away], atol=1e-12)
+    (equal,) = feature_figures.gates(runs, gates.assign(gate=1.0), ABOUT).axes
+    assert equal.get_yscale() == "symlog" and set(equal.lines[0].get_ydata()) == {0}
+
+
+def test_ridges_have_the_share_of_the_values_in_each_part_of_the_axis(features_workdir):
+    study = read_study(features_workdir)
+    rows = study.histograms
+    assert list(dict.fromkeys(rows.layer))[-1] == "pooled" and rows.layer.nunique() == 2
+    assert (rows.low < rows.high).all() and rows[rows.layer == "pooled"].low.min() >= -1e-30
+    rows = rows[rows.layer == "pooled"]
+    assert set(rows.groupby(["run", "epoch"], observed=True)["count"].sum()) == {4000}
+    figure = feature_figures.ridges(rows, ABOUT)
+    for axis, norm in zip(figure.axes, ("none", "bn", "bin", "bin_frozen"), strict=True):
+        heights = np.array([line.get_ydata() - (2 - index) for index, line in enumerate(axis.lines)])
+        assert heights.shape == (3, 120) and heights.max() == pytest.approx(1.6) and heights.min() > -1e-9
+        x, shares = axis.lines[2].get_xdata(), heights[2] / heights[2].sum()
+        last = rows[(rows.norm == norm) & (rows.epoch == 5)]
+        place = np.arcsinh if axis.get_xscale() == "asinh" else np.asarray
+        median = np.median(np.repeat((last.low + last.high) / 2, last["count"].astype(int)))
+        middle = place(x)[np.searchsorted(shares.cumsum(), 0.5)]
+        assert middle == pytest.approx(place(median), abs=1.1 * np.diff(place(x)).max())
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["epoch 5", "epoch 3", "epoch 1"]
 
 
 def make_batches(ghosts=False):
@@ -284,6 +364,25 @@ def test_ghosts_are_drawn_at_their_own_size():
         np.testing.assert_allclose(ghost.get_ydata(), 100 * (1 - ghosts.accuracy.mean()))
 
 
+def test_steps_show_the_same_accuracies_by_epoch_and_by_step():
+    runs = make_batches(ghosts=True)
+    settings = zip(runs.norm, runs.batch_size, runs.lr_rule, runs.ghost_batch_size, strict=True)
+    epochs = make_epochs(runs.assign(variant=[str(one) for one in settings]))
+    figure = figures.steps(epochs.assign(step=epochs.epoch * 4096 // epochs.batch_size), 360, ABOUT)
+    assert len(figure.axes) == 8  # two norms under two rules
+    left, right = figure.axes[:2]
+    drawn = {}
+    for by_epoch, by_step in zip(left.lines, right.lines, strict=True):
+        np.testing.assert_allclose(by_epoch.get_ydata(), by_step.get_ydata())
+        dashed = by_epoch.get_linestyle() == "--"
+        drawn[dashed, by_step.get_xdata()[0]] = by_epoch.get_ydata()
+    assert set(drawn) == {(False, 32), (False, 512), (True, 32)}  # ghosts have the steps of the large batch
+    wide = epochs[(epochs.norm == "bn") & (epochs.batch_size == 128)]
+    for ghosts in (False, True):
+        mine = wide[wide.ghost_batch_size.notna() == ghosts]
+        np.testing.assert_allclose(drawn[ghosts, 32], 100 * mine.groupby("epoch").val_accuracy.median())
+
+
 CASES = {
     "one run": dict(norms=("bin",), seeds=(0,)),
     "many seeds": dict(norms=("flax_bn", "bn", "bin", "mine"), seeds=range(10), num_epochs=2),
@@ -307,13 +406,13 @@ def test_every_figure_is_drawn_names_the_data_and_stays_on_its_sheet(case):
         figures.curves(runs, epochs, "loss", LONG),
         feature_figures.feature_quantiles(epochs, LONG),
         feature_figures.layers(make_layers(begun), LONG),
-        feature_figures.gate_histograms(runs, gates, LONG),
+        feature_figures.gates(runs, gates, LONG),
     ]
     if (runs.status == "complete").any():
         test = make_evaluations(runs)
         ends = dict.fromkeys(LABELS.values(), (0.1, 0.9))
         drawn += [
-            figures.test_accuracy(test, ends, LONG, {}),
+            accuracy_figures.test_accuracy(test, ends, LONG, {}),
             figures.confusion(test, ["a", "b", "c"], LONG),
             figures.batch_sizes(runs, test, LONG),
         ]

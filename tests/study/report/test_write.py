@@ -80,7 +80,7 @@ def test_everything_is_written(session_workdir):
     assert names == {"study.json", "summary.csv", "summary.json", "report.html", "report.md"}
     links = re.findall(r"\]\((.*?)\)", (workdir / "report.md").read_text())
     assert {workdir / link for link in links} == set((workdir / "figures").iterdir())
-    assert {"figures/accuracy.png", "figures/feature_quantiles.png", "figures/gate_histograms.png"} <= set(links)
+    assert {"figures/accuracy.png", "figures/feature_quantiles.png", "figures/gates.png"} <= set(links)
 
 
 def test_the_page_needs_nothing_but_itself(digits):
