@@ -1,6 +1,7 @@
 """Normalization layers for Flax that can be trusted, and a study of what normalization does to training.
 
-The library (the norm layers, `Conv` and `jaxnorm.interop`) needs jax and flax only. The study (`train`, `NORMS`,
+The library (the norm layers, for flax.linen here and for flax.nnx in `jaxnorm.nnx`, their functions in
+`jaxnorm.functional`, `Conv` and `jaxnorm.interop`) needs jax and flax only. The study (`train`, `NORMS`,
 `ResNet14`, ...) needs the packages of ``pip install "jaxnorm[study]"``; without them its names raise an `ImportError`
 that says so. ``from jaxnorm import *`` imports the library's names only.
 
@@ -22,6 +23,9 @@ guard()
 
 # For type checkers. tests/test_packaging.py compares these names with the two tables below.
 if TYPE_CHECKING:
+    from jaxnorm import functional as functional
+    from jaxnorm import interop as interop
+    from jaxnorm import nnx as nnx
     from jaxnorm.conv.convolution import Conv as Conv
     from jaxnorm.errors import UserError as UserError
     from jaxnorm.norms import BatchInstanceNorm as BatchInstanceNorm
@@ -55,12 +59,15 @@ _STUDY = {
     "jaxnorm.study.training.run": ("train",),
 }
 _MODULE_OF = {name: module for module, names in {**_LIBRARY, **_STUDY}.items() for name in names}
+_MODULES = ("functional", "interop", "nnx")  # not in __all__: a star import would hide flax's nnx
 _STUDY_PACKAGES = ("jinja2", "matplotlib", "pandas", "sklearn", "tyro")  # some that jax and flax do not install
 
 __all__ = ["__version__", *sorted(name for names in _LIBRARY.values() for name in names)]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"jaxnorm.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = _MODULE_OF[name]
@@ -81,4 +88,4 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     # help() and inspect load every name of this list, so it must not contain what cannot be loaded.
     complete = all(importlib.util.find_spec(package) for package in _STUDY_PACKAGES)
-    return sorted({*globals(), *(_MODULE_OF if complete else __all__)})
+    return sorted({*globals(), *_MODULES, *(_MODULE_OF if complete else __all__)})

@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 
 import jaxnorm
-from jaxnorm import interop
+from jaxnorm import functional, interop, nnx
 
 MODULES = ["jaxnorm", *sorted(info.name for info in pkgutil.walk_packages(jaxnorm.__path__, "jaxnorm."))]
 PUBLIC = [
     *(getattr(jaxnorm, name) for name in jaxnorm.__all__ if not name.startswith("_")),
-    *(getattr(interop, name) for name in interop.__all__),
+    *(getattr(module, name) for module in (functional, interop, nnx) for name in module.__all__),
 ]
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Note", "References", "Examples")
 # Its functions are many and short, and their docstrings name the arguments in the sentence.
 OPEN = ("jaxnorm.study.report",)
-INHERITED = {"parent", "name"}  # fields of every flax.linen.Module
+INHERITED = {"self", "parent", "name"}  # fields of every flax.linen.Module
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
@@ -114,12 +114,12 @@ def test_sections_are_those_that_doc_tools_know(name):
 
 def fields_or_arguments(thing):
     if not inspect.isclass(thing):
-        return set(inspect.signature(thing).parameters)
+        return {name for name in inspect.signature(thing).parameters if is_public(name)}
     if not dataclasses.is_dataclass(thing):
         return set()
     if thing is jaxnorm.Conv:  # which adds to the fields of flax.linen.Conv
         return {"conv_general_dilated"}
-    return {field.name for field in dataclasses.fields(thing)} - INHERITED
+    return set(inspect.signature(thing.__init__).parameters) - INHERITED
 
 
 @pytest.mark.parametrize("thing", PUBLIC, ids=lambda thing: thing.__name__)

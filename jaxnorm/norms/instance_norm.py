@@ -7,28 +7,15 @@ from flax import linen as nn
 from flax.typing import Array, Axes, Dtype, Initializer
 from jax.nn import initializers
 
-from jaxnorm.norms.input_statistics import normalize_by_input_statistics
-from jaxnorm.norms.inputs import check_feature_axes
-from jaxnorm.norms.moments import canonical_axes
-from jaxnorm.norms.shared_fields import with_shared_fields
+from jaxnorm.functional import instance_norm
+from jaxnorm.functional.fields import document_as
+from jaxnorm.functional.inputs import feature_shape
+from jaxnorm.norms.variables import arguments_of, scale_and_bias
 
 
-@with_shared_fields
+@document_as(instance_norm)
 class InstanceNorm(nn.Module):
-    """y = scale * (x - E[x]) / sqrt(Var[x] + epsilon) + bias, with E and Var of each sample and channel over positions.
-
-    The input has shape (N, ..., C). `scale` and `bias` have the shape of the feature axes, (C,). Training and
-    evaluation are the same. A single position has variance 0, and the output is the bias, as in flax; PyTorch raises an
-    error in training.
-
-    References:
-        Ulyanov, Vedaldi and Lempitsky 2016, "Instance Normalization", https://arxiv.org/abs/1607.08022
-
-    Attributes:
-        feature_axes: Axes of `scale` and `bias`, by default the last. All others but the first are reduced.
-
-    Raises:
-        ValueError: If `feature_axes` includes the leading axis, which holds the samples.
+    """`jaxnorm.functional.instance_norm` as a module of flax.linen, with the parameters `scale` and `bias`.
 
     Examples:
         >>> import jax
@@ -63,7 +50,5 @@ class InstanceNorm(nn.Module):
         Returns:
             The normalized array, of x's shape.
         """
-        feature_axes = canonical_axes(jnp.ndim(x), self.feature_axes)
-        check_feature_axes(feature_axes, type(self).__name__)
-        axes = tuple(axis for axis in range(1, jnp.ndim(x)) if axis not in feature_axes)
-        return normalize_by_input_statistics(self, x, mask, axes, feature_axes)
+        shape = feature_shape(x, self.feature_axes, "instance_norm's feature_axes")
+        return instance_norm(x, *scale_and_bias(self, shape), mask=mask, **arguments_of(self, instance_norm))

@@ -7,25 +7,15 @@ from flax import linen as nn
 from flax.typing import Array, Axes, Dtype, Initializer
 from jax.nn import initializers
 
-from jaxnorm.norms.input_statistics import normalize_by_input_statistics
-from jaxnorm.norms.moments import canonical_axes
-from jaxnorm.norms.shared_fields import with_shared_fields
+from jaxnorm.functional import layer_norm
+from jaxnorm.functional.fields import document_as
+from jaxnorm.functional.inputs import feature_shape
+from jaxnorm.norms.variables import arguments_of, scale_and_bias
 
 
-@with_shared_fields
+@document_as(layer_norm)
 class LayerNorm(nn.Module):
-    """y = scale * (x - E[x]) / sqrt(Var[x] + epsilon) + bias, with E and Var over `reduction_axes`.
-
-    `scale` and `bias` have the shape of the feature axes. The default reduces the last axis. For images (N, H, W, C)
-    with one mean and variance per sample, give ``reduction_axes=(1, 2, 3)``, which equals `GroupNorm` with one group.
-    Training and evaluation are the same.
-
-    References:
-        Ba, Kiros and Hinton 2016, "Layer Normalization", https://arxiv.org/abs/1607.06450
-
-    Attributes:
-        reduction_axes: Axes over which statistics are taken, by default the last.
-        feature_axes: Axes of `scale` and `bias`, by default the last.
+    """`jaxnorm.functional.layer_norm` as a module of flax.linen, with the parameters `scale` and `bias`.
 
     Examples:
         >>> import jax
@@ -62,6 +52,5 @@ class LayerNorm(nn.Module):
         Returns:
             The normalized array, of x's shape.
         """
-        axes = canonical_axes(jnp.ndim(x), self.reduction_axes)
-        feature_axes = canonical_axes(jnp.ndim(x), self.feature_axes)
-        return normalize_by_input_statistics(self, x, mask, axes, feature_axes)
+        shape = feature_shape(x, self.feature_axes, "layer_norm's feature_axes")
+        return layer_norm(x, *scale_and_bias(self, shape), mask=mask, **arguments_of(self, layer_norm))

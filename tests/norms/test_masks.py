@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxnorm.norms.moments import combine, compute_moments
+from jaxnorm.functional.moments import combine, compute_moments
 
 SHAPE = (4, 6, 6, 8)
 MASK_SHAPES = [SHAPE, (4, 6, 6, 1), (4, 1, 1, 1), (6, 1, 8), (1, 6, 6, 1)]

@@ -10,8 +10,8 @@ from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxnorm.functional.moments import compute_moments
 from jaxnorm.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
-from jaxnorm.norms.moments import compute_moments
 
 SHAPE = (6, 16, 16, 8)
 MEANS = (0.0, 1.0, 10.0, 1e2, 1e3, 1e4, 1e5)

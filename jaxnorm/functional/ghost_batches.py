@@ -1,12 +1,13 @@
 """Ghost batches: statistics over equal parts of a batch (Hoffer et al. 2017, https://arxiv.org/abs/1705.08741)."""
 
+import jax
 import jax.numpy as jnp
-from flax.typing import Array
 
-from jaxnorm.norms.moments import Moments
+from jaxnorm.errors import UserError
+from jaxnorm.functional.moments import Moments
 
 
-def split_batch(array: Array, size: int, axis_name: str | None = None) -> Array:
+def split_batch(array: jax.Array, size: int, axis_name: str | None = None) -> jax.Array:
     """The ghost batches of an array.
 
     Args:
@@ -18,12 +19,12 @@ def split_batch(array: Array, size: int, axis_name: str | None = None) -> Array:
         Shape (N / size, size, ...).
 
     Raises:
-        ValueError: If `size` does not divide N, or if statistics are to be combined over devices too.
+        UserError: If `size` does not divide N, or if statistics are to be combined over devices too.
     """
     if size < 1 or array.shape[0] % size:
-        raise ValueError(f"ghost_batch_size must divide the batch of {array.shape[0]}, but is {size}; choose a divisor")
+        raise UserError(f"ghost_batch_size must divide the batch of {array.shape[0]}, but is {size}; choose a divisor")
     if axis_name is not None:
-        raise ValueError(
+        raise UserError(
             f"a ghost batch must be on one device, but axis_name is {axis_name!r}; set it or ghost_batch_size to None"
         )
     return array.reshape(-1, size, *array.shape[1:])
@@ -40,7 +41,7 @@ def repeat_for_samples(moments: Moments, size: int) -> Moments:
         Shape (N, ...).
     """
 
-    def repeat(leaf: Array) -> Array:
+    def repeat(leaf: jax.Array) -> jax.Array:
         return jnp.repeat(jnp.squeeze(leaf, 1), size, axis=0)
 
     return Moments(repeat(moments.shift), repeat(moments.offset), repeat(moments.var), moments.count)

@@ -14,7 +14,6 @@ once would cause a larger error than all steps above.
 """
 
 import math
-from collections.abc import Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnorm.norms.sums import MIN_BLOCK, abs_square, over_groups, set_size, sum_and_square, sum_over
+from jaxnorm.functional.sums import MIN_BLOCK, abs_square, over_groups, set_size, sum_and_square, sum_over
 
 FEW = 32
 """In a shorter set along the last axis any element can be the shift: no outlier is far enough to cost digits."""
@@ -51,20 +50,6 @@ class Moments(NamedTuple):
         return self.shift + self.offset
 
 
-def canonical_axes(ndim: int, axes: int | Iterable[int]) -> tuple[int, ...]:
-    """Axes as non-negative numbers in ascending order, each once.
-
-    Args:
-        ndim: Number of axes of the array.
-        axes: An axis or several; negative numbers count from the end.
-
-    Returns:
-        The axes.
-    """
-    axes = axes if isinstance(axes, Iterable) else (axes,)
-    return tuple(sorted({axis + ndim if axis < 0 else axis for axis in axes}))
-
-
 def compute_moments(
     x: jax.Array,
     axes: tuple[int, ...],
@@ -79,7 +64,7 @@ def compute_moments(
 
     Args:
         x: Floating-point or complex array.
-        axes: Axes to reduce, as from `canonical_axes`.
+        axes: Axes to reduce, as non-negative numbers in ascending order.
         num_groups: Reduce the last axis, which must be among `axes`, in this many groups of neighbours.
         mask: Booleans of x's rank, broadcastable to x; None means True everywhere.
         axis_name: Mapped axis, or axes, along which the sets continue. Every value has the same weight on any device.
@@ -93,6 +78,33 @@ def compute_moments(
         return _two_pass(x, axes, num_groups, mask, axis_name, axis_index_groups)
     moments = _one_pass(x, axes, num_groups, mask)
     return moments if axis_name is None else combine(moments, (), axis_name, axis_index_groups)
+
+
+def mean_square(
+    x: jax.Array,
+    axes: tuple[int, ...],
+    *,
+    mask: jax.Array | None = None,
+    axis_name: Any = None,
+    axis_index_groups: Any = None,
+) -> jax.Array:
+    """E[|x|^2] over `axes`, over the true positions of `mask` and over the devices of `axis_name`.
+
+    Args:
+        x: Floating-point or complex array.
+        axes: Axes to reduce, as non-negative numbers in ascending order.
+        mask: As in `compute_moments`.
+        axis_name: As in `compute_moments`.
+        axis_index_groups: As in `compute_moments`.
+
+    Returns:
+        A real array with length 1 on `axes`; zero for an empty set.
+    """
+    square = abs_square(x if mask is None else jnp.where(mask, x, 0))
+    inner = _inner_axes(x.shape, axes, None)
+    total = sum_over(sum_over(square, inner), tuple(axis for axis in axes if axis not in inner))
+    total, count = _psum((total, _count(x, axes, None, mask)), axis_name, axis_index_groups)
+    return (total / jnp.maximum(count, 1)).astype(total.dtype)
 
 
 def combine(parts: Moments, axes: tuple[int, ...], axis_name: Any = None, axis_index_groups: Any = None) -> Moments:

@@ -1,0 +1,58 @@
+"""Batch-instance normalization."""
+
+import dataclasses
+from dataclasses import InitVar
+from typing import Any
+
+from flax import nnx
+from flax.typing import Array, Initializer
+from jax.nn import initializers
+
+from jaxnorm.functional import batch_instance_norm
+from jaxnorm.functional.fields import document_as
+from jaxnorm.nnx.batch_norm import BatchNorm
+from jaxnorm.nnx.norm_layer import Metadata
+
+
+@document_as(batch_instance_norm)
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
+class BatchInstanceNorm(BatchNorm):
+    """`jaxnorm.functional.batch_instance_norm` as a module of flax.nnx, with the parameters `scale`, `bias` and `gate`.
+    The running `mean` and `var` are of type `nnx.BatchStat`.
+
+    Attributes:
+        gate_init: Initializer of `gate`, by default ones: batch norm.
+        gate_metadata: Metadata of the variable `gate`.
+
+    Examples:
+        >>> import jax
+        >>> from flax.nnx import Rngs
+        >>> from jaxnorm import nnx
+        >>> layer = nnx.BatchInstanceNorm(3, rngs=Rngs(0))
+        >>> y = layer(jax.random.normal(jax.random.key(0), (8, 4, 4, 3)))
+        >>> y.shape, layer.gate.shape
+        ((8, 4, 4, 3), (3,))
+    """
+
+    train_gate: bool = True
+    gate_init: InitVar[Initializer] = initializers.ones
+    gate_metadata: InitVar[Metadata] = None
+
+    def __post_init__(self, rngs: nnx.Rngs, *arguments: Any) -> None:
+        """Makes the parameters and the running statistics."""
+        *others, gate_init, gate_metadata = arguments
+        super().__post_init__(rngs, *others)
+        self.gate = self.parameter(rngs, gate_init, gate_metadata)
+
+    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
+        """Normalizes an array, and updates the running statistics in training.
+
+        Args:
+            x: Shape (N, ..., C).
+            use_running_average: Whether to take the running statistics (evaluation); None for what the layer says.
+            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
+
+        Returns:
+            The normalized array, of x's shape.
+        """
+        return self._normalize(batch_instance_norm, x, use_running_average, mask, gate=self.gate[...])

@@ -1,0 +1,78 @@
+"""What all layers have: fields and the parameters `scale` and `bias`."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import InitVar
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import Array, Dtype, Initializer, PromoteDtypeFn
+from jax.nn import initializers
+
+from jaxnorm.functional.fields import document
+
+Metadata = Mapping[str, Any] | None
+
+
+@document
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
+class NormLayer(nnx.Module):
+    """A layer with the parameters `scale` and `bias`. A subclass adds fields and its `__call__`."""
+
+    num_features: int = dataclasses.field(kw_only=False)
+    epsilon: float = 1e-6
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+    use_bias: bool = True
+    use_scale: bool = True
+    axis_name: str | None = None
+    axis_index_groups: Any = None
+    use_fast_variance: bool = True
+    force_float32_reductions: bool = True
+    promote_dtype: PromoteDtypeFn | None = None
+    rngs: InitVar[nnx.Rngs]
+    bias_init: InitVar[Initializer] = initializers.zeros
+    scale_init: InitVar[Initializer] = initializers.ones
+    bias_metadata: InitVar[Metadata] = None
+    scale_metadata: InitVar[Metadata] = None
+
+    def __post_init__(
+        self,
+        rngs: nnx.Rngs,
+        bias_init: Initializer,
+        scale_init: Initializer,
+        bias_metadata: Metadata,
+        scale_metadata: Metadata,
+    ) -> None:
+        """Makes the parameters; a dataclass calls it with those arguments that are no fields."""
+        absent: Any = nnx.data(None)
+        self.scale = self.parameter(rngs, scale_init, scale_metadata) if self.use_scale else absent
+        self.bias = self.parameter(rngs, bias_init, bias_metadata) if self.use_bias else absent
+
+    def parameter(self, rngs: nnx.Rngs, init: Initializer, metadata: Metadata) -> nnx.Param[Array]:
+        """A new parameter.
+
+        Args:
+            rngs: Random keys.
+            init: Its initializer.
+            metadata: Of the variable, or None.
+
+        Returns:
+            The variable.
+        """
+        value = init(rngs.params(), (self.num_features,), self.param_dtype)
+        return nnx.Param(value, **(metadata or {}))
+
+    def arrays(self, *given: Array) -> tuple[Any, ...]:
+        """Arrays as the computation takes them, after `promote_dtype` if there is one.
+
+        Args:
+            *given: The input, and running statistics.
+
+        Returns:
+            The given arrays, `scale` and `bias`; None for a parameter that the layer does not have.
+        """
+        parameters = (None if variable is None else variable[...] for variable in (self.scale, self.bias))
+        arrays = (*given, *parameters)
+        return arrays if self.promote_dtype is None else self.promote_dtype(arrays, dtype=self.dtype)

@@ -1,0 +1,81 @@
+"""Every normalization in its three forms, called alike: a module of flax.linen, one of flax.nnx, a pure function."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx as flax_nnx
+
+from jaxnorm import functional, nnx, norms
+
+FORMS = ("linen", "nnx", "functional")
+
+
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """A normalization with the fields that a test gives it, and what its oracle needs."""
+
+    name: str  # of the classes
+    function: Callable[..., Any]
+    parameters: tuple[str, ...] = ("scale", "bias")
+    running: bool = False
+    fields: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def arrays(self, channels: int, dtype: Any = np.float32) -> dict[str, np.ndarray]:
+        """Parameters, and running statistics if there are any, away from their initial values."""
+        rng = np.random.default_rng(1)
+        names = (*self.parameters, *(("mean", "var") if self.running else ()))
+        return {name: rng.uniform(0.5, 1.5, channels).astype(dtype) for name in names}
+
+    def form(self, form: str, **fields: Any) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
+        """`apply(arrays, x, mask, train)`, which gives the output and the running statistics."""
+        fields = {**self.fields, **fields}
+        if form == "functional":
+            return self._function(fields)
+        return self._linen(fields) if form == "linen" else self._nnx(fields)
+
+    def _function(self, fields: dict[str, Any]) -> Callable[..., Any]:
+        def apply(arrays: Any, x: Any, mask: Any = None, train: bool = True) -> Any:
+            parameters = {name: arrays[name] for name in self.parameters}
+            if not self.running:
+                return self.function(x, **parameters, mask=mask, **fields), {}
+            running = {name: arrays[name] for name in ("mean", "var")}
+            return self.function(x, **parameters, running=running, train=train, mask=mask, **fields)
+
+        return apply
+
+    def _linen(self, fields: dict[str, Any]) -> Callable[..., Any]:
+        layer = getattr(norms, self.name)(**fields)
+
+        def apply(arrays: Any, x: Any, mask: Any = None, train: bool = True) -> Any:
+            variables = {"params": {name: arrays[name] for name in self.parameters}}
+            if not self.running:
+                return layer.apply(variables, x, mask=mask), {}
+            variables["batch_stats"] = {name: arrays[name] for name in ("mean", "var")}
+            y, updates = layer.apply(variables, x, not train, mask=mask, mutable=["batch_stats"])
+            return y, updates["batch_stats"]
+
+        return apply
+
+    def _nnx(self, fields: dict[str, Any]) -> Callable[..., Any]:
+        def apply(arrays: Any, x: Any, mask: Any = None, train: bool = True) -> Any:
+            layer = getattr(nnx, self.name)(len(arrays["scale"]), **fields, rngs=flax_nnx.Rngs(0))
+            for name, value in arrays.items():
+                getattr(layer, name)[...] = value
+            layer.set_attributes(use_running_average=not train, raise_if_not_found=False)
+            y = layer(x, mask=mask)
+            return y, {name: getattr(layer, name)[...] for name in ("mean", "var")} if self.running else {}
+
+        return apply
+
+
+NORMS = {
+    "batch": Norm("BatchNorm", functional.batch_norm, running=True),
+    "mixed": Norm("BatchInstanceNorm", functional.batch_instance_norm, ("scale", "bias", "gate"), running=True),
+    "ghost": Norm("BatchNorm", functional.batch_norm, running=True, fields={"ghost_batch_size": 2}),
+    "instance": Norm("InstanceNorm", functional.instance_norm),
+    "layer": Norm("LayerNorm", functional.layer_norm),
+    "group": Norm("GroupNorm", functional.group_norm, fields={"num_groups": None, "group_size": 4}),
+}

@@ -1,0 +1,105 @@
+"""A normalization's three forms give the same bits and the same errors."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnorm import UserError, functional
+from tests.norms.forms import FORMS, NORMS
+
+SHAPE = (4, 5, 6, 8)
+
+
+@pytest.fixture(params=list(NORMS))
+def norm(request):
+    return NORMS[request.param]
+
+
+def step(apply, arrays, x, mask, train):
+    """Output, running statistics, and gradients by all arrays and by x."""
+
+    def loss(arrays, x):
+        y, running = apply(arrays, x, mask, train)
+        return (y.astype(jnp.float32) ** 3).sum(), (y, running)
+
+    return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(arrays, x)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("fields", [{}, {"dtype": jnp.bfloat16}, {"use_fast_variance": False}], ids=str)
+def test_the_three_forms_give_the_same_bits(norm, masked, fields, train):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=SHAPE) * 3 + 7, fields.get("dtype", jnp.float32))
+    mask = np.random.default_rng(2).uniform(size=(4, 5, 6, 1)) < 0.7 if masked else None
+    linen, nnx, function = (step(norm.form(form, **fields), norm.arrays(8), x, mask, train) for form in FORMS)
+    for other in (nnx, function):
+        jax.tree.map(np.testing.assert_array_equal, other, linen)
+    assert linen[1][0].dtype == x.dtype
+
+
+FULL = np.ones(SHAPE, np.float32)
+EIGHT = np.ones((8, 3, 8), np.float32)
+MISTAKES = {
+    "a mask that does not fit": (list(NORMS), {}, FULL, np.ones((3, 1), bool), r"mask must broadcast to the input's"),
+    "a dtype of integers": (list(NORMS), {"dtype": jnp.int32}, FULL, None, "dtype must be floating-point or complex"),
+    "other channels": (list(NORMS), {}, FULL[..., :4], None, r"must have the shape of the feature axes, \(4,\), but"),
+    "one value": (["batch", "mixed"], {}, FULL[:1, :1, :1], None, "needs more than one value per channel to train"),
+    "no such axis": (["batch", "mixed"], {"axis": 4}, FULL, None, "axis must be axes of the input, from -4 to 3, but"),
+    "no such features": (["instance", "layer"], {"feature_axes": (1, -5)}, FULL, None, "feature_axes must be axes of"),
+    "nothing to reduce": (["layer", "group"], {"reduction_axes": (1, 7)}, FULL, None, "reduction_axes must be axes of"),
+    "samples as features": (["mixed"], {"axis": 0}, EIGHT, None, "cannot include the leading dimension"),
+    "an instance's samples": (["instance"], {"feature_axes": 0}, EIGHT, None, "cannot include the leading dimension"),
+    "no last axis": (["group"], {"reduction_axes": (1, 2)}, FULL, None, "must include the last axis, 3, but are"),
+    "unequal groups": (["group"], {"group_size": 3}, FULL, None, "group_size must divide the 8 channels, but is 3"),
+    "groups by two numbers": (["group"], {"num_groups": 2}, FULL, None, "takes num_groups or group_size"),
+    "unequal ghosts": (["ghost"], {"ghost_batch_size": 3}, FULL, None, "must divide the batch of 4, but is 3"),
+    "ghosts on several devices": (["ghost"], {"axis_name": "x"}, FULL, None, "a ghost batch must be on one device"),
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_the_three_forms_give_the_same_error(what):
+    names, fields, x, mask, words = MISTAKES[what]
+    for name in names:
+        found = set()
+        for form in FORMS:
+            norm = NORMS[name]
+            if what == "other channels" and form == "linen":
+                continue  # flax itself compares the shapes of parameters
+            with pytest.raises(UserError, match=words) as error:
+                norm.form(form, **fields)(norm.arrays(8), jnp.asarray(x, jnp.float32), mask)
+            found.add(str(error.value))
+        assert len(found) == 1, found
+        assert "\n" not in found.pop()
+
+
+def test_training_starts_without_running_statistics_and_evaluation_does_not():
+    x = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    _, running = functional.batch_norm(x, train=True, momentum=0.9)
+    np.testing.assert_allclose(running["mean"], 0.1 * x.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(running["var"], 0.9 + 0.1 * x.var((0, 1, 2)), rtol=1e-5)
+    _, same = functional.batch_norm(x, running=running, train=False)
+    jax.tree.map(np.testing.assert_array_equal, running, same)
+    for wrong, found in ((None, "None"), ({"mean": running["mean"]}, "a dict of mean"), ({}, "a dict of nothing")):
+        with pytest.raises(UserError, match=f"must be a dict of mean and var, but are {found}; give what training"):
+            functional.batch_norm(x, running=wrong, train=False)
+    with pytest.raises(UserError, match=r"running var must have the shape of the feature axes, \(8,\), but has \(4,\)"):
+        functional.batch_norm(x, running={**running, "var": np.ones(4)}, train=False)
+
+
+def test_scale_and_bias_may_differ_by_sample():
+    rng = np.random.default_rng(0)
+    x, scale, bias = (rng.normal(size=shape).astype(np.float32) for shape in (SHAPE, (4, 1, 1, 8), (4, 1, 1, 8)))
+    for function in (functional.layer_norm, functional.instance_norm):
+        np.testing.assert_allclose(function(x, scale, bias), function(x) * scale + bias, rtol=1e-5, atol=1e-5)
+    y, _ = functional.batch_norm(x, scale, bias, train=True)
+    np.testing.assert_allclose(y, functional.batch_norm(x, train=True)[0] * scale + bias, rtol=1e-5, atol=1e-5)
+
+
+def test_the_functions_need_no_flax():
+    program = "import sys, jaxnorm.functional; sys.exit('flax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
