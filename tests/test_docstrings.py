@@ -39,7 +39,7 @@ def sections(thing):
 
 
 def listed(text):
-    return set(re.findall(r"^    \**(\w+): ", text, re.M))
+    return set(re.findall(r"^(?:  ){1,2}\**(\w+): ", text, re.M))  # flax, whose methods ours inherit, indents by two
 
 
 def is_public(name):

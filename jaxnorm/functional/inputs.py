@@ -218,8 +218,8 @@ def check_feature_axes(feature_axes: tuple[int, ...], argument: str) -> None:
     """
     if 0 in feature_axes:
         raise UserError(
-            f"{argument} cannot include the leading dimension, which holds the samples, but are {feature_axes}; choose "
-            "other axes"
+            "The channel axes cannot include the leading dimension as this is assumed to be the batch axis, but "
+            f"{argument} is {feature_axes}; choose other axes"
         )
 
 

@@ -61,14 +61,7 @@ class BatchNorm(NormLayer):
         """
         return self._normalize(batch_norm, x, use_running_average, mask)
 
-    def set_view(self, use_running_average: bool | None = None) -> None:
-        """Sets `use_running_average` for `flax.nnx.view`.
-
-        Args:
-            use_running_average: The new value; None keeps the old one.
-        """
-        if use_running_average is not None:
-            self.use_running_average = use_running_average
+    set_view = nnx.BatchNorm.set_view
 
     def _normalize(
         self,
