@@ -12,8 +12,16 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Literal
 
 from jaxnorm.errors import UserError
-from jaxnorm.norms import BatchInstanceNorm
-from jaxnorm.tools.observed_models import BATCH_NORMS, LINEAR, LayerCall, NnxModel, ObservedModel, nnx_layers, observed
+from jaxnorm.tools.observed_models import (
+    BATCH_INSTANCE_NORMS,
+    BATCH_NORMS,
+    LINEAR,
+    LayerCall,
+    NnxModel,
+    ObservedModel,
+    nnx_layers,
+    observed,
+)
 
 _OUTPUT, _INPUT = "jaxnorm output of ", "jaxnorm input of "  # marks in a trace; a layer's path follows
 
@@ -113,7 +121,7 @@ def _trace(given: ObservedModel, batch: Any, skip: Collection[str]) -> tuple[dic
             return call.run(call.x), None
         if not call.running:
             raise _refusal(call.path, "normalizes by the batch")
-        if isinstance(call.layer, BatchInstanceNorm) or call.layer.axis not in (-1, call.x.ndim - 1):
+        if isinstance(call.layer, BATCH_INSTANCE_NORMS) or call.layer.axis not in (-1, call.x.ndim - 1):
             raise _refusal(call.path, "does not multiply each channel of the last axis by a constant")
         return call.run(checkpoint_name(call.x, _INPUT + call.path)), None
 

@@ -11,9 +11,8 @@ import numpy as np
 
 from jaxnorm.functional.inputs import canonical_axes
 from jaxnorm.functional.moments import Moments
-from jaxnorm.norms import BatchInstanceNorm
 from jaxnorm.tools.batch_statistics import channel_moments
-from jaxnorm.tools.observed_models import NORMS, LayerCall, observed
+from jaxnorm.tools.observed_models import BATCH_INSTANCE_NORMS, NORMS, LayerCall, observed
 
 FEW = 16
 """From fewer values a variance has a relative standard deviation above 1/3."""
@@ -160,10 +159,10 @@ def _set_size(layer: Any, shape: tuple[int, ...], channels: tuple[int, ...]) -> 
     if getattr(layer, "ghost_batch_size", None):
         sizes[0] = layer.ghost_batch_size
     if getattr(layer, "reduction_axes", None) is not None:
-        axes = {*canonical_axes(len(shape), layer.reduction_axes)}
+        axes = {*canonical_axes(len(shape), layer.reduction_axes, "reduction_axes")}
     elif hasattr(layer, "num_groups"):
         axes = {*range(1, len(shape))}
-    elif not hasattr(layer, "axis") or isinstance(layer, BatchInstanceNorm):
+    elif not hasattr(layer, "axis") or isinstance(layer, BATCH_INSTANCE_NORMS):
         axes -= {0}
     groups = 1
     if hasattr(layer, "num_groups"):

@@ -13,16 +13,20 @@ from flax.core import unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 from flax.typing import Array
 
+from jaxnorm import nnx as our_nnx
 from jaxnorm import norms
 from jaxnorm.errors import UserError
 
-BATCH_NORMS = (nn.BatchNorm, nnx.BatchNorm, norms.BatchNorm)
+BATCH_NORMS = (nn.BatchNorm, nnx.BatchNorm, norms.BatchNorm, our_nnx.BatchNorm)
 """Layers whose running `mean` and `var` are those of their input."""
+BATCH_INSTANCE_NORMS = (norms.BatchInstanceNorm, our_nnx.BatchInstanceNorm)
+"""Those that also have a `gate`."""
 NORMS = (
     *BATCH_NORMS,
     *(nn.InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
     *(nnx.InstanceNorm, nnx.LayerNorm, nnx.GroupNorm, nnx.RMSNorm),
     *(norms.InstanceNorm, norms.LayerNorm, norms.GroupNorm),
+    *(our_nnx.InstanceNorm, our_nnx.LayerNorm, our_nnx.GroupNorm),
 )
 LINEAR = (
     *(nn.Conv, nn.ConvLocal, nn.ConvTranspose, nn.Dense, nn.DenseGeneral),
