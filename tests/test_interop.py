@@ -9,7 +9,8 @@ from flax import linen as nn
 from jaxnorm import NORMS, BatchInstanceNorm, BatchNorm, GroupNorm, InstanceNorm, LayerNorm, ResNet, ResNet14, UserError
 from jaxnorm.interop import TorchLayer, biased_variance, from_torch, to_torch, unbiased_variance
 
-torch = pytest.importorskip("torch", reason="PyTorch is the oracle here: pip install torch")
+pytestmark = pytest.mark.peers
+torch = pytest.importorskip("torch", reason="make test-peers installs it")
 from benchmarks import torch_study  # noqa: E402  (which imports torch)
 
 CHANNELS = 8

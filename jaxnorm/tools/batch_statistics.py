@@ -14,19 +14,20 @@ from jaxnorm.norms.moments import Moments, canonical_axes, compute_moments
 from jaxnorm.tools.observed_models import BATCH_NORMS, LayerCall, ObservedModel, Values, observed
 
 
-def recompute_statistics(model: Any, *inputs: Any, **call: Any) -> Any:
+def recompute_statistics(model: Any, variables: Any = None, batches: Any = None, **call: Any) -> Any:
     """Running statistics that are the mean and variance over all given batches, under fixed weights.
 
     Moving averages of training mix the statistics of many different weights. Here every `BatchNorm` of jaxnorm or flax
     gets the exact mean and variance of all values that it normalizes while the model goes through the batches in
-    training mode: E[Var] + Var[E] over batches, not an average of their variances. Masked values do not count.
+    training mode: E[Var] + Var[E] over batches, not an average of their variances. Masked values do not count. Outside
+    of a mapped axis, build the model without `axis_name`: the new variables fit both.
 
     Args:
         model: A linen or an NNX model.
-        inputs: For a linen model ``variables, batches``, for an NNX model ``batches``: an iterable of the model's
-            inputs, each an array or a tuple of positional arguments.
-        call: Keyword arguments of the model's call; for linen also `rngs` and `method`. ``train=True`` is passed to a
-            model that takes `train`, and so are `training`, `is_training` and ``use_running_average=False``.
+        variables: The variables of a linen model. An NNX model has none: the batches follow it.
+        batches: An iterable of the model's inputs, each an array or a tuple of positional arguments.
+        call: Keyword arguments of the model's call; for linen also `rngs`. ``train=True`` is passed to a model that
+            takes `train`, and so are `training`, `is_training` and ``use_running_average=False``.
 
     Returns:
         The variables, or a copy of the NNX model, with the new `mean` and `var`. A channel without any value keeps its
@@ -63,7 +64,7 @@ def recompute_statistics(model: Any, *inputs: Any, **call: Any) -> Any:
         >>> print(f"{net(x.reshape(-1, 8)).std():.3f}")
         1.000
     """
-    given, batches = observed(model, inputs, True, call)
+    given, batches = observed(model, variables, batches, train=True, call=call)
 
     @jax.jit
     def run(variables: Any, batch: Any) -> Any:

@@ -18,7 +18,9 @@ from jaxnorm.tools.observed_models import BATCH_NORMS, LINEAR, LayerCall, NnxMod
 _OUTPUT, _INPUT = "jaxnorm output of ", "jaxnorm input of "  # marks in a trace; a layer's path follows
 
 
-def fold_batch_norm(model: Any, *inputs: Any, skip: Collection[str] = (), **call: Any) -> Any:
+def fold_batch_norm(
+    model: Any, variables: Any = None, batch: Any = None, *, skip: Collection[str] = (), **call: Any
+) -> Any:
     """The same function in evaluation, with each batch norm in the kernel and bias of the layer before it.
 
     With f = scale / sqrt(var + epsilon) of the batch norm, the kernel becomes f * kernel and the bias
@@ -29,11 +31,11 @@ def fold_batch_norm(model: Any, *inputs: Any, skip: Collection[str] = (), **call
 
     Args:
         model: A linen or an NNX model.
-        inputs: For a linen model ``variables, batch``, for an NNX model ``batch``: an input of the model, or a tuple of
-            its positional arguments.
+        variables: The variables of a linen model. An NNX model has none: the batch follows it.
+        batch: An input of the model, or a tuple of its positional arguments.
         skip: Paths of batch norms that remain as they are, such as "block1/norm".
-        call: Keyword arguments of the model's call; for linen also `rngs` and `method`. ``train=False`` is passed to a
-            model that takes `train`, and so are `training`, `is_training` and ``use_running_average=True``.
+        call: Keyword arguments of the model's call; for linen also `rngs`. ``train=False`` is passed to a model that
+            takes `train`, and so are `training`, `is_training` and ``use_running_average=True``.
 
     Returns:
         For linen the variables. A folded batch norm has the mean 0, the variance 1 - epsilon, the scale 1 and the
@@ -68,7 +70,7 @@ def fold_batch_norm(model: Any, *inputs: Any, skip: Collection[str] = (), **call
         >>> print(*(type(layer).__name__ for layer in folded.layers), folded.layers[0].bias.shape)
         Linear Identity (4,)
     """
-    given, batch = observed(model, inputs, False, call)
+    given, batch = observed(model, variables, batch, train=False, call=call)
     layers, before = _trace(given, batch, skip)
     values, new = given.values(), {}
     removes = isinstance(given, NnxModel)

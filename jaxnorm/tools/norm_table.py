@@ -90,7 +90,7 @@ class NormTable(list[NormReport]):
         return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def inspect_norms(model: Any, *inputs: Any, **call: Any) -> NormTable:
+def inspect_norms(model: Any, variables: Any = None, batch: Any = None, **call: Any) -> NormTable:
     """A table of every norm layer of jaxnorm and flax in a model: one row for each call of a layer.
 
     The model runs once, in evaluation mode. Each row compares the running values of a layer with the mean and variance
@@ -99,10 +99,10 @@ def inspect_norms(model: Any, *inputs: Any, **call: Any) -> NormTable:
 
     Args:
         model: A linen or an NNX model.
-        inputs: For a linen model ``variables, batch``, for an NNX model ``batch``: as in training, an input of the
-            model or a tuple of its positional arguments.
-        call: Keyword arguments of the model's call; for linen also `rngs` and `method`. ``train=False`` is passed to a
-            model that takes `train`, and so are `training`, `is_training` and ``use_running_average=True``.
+        variables: The variables of a linen model. An NNX model has none: the batch follows it.
+        batch: An input of the model, or a tuple of its positional arguments; as in training.
+        call: Keyword arguments of the model's call; for linen also `rngs`. ``train=False`` is passed to a model that
+            takes `train`, and so are `training`, `is_training` and ``use_running_average=True``.
 
     Returns:
         The rows, a list.
@@ -130,7 +130,7 @@ def inspect_norms(model: Any, *inputs: Any, **call: Any) -> NormTable:
         >>> [row.path for row in inspect_norms(net, x)]
         ['layers/1']
     """
-    given, batch = observed(model, inputs, False, call)
+    given, batch = observed(model, variables, batch, train=False, call=call)
     facts: dict[str, list[dict[str, Any]]] = {}  # the last ones count: nn.scan traces its layers several times
 
     def visit(call: LayerCall) -> tuple[jax.Array, Any]:

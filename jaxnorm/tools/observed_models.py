@@ -240,12 +240,15 @@ class NnxModel(ObservedModel):
         return y, {path: getattr(layer, _RECORD).get_value() for path, layer in layers if hasattr(layer, _RECORD)}
 
 
-def observed(model: Any, inputs: tuple[Any, ...], train: bool, call: Mapping[str, Any]) -> tuple[ObservedModel, Any]:
+def observed(
+    model: Any, variables: Any, data: Any, *, train: bool, call: Mapping[str, Any]
+) -> tuple[ObservedModel, Any]:
     """A user's model in either interface, and its data.
 
     Args:
         model: A linen or an NNX model.
-        inputs: Variables and data, or the data of an NNX model.
+        variables: Those of a linen model, or the data of an NNX model.
+        data: The data of a linen model.
         train: Whether it runs in training mode.
         call: Keyword arguments of its call.
 
@@ -255,13 +258,13 @@ def observed(model: Any, inputs: tuple[Any, ...], train: bool, call: Mapping[str
     Raises:
         UserError: If it is no such model, or if its variables or the data are missing.
     """
-    if isinstance(model, nn.Module) and len(inputs) == 2:
-        return LinenModel(model, unfreeze(inputs[0]), train, call), inputs[1]
-    if isinstance(model, nnx.Module) and len(inputs) == 1:
-        return NnxModel(nnx.clone(model), train, call), inputs[0]
+    if isinstance(model, nn.Module) and variables is not None and data is not None:
+        return LinenModel(model, unfreeze(variables), train, call), data
+    if isinstance(model, nnx.Module) and (variables is None) != (data is None):
+        return NnxModel(nnx.clone(model), train, call), variables if data is None else data
     raise UserError(
-        f"a linen model is followed by its variables and the data, an NNX model by the data alone, but "
-        f"{type(model).__name__} is followed by {len(inputs)} argument(s); give these"
+        "a linen model is followed by its variables and the data, an NNX model by the data alone, but "
+        f"{type(model).__name__} is followed by {(variables is not None) + (data is not None)} of these; give them so"
     )
 
 

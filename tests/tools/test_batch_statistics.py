@@ -156,7 +156,7 @@ def test_data_and_variables_must_be_there(batches):
     variables = model.init(KEY, batches[0])
     with pytest.raises(UserError, match="at least one batch, but found none; give an iterable"):
         recompute_statistics(model, variables, [])
-    with pytest.raises(UserError, match="followed by its variables and the data, .* BatchNorm is followed by 1 arg"):
+    with pytest.raises(UserError, match="followed by its variables and the data, .* BatchNorm is followed by 1 of"):
         recompute_statistics(model, batches)
-    with pytest.raises(UserError, match="but SGD is followed by 2"):
+    with pytest.raises(UserError, match="but SGD is followed by 2 of"):
         recompute_statistics(type("SGD", (), {})(), variables, batches)

@@ -1,10 +1,15 @@
+import dataclasses
+
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnorm import Config, train
+from jaxnorm import Config, UserError, train
 from jaxnorm.study.training.images import on_device
 from jaxnorm.study.training.recalibration import batch_statistics_logits, evaluate_statistics, precise_statistics
+from jaxnorm.study.training.record import Memory
 from jaxnorm.study.training.state import initial_state
 
 
@@ -111,6 +116,25 @@ def test_ghosts_are_evaluated_as_batches_of_their_size_though_they_do_not_divide
     result = train(config, tiny)
     assert result.statistics["evaluation_batch"]["test"]["num_images"] == 7
     assert result.statistics["running"]["test"]["accuracy"] == result.splits["test"].accuracy
+
+
+class MeanSquare(nn.Module):
+    """A network with running values of another kind."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        square = self.variable("batch_stats", "square", jnp.ones, x.shape[-1:])
+        if train and not self.is_initializing():
+            square.value = 0.9 * square.value + 0.1 * (x**2).mean((0, 1, 2))
+        return nn.Dense(3)((x / jnp.sqrt(square.value)).mean((1, 2)))
+
+
+def test_running_values_that_cannot_be_computed_anew_are_refused_before_training(tiny):
+    config, record = Config(norm="mine", batch_size=6, num_epochs=1, evaluate_statistics=True), Memory()
+    with pytest.raises(UserError, match="is none of these; .* or turn `evaluate_statistics` off"):
+        train(config, tiny, model=MeanSquare(), record=record)
+    assert record.rows == []
+    assert train(dataclasses.replace(config, evaluate_statistics=False), tiny, model=MeanSquare()).status == "complete"
 
 
 def test_norms_without_batch_statistics_have_nothing_to_compare(tiny):
