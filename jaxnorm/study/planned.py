@@ -83,7 +83,14 @@ class Recorded:
 
 
 def plan_file(preset: str) -> Path:
-    """The plan file that a `preset` comes with."""
+    """The plan file that a preset comes with.
+
+    Args:
+        preset: its name.
+
+    Returns:
+        The path.
+    """
     return Path(__file__).parent / "plans" / f"{preset}.toml"
 
 
@@ -118,6 +125,12 @@ def read_plan(path: Path, study: str) -> Recorded:
 def parsed_plan(found: dict[str, Any]) -> Plan:
     """A plan from the values of a file, checked.
 
+    Args:
+        found: the values.
+
+    Returns:
+        The plan.
+
     Raises:
         ValueError: or TypeError, if they are no plan.
     """
@@ -132,7 +145,18 @@ def parsed_plan(found: dict[str, Any]) -> Plan:
 
 
 def recorded(plan: dict[str, Any], where: Path) -> Recorded | None:
-    """The plan that a study.json records; None without one. A `UserError` names the file `where` if it is damaged."""
+    """The plan that a study.json records.
+
+    Args:
+        plan: the content of study.json.
+        where: its path, for the error message.
+
+    Returns:
+        The plan; None without one.
+
+    Raises:
+        UserError: if what it records is no plan.
+    """
     if "planned" not in plan:
         return None
     with reading(where):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnorm.errors import UserError
-from jaxnorm.functional.inputs import canonical_axes, prepare
+from jaxnorm.functional.inputs import Axes, prepare
 from jaxnorm.functional.moments import Moments, compute_moments
 from jaxnorm.tools.observed_models import BATCH_NORMS, LayerCall, ObservedModel, Values, observed
 
@@ -114,26 +114,22 @@ def _visit(call: LayerCall) -> tuple[jax.Array, Moments | None]:
     """Records the moments of a batch norm's input."""
     if not isinstance(call.layer, BATCH_NORMS):
         return call.run(call.x), None
-    moments = channel_moments(
-        call.x, canonical_axes(call.x.ndim, call.layer.axis, call.path), call.mask, name=call.path
-    )
-    return call.run(call.x), moments
+    return call.run(call.x), channel_moments(call.x, call.layer.axis, call.mask)
 
 
-def channel_moments(x: jax.Array, channels: tuple[int, ...], mask: jax.Array | None, *, name: str) -> Moments:
+def channel_moments(x: jax.Array, channels: Axes, mask: jax.Array | None) -> Moments:
     """Mean and variance of each channel, in float32 at least.
 
     Args:
         x: Any numeric array.
-        channels: Axes of the channels, as from `canonical_axes`.
+        channels: Axis or axes of the channels.
         mask: Broadcastable to x; False excludes a value. None excludes none.
-        name: The layer's name in error messages.
 
     Returns:
         Arrays with the axes of the channels alone, `count` too.
     """
-    given = prepare(x, mask, None, True, name)
-    axes = given.other_axes(channels)
+    given = prepare(x, mask, None, True, "batch_norm")
+    axes = given.other_axes(given.axes(channels, "axis"))
     moments = compute_moments(given.x, axes, mask=given.mask)
     count = jnp.broadcast_to(jnp.asarray(moments.count, moments.var.dtype), moments.var.shape)
     return Moments(*(each.squeeze(axes) for each in moments._replace(count=count)))

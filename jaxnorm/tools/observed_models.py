@@ -13,21 +13,21 @@ from flax.core import unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 from flax.typing import Array
 
-from jaxnorm import nnx as our_nnx
+import jaxnorm.nnx as nnx_norms
 from jaxnorm import norms
 from jaxnorm.errors import UserError
 
-BATCH_NORMS = (nn.BatchNorm, nnx.BatchNorm, norms.BatchNorm, our_nnx.BatchNorm)
+BATCH_NORMS = (nn.BatchNorm, nnx.BatchNorm, norms.BatchNorm, nnx_norms.BatchNorm)
 """Layers whose running `mean` and `var` are those of their input."""
-BATCH_INSTANCE_NORMS = (norms.BatchInstanceNorm, our_nnx.BatchInstanceNorm)
-"""Those that also have a `gate`."""
 NORMS = (
     *BATCH_NORMS,
     *(nn.InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
     *(nnx.InstanceNorm, nnx.LayerNorm, nnx.GroupNorm, nnx.RMSNorm),
     *(norms.InstanceNorm, norms.LayerNorm, norms.GroupNorm),
-    *(our_nnx.InstanceNorm, our_nnx.LayerNorm, our_nnx.GroupNorm),
+    *(nnx_norms.InstanceNorm, nnx_norms.LayerNorm, nnx_norms.GroupNorm),
 )
+BATCH_INSTANCE_NORMS = (norms.BatchInstanceNorm, nnx_norms.BatchInstanceNorm)
+"""Those of `BATCH_NORMS` whose output depends on the statistics of each sample, too."""
 LINEAR = (
     *(nn.Conv, nn.ConvLocal, nn.ConvTranspose, nn.Dense, nn.DenseGeneral),
     *(nnx.Conv, nnx.ConvTranspose, nnx.Linear, nnx.LinearGeneral),
@@ -128,6 +128,9 @@ class ObservedModel(abc.ABC):
 
         Returns:
             The model's output, and what `visit` recorded: by path, a tuple with one entry for each call.
+
+        Raises:
+            UserError: If a layer's values cannot leave `nn.scan` or `nn.vmap`.
         """
 
     def _arguments(self, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -144,7 +147,14 @@ class ObservedModel(abc.ABC):
 
 @dataclasses.dataclass
 class LinenModel(ObservedModel):
-    """A linen model and its variables."""
+    """A linen model and its variables.
+
+    Attributes:
+        model: as in `ObservedModel`, like the others.
+        variables: its variables.
+        train: whether it runs in training mode.
+        call: keyword arguments of its call.
+    """
 
     model: nn.Module
     variables: Any
@@ -198,7 +208,14 @@ class LinenModel(ObservedModel):
 
 @dataclasses.dataclass
 class NnxModel(ObservedModel):
-    """An NNX model."""
+    """An NNX model.
+
+    Attributes:
+        model: as in `ObservedModel`, like the others.
+        train: whether it runs in training mode.
+        call: keyword arguments of its call.
+        variables: its state.
+    """
 
     model: Any
     train: bool

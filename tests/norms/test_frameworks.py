@@ -14,9 +14,8 @@ import chex
 import jax
 import numpy as np
 import pytest
-from flax import linen as nn
 
-from jaxnorm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from jaxnorm.functional import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 
 pytestmark = pytest.mark.peers
 torch = pytest.importorskip("torch", reason="make test-peers installs it")
@@ -34,87 +33,94 @@ def timm_layers():
     return pytest.importorskip("timm.layers", reason="make test-peers installs it")
 
 
-timm = timm_layers()
+timm, keras_layers = timm_layers(), keras.layers
 MOMENTUM = 0.8
 
 
 @dataclasses.dataclass
 class Case:
-    """A layer of ours and one of a peer.
+    """A function of ours and a peer's layer.
 
     Attributes:
-        ours: Builds our layer.
-        theirs: Builds the peer's.
+        function: Our function.
+        theirs: Builds the layer.
+        fields: Arguments of our function.
         shape: Shape of the input, channels last.
-        first: Whether the peer has the channels first.
-        unbiased: Whether the peer's running variance is unbiased.
-        then: What the peer's layer does with its output.
+        first: Whether the layer has the channels first.
+        params: Shape of each parameter.
+        unbiased: Whether the layer's running variance is unbiased.
+        then: What the layer does with the normalized array.
     """
 
-    ours: Callable[..., Any]
+    function: Callable[..., Any]
     theirs: Callable[[], Any]
+    fields: dict[str, Any] = dataclasses.field(default_factory=dict)
     shape: tuple[int, ...] = (4, 5, 6, 8)
     first: bool = True
+    params: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=lambda: dict(scale=(8,), bias=(8,)))
     unbiased: bool = False
     then: Callable[[Any], Any] = lambda y: y
 
 
-def batch_norm(**fields):
-    return lambda **more: BatchNorm(momentum=MOMENTUM, **{"epsilon": 1e-5, **fields}, **more)
+def of_torch(name, *arguments, **settings):
+    return lambda: getattr(torch.nn, name)(*arguments, **settings)
 
 
-def fixed(layer, **fields):
-    """A layer without running statistics."""
-    return lambda use_running_average=None, **more: layer(**{"epsilon": 1e-5, **fields}, **more)
+def batch(layer, *, epsilon=1e-5, **case):
+    return Case(batch_norm, layer, dict(momentum=MOMENTUM, epsilon=epsilon), **case)
 
 
-def torch_batch_norm(rank, **fields):
-    return lambda: getattr(torch.nn, f"BatchNorm{rank}d")(8, momentum=1 - MOMENTUM, **fields)
-
-
+NEW = 1 - MOMENTUM  # the weight that PyTorch calls momentum
 ALL = dict(reduction_axes=(1, 2, 3), feature_axes=(1, 2, 3))
+LAST = dict(first=False)
+EACH = dict(first=False, params=dict(scale=(5, 6, 8), bias=(5, 6, 8)))
+ONLY_SCALE = dict(params=dict(scale=(8,)))
+E5 = dict(epsilon=1e-5)
+LINE, VOLUME = (4, 9, 8), (2, 3, 4, 5, 8)
 CASES = {
-    "torch.BatchNorm1d": Case(batch_norm(), torch_batch_norm(1), (16, 8), unbiased=True),
-    "torch.BatchNorm1d, positions": Case(batch_norm(), torch_batch_norm(1), (4, 9, 8), unbiased=True),
-    "torch.BatchNorm2d": Case(batch_norm(epsilon=0.1), torch_batch_norm(2, eps=0.1), unbiased=True),
-    "torch.BatchNorm3d": Case(batch_norm(), torch_batch_norm(3), (2, 3, 4, 5, 8), unbiased=True),
-    "torch.BatchNorm2d, no parameters": Case(
-        batch_norm(use_scale=False, use_bias=False), torch_batch_norm(2, affine=False), unbiased=True
+    "torch.BatchNorm1d": batch(of_torch("BatchNorm1d", 8, momentum=NEW), shape=(16, 8), unbiased=True),
+    "torch.BatchNorm1d, positions": batch(of_torch("BatchNorm1d", 8, momentum=NEW), shape=LINE, unbiased=True),
+    "torch.BatchNorm2d": batch(of_torch("BatchNorm2d", 8, eps=0.1, momentum=NEW), epsilon=0.1, unbiased=True),
+    "torch.BatchNorm2d, bare": batch(of_torch("BatchNorm2d", 8, momentum=NEW, affine=False), params={}, unbiased=True),
+    "torch.BatchNorm3d": batch(of_torch("BatchNorm3d", 8, momentum=NEW), shape=VOLUME, unbiased=True),
+    "torch.InstanceNorm1d": Case(instance_norm, of_torch("InstanceNorm1d", 8, affine=True), E5, shape=LINE),
+    "torch.InstanceNorm2d": Case(instance_norm, of_torch("InstanceNorm2d", 8, affine=True), E5),
+    "torch.InstanceNorm2d, bare": Case(instance_norm, of_torch("InstanceNorm2d", 8), E5, params={}),
+    "torch.InstanceNorm3d": Case(instance_norm, of_torch("InstanceNorm3d", 8, affine=True), E5, shape=VOLUME),
+    "torch.GroupNorm": Case(group_norm, of_torch("GroupNorm", 2, 8), dict(num_groups=2, **E5)),
+    "torch.GroupNorm, vectors": Case(group_norm, of_torch("GroupNorm", 2, 8), dict(num_groups=2, **E5), (4, 8)),
+    "torch.GroupNorm, one": Case(layer_norm, of_torch("GroupNorm", 1, 8), dict(reduction_axes=(1, 2, 3), **E5)),
+    "torch.LayerNorm": Case(layer_norm, of_torch("LayerNorm", 8), E5, **LAST),
+    "torch.LayerNorm, all axes": Case(layer_norm, of_torch("LayerNorm", (5, 6, 8)), {**ALL, **E5}, **EACH),
+    "torch.RMSNorm": Case(rms_norm, of_torch("RMSNorm", 8, eps=1e-6), **LAST, **ONLY_SCALE),
+    "torch.RMSNorm, all axes": Case(
+        rms_norm, of_torch("RMSNorm", (5, 6, 8), eps=1e-6), ALL, first=False, params=dict(scale=(5, 6, 8))
     ),
-    "torch.InstanceNorm1d": Case(fixed(InstanceNorm), lambda: torch.nn.InstanceNorm1d(8, affine=True), (4, 9, 8)),
-    "torch.InstanceNorm2d": Case(fixed(InstanceNorm), lambda: torch.nn.InstanceNorm2d(8, affine=True)),
-    "torch.InstanceNorm3d": Case(fixed(InstanceNorm), lambda: torch.nn.InstanceNorm3d(8, affine=True), (2, 3, 4, 5, 8)),
-    "torch.GroupNorm": Case(fixed(GroupNorm, num_groups=2), lambda: torch.nn.GroupNorm(2, 8)),
-    "torch.GroupNorm, vectors": Case(fixed(GroupNorm, num_groups=2), lambda: torch.nn.GroupNorm(2, 8), (4, 8)),
-    "torch.GroupNorm, one": Case(fixed(LayerNorm, reduction_axes=(1, 2, 3)), lambda: torch.nn.GroupNorm(1, 8)),
-    "torch.LayerNorm": Case(fixed(LayerNorm), lambda: torch.nn.LayerNorm(8), first=False),
-    "torch.LayerNorm, all axes": Case(fixed(LayerNorm, **ALL), lambda: torch.nn.LayerNorm((5, 6, 8)), first=False),
-    "timm.BatchNormAct2d": Case(
-        batch_norm(), lambda: timm.BatchNormAct2d(8, momentum=1 - MOMENTUM), unbiased=True, then=nn.relu
+    "timm.BatchNormAct2d": batch(lambda: timm.BatchNormAct2d(8, momentum=NEW), unbiased=True, then=jax.nn.relu),
+    "timm.GroupNorm": Case(group_norm, lambda: timm.GroupNorm(8, num_groups=4), dict(num_groups=4, **E5)),
+    "timm.GroupNorm1": Case(group_norm, lambda: timm.GroupNorm1(8), dict(num_groups=1, **E5)),
+    "timm.GroupNormAct": Case(
+        group_norm, lambda: timm.GroupNormAct(8, num_groups=4), dict(num_groups=4, **E5), then=jax.nn.relu
     ),
-    "timm.GroupNorm": Case(fixed(GroupNorm, num_groups=4), lambda: timm.GroupNorm(8, num_groups=4)),
-    "timm.GroupNorm1": Case(fixed(GroupNorm, num_groups=1), lambda: timm.GroupNorm1(8)),
-    "timm.GroupNormAct": Case(fixed(GroupNorm, num_groups=4), lambda: timm.GroupNormAct(8, num_groups=4), then=nn.relu),
-    "timm.LayerNorm": Case(fixed(LayerNorm, epsilon=1e-6), lambda: timm.LayerNorm(8), first=False),
-    "timm.LayerNorm2d": Case(fixed(LayerNorm, epsilon=1e-6), lambda: timm.LayerNorm2d(8)),
-    "keras.BatchNormalization": Case(
-        batch_norm(epsilon=1e-3), lambda: keras.layers.BatchNormalization(momentum=MOMENTUM), first=False
+    "timm.LayerNorm": Case(layer_norm, lambda: timm.LayerNorm(8), **LAST),
+    "timm.LayerNorm2d": Case(layer_norm, lambda: timm.LayerNorm2d(8)),
+    "timm.RmsNorm": Case(rms_norm, lambda: timm.RmsNorm(8), **LAST, **ONLY_SCALE),
+    "timm.RmsNorm2d": Case(rms_norm, lambda: timm.RmsNorm2d(8), **ONLY_SCALE),
+    "keras.BatchNormalization": batch(lambda: keras_layers.BatchNormalization(momentum=MOMENTUM), epsilon=1e-3, **LAST),
+    "keras.BatchNormalization, axis 1": batch(
+        lambda: keras_layers.BatchNormalization(axis=1, momentum=MOMENTUM), epsilon=1e-3
     ),
-    "keras.BatchNormalization, axis 1": Case(
-        batch_norm(epsilon=1e-3), lambda: keras.layers.BatchNormalization(axis=1, momentum=MOMENTUM)
-    ),
-    "keras.LayerNormalization": Case(
-        fixed(LayerNorm), lambda: keras.layers.LayerNormalization(epsilon=1e-5), first=False
-    ),
+    "keras.LayerNormalization": Case(layer_norm, lambda: keras_layers.LayerNormalization(epsilon=1e-6), **LAST),
     "keras.LayerNormalization, all axes": Case(
-        fixed(LayerNorm, **ALL), lambda: keras.layers.LayerNormalization(axis=(1, 2, 3), epsilon=1e-5), first=False
+        layer_norm, lambda: keras_layers.LayerNormalization(axis=(1, 2, 3), epsilon=1e-6), ALL, **EACH
     ),
     "keras.GroupNormalization": Case(
-        fixed(GroupNorm, num_groups=2), lambda: keras.layers.GroupNormalization(2, epsilon=1e-5), first=False
+        group_norm, lambda: keras_layers.GroupNormalization(2, epsilon=1e-6), dict(num_groups=2), **LAST
     ),
     "keras.GroupNormalization, instances": Case(
-        fixed(InstanceNorm), lambda: keras.layers.GroupNormalization(-1, epsilon=1e-5), first=False
+        instance_norm, lambda: keras_layers.GroupNormalization(-1, epsilon=1e-6), **LAST
     ),
+    "keras.RMSNormalization": Case(rms_norm, lambda: keras_layers.RMSNormalization(epsilon=1e-6), **LAST, **ONLY_SCALE),
 }
 
 
@@ -128,7 +134,8 @@ class Peer:
         names = dict(scale="weight", bias="bias", mean="running_mean", var="running_var")
         if self.is_keras:
             self.layer.build(self.there(np.empty(case.shape)).shape)
-            names = dict(scale="gamma", bias="beta", mean="moving_mean", var="moving_variance")
+            scale = "scale" if case.function is rms_norm else "gamma"
+            names = dict(scale=scale, bias="beta", mean="moving_mean", var="moving_variance")
         else:
             self.layer.double()
         tensors = {ours: getattr(self.layer, theirs, None) for ours, theirs in names.items()}
@@ -165,45 +172,42 @@ def float64(monkeypatch):
 @pytest.mark.parametrize("name", CASES)
 def test_values_gradients_and_running_statistics_are_the_peer_s(name, float64):
     case, rng = CASES[name], np.random.default_rng(0)
-    fields = dict(param_dtype=float, force_float32_reductions=False)
 
     @functools.partial(jax.jit, static_argnums=0)
     def step(train, params, running, x, cotangent):
         def apply(params, x):
-            variables = {"params": params, "batch_stats": running}
-            y, updated = case.ours(use_running_average=not train, **fields).apply(variables, x, mutable=["batch_stats"])
-            return case.then(y), updated.get("batch_stats", {})
+            if case.function is batch_norm:
+                y, updated = batch_norm(x, **params, running=running, train=train, **case.fields)
+            else:
+                y, updated = case.function(x, **params, **case.fields), running
+            return case.then(y), updated
 
         y, pullback, updated = jax.vjp(apply, params, x, has_aux=True)
         d_params, d_x = pullback(cotangent)
         return (y, d_x, d_params), updated
 
-    shapes = jax.eval_shape(case.ours(use_running_average=True, **fields).init, jax.random.key(0), np.empty(case.shape))
-    params = {name: rng.normal(size=leaf.shape) for name, leaf in shapes.get("params", {}).items()}
-    running = {name: np.full(leaf.shape, float(name == "var")) for name, leaf in shapes.get("batch_stats", {}).items()}
+    params = {key: rng.normal(size=shape) for key, shape in case.params.items()}
     peer = Peer(name, params)
+    running = {key: np.full(8, float(key == "var")) for key in peer.running}
     count = math.prod(case.shape[:-1])
     for update in (1, 2, 3):
         x, cotangent = rng.normal(update, update, case.shape), rng.normal(size=case.shape)
         found, running = step(True, params, running, x, cotangent)
         chex.assert_trees_all_close(found, peer.run(x, cotangent, True), rtol=1e-11, atol=1e-12)
-        if running:
-            var = running["var"]
-            if case.unbiased:  # what is left of the first value, 1, is not
-                var = (var - MOMENTUM**update) * count / (count - 1) + MOMENTUM**update
-            theirs = {name: tensor.numpy() for name, tensor in peer.running.items()}
-            chex.assert_trees_all_close({**running, "var": var}, theirs, rtol=1e-12)
-    evaluated, _ = step(False, params, {name: tensor.numpy() for name, tensor in peer.running.items()}, x, cotangent)
+        theirs = {key: tensor.numpy() for key, tensor in peer.running.items()}
+        if case.unbiased:  # what is left of the first value, 1, is not
+            theirs["var"] = (theirs["var"] - MOMENTUM**update) * (count - 1) / count + MOMENTUM**update
+        chex.assert_trees_all_close(dict(running), theirs, rtol=1e-12)
+    running = {key: tensor.numpy() for key, tensor in peer.running.items()}
+    evaluated, _ = step(False, params, running, x, cotangent)
     chex.assert_trees_all_close(evaluated, peer.run(x, cotangent, False), rtol=1e-11, atol=1e-12)
 
 
 def test_keras_leaves_out_the_same_values_by_a_mask(float64):
     x, mask = np.random.default_rng(1).normal(2, 3, (6, 5, 8)), np.random.default_rng(2).random((6, 5)) < 0.7
-    theirs = keras.layers.BatchNormalization(momentum=MOMENTUM)
-    y = theirs(torch.tensor(x), training=True, mask=torch.tensor(mask)).detach().numpy()
-    ours = BatchNorm(False, momentum=MOMENTUM, epsilon=1e-3, param_dtype=float, force_float32_reductions=False)
-    found, variables = ours.init_with_output(jax.random.key(0), x)
-    found, updated = ours.apply(variables, x, mask=mask[..., None], mutable=["batch_stats"])
-    np.testing.assert_allclose(found[mask], y[mask], rtol=1e-11, atol=1e-12)
-    for name, tensor in (("mean", theirs.moving_mean), ("var", theirs.moving_variance)):
-        np.testing.assert_allclose(updated["batch_stats"][name], tensor.value.numpy(), rtol=1e-12)
+    layer = keras_layers.BatchNormalization(momentum=MOMENTUM)
+    theirs = layer(torch.tensor(x), training=True, mask=torch.tensor(mask)).detach().numpy()
+    y, running = batch_norm(x, train=True, momentum=MOMENTUM, epsilon=1e-3, mask=mask[..., None])
+    np.testing.assert_allclose(y[mask], theirs[mask], rtol=1e-11, atol=1e-12)
+    for name, tensor in (("mean", layer.moving_mean), ("var", layer.moving_variance)):
+        np.testing.assert_allclose(running[name], tensor.value.numpy(), rtol=1e-12)

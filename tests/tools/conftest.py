@@ -119,6 +119,7 @@ USERS = {
     "batch-instance": lambda: linen(norm=jaxnorm.BatchInstanceNorm),
     "in jit": lambda: linen(lift=nn.jit),
     "in remat": lambda: linen(lift=nn.remat),
+    "nnx, ours": lambda: Nnx(jaxnorm.nnx.BatchNorm),
     "nnx, flax's": Nnx,
     "nnx, in jit": lambda: Nnx(lift=nnx.jit),
     "nnx, in remat": lambda: Nnx(lift=nnx.remat),

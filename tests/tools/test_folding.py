@@ -230,7 +230,7 @@ def test_a_model_without_batch_norm_has_nothing_to_fold():
 
 
 class Nnx(nnx.Module):
-    def __init__(self, use_bias, param_dtype, norm=nnx.BatchNorm):
+    def __init__(self, use_bias, param_dtype, norm):
         settings = dict(use_bias=use_bias, param_dtype=param_dtype, rngs=nnx.Rngs(0))
         self.layers = nnx.List(
             [
@@ -247,10 +247,17 @@ class Nnx(nnx.Module):
         return x
 
 
-@pytest.mark.parametrize("use_bias, dtype, tolerance", [(True, np.float32, 1e-5), (False, np.float64, 1e-12)])
-def test_in_nnx_the_norms_are_gone(use_bias, dtype, tolerance):
+NNX_CASES = [
+    (jaxnorm.nnx.BatchNorm, True, np.float32, 1e-5),
+    (jaxnorm.nnx.BatchNorm, False, np.float64, 1e-12),
+    (nnx.BatchNorm, False, np.float64, 1e-12),
+]
+
+
+@pytest.mark.parametrize("norm, use_bias, dtype, tolerance", NNX_CASES)
+def test_in_nnx_the_norms_are_gone(norm, use_bias, dtype, tolerance):
     with jax.enable_x64(dtype == np.float64):
-        net, x = Nnx(use_bias, dtype), images(dtype)
+        net, x = Nnx(use_bias, dtype, norm), images(dtype)
         nnx.update(net, trained(nnx.state(net)))
         before = nnx.state(net)
         folded = fold_batch_norm(net, x)
@@ -260,7 +267,7 @@ def test_in_nnx_the_norms_are_gone(use_bias, dtype, tolerance):
         y, expected = (nnx.jit(Nnx.__call__)(each, x) for each in (folded, net))
         np.testing.assert_allclose(y, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
         assert {path[0] for path, _ in nnx.to_flat_state(nnx.state(folded))} == {"layers"}
-        assert not any(isinstance(module, nnx.BatchNorm) for _, module in nnx.iter_modules(folded))
+        assert not any(isinstance(module, norm) for _, module in nnx.iter_modules(folded))
 
 
 def test_in_nnx_what_is_between_is_refused():
