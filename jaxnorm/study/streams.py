@@ -7,7 +7,7 @@ import sys
 
 from jaxnorm.errors import printable
 
-PLAIN = {"−": "-", "–": "-", "…": "...", "·": ".", "●": "*", "✓": "+", "✗": "x"}
+PLAIN = {"−": "-", "–": "-", "…": "...", "·": ".", "✓": "+", "✗": "x"}
 """What we print beyond ASCII, as terminals without UTF-8 show it."""
 
 

@@ -128,7 +128,7 @@ def _trace(given: ObservedModel, batch: Any, skip: Collection[str]) -> tuple[dic
     traced = jax.make_jaxpr(lambda variables, batch: given.run(variables, batch, visit)[0])(given.variables, batch)
     if missing := sorted({*skip} - {path for path, layer in layers.items() if isinstance(layer, BATCH_NORMS)}):
         raise UserError(f"`skip` names batch norms that the model calls, but `{missing[0]}` is none; correct the path")
-    edges = {*_edges(traced.jaxpr)}
+    edges = sorted({*_edges(traced.jaxpr)})
     before = {}
     for path in (target.removeprefix(_INPUT) for _, target in edges if target.startswith(_INPUT)):
         sources = sorted(source for source, target in edges if target == _INPUT + path)

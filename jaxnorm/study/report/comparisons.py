@@ -60,8 +60,11 @@ def paired(study: Study) -> pd.DataFrame:
     for _, mine in found[(found.family != "") & found.p.notna()].groupby("family"):
         found.loc[mine.index, "holm_p"] = holm(mine.p.tolist())
     enough = found.seeds.map(len) >= LEAST_SEEDS
+    family = found.groupby("family").p.transform("count")
+    attainable = 2.0 ** (1 - found.seeds.map(len)) * family <= ALPHA  # else not even the largest difference is shown
     found["differs"] = [
-        bool(p <= ALPHA) if sure and pd.notna(p) else None for p, sure in zip(found.holm_p, enough, strict=True)
+        bool(p <= ALPHA and (both is None or both.excludes_zero)) if sure and pd.notna(p) else None
+        for p, both, sure in zip(found.holm_p, found.both, enough & attainable, strict=True)
     ]
     if plan:
         equal = [max(-one.narrow.low, one.narrow.high) < plan.margin / 100 if one.narrow else None

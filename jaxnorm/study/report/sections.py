@@ -212,11 +212,12 @@ class Sections:
         found = found[found.quantity != "train_loss"]
         if not len(found):
             return []
-        over_seeds, same = found.interval.notna(), nulls(self.study).difference
-        bars = found.assign(interval=found.interval.where(over_seeds, found.image_interval))
-        caption = f"Marks: differences. Bars: 95 % intervals over {'seeds' if over_seeds.any() else 'test images'}."
-        caption += " Pale dots: seeds." * bool(over_seeds.any())
-        caption += " Band: the largest difference between two runs of the same function." * bool(len(same))
+        over_seeds, same = found.both.notna(), nulls(self.study).difference
+        bars, caption = found.assign(interval=found.both.where(over_seeds, found.image_interval)), "Marks: differences."
+        if bars.interval.notna().any():
+            caption += f" Bars: 95 % intervals for {'another seed and ' * bool(over_seeds.any())}other test images."
+        caption += " Pale dots: seeds." * bool(found.seeds.map(len).max() > 1)
+        caption += " Band: the largest difference between two single runs of the same function." * bool(len(same))
         null = float(same.abs().max()) if len(same) else None
         return [self.picture("differences", caption, accuracy_figures.forest(bars, null, self.about))]
 

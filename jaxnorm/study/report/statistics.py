@@ -30,6 +30,11 @@ class Interval:
     high: float
     method: str
 
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether zero is outside."""
+        return self.low > 0 or self.high < 0
+
 
 def wilson(accuracy: float, num_images: int) -> Interval:
     """Wilson's 95 % interval of an `accuracy` on N = `num_images`: it has a width at 100 % too.
