@@ -153,7 +153,7 @@ def _compiler() -> str | None:
     """The first line that the C++ compiler says of itself."""
     with contextlib.suppress(OSError, subprocess.SubprocessError, IndexError):
         command = [kernels.compiler() or "", "--version"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.splitlines()[0].strip()
+        return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=60).stdout.splitlines()[0].strip()
     return None
 
 
