@@ -152,8 +152,9 @@ def options() -> dict[str, Any]:
 def _compiler() -> str | None:
     """The first line that the C++ compiler says of itself."""
     with contextlib.suppress(OSError, subprocess.SubprocessError, IndexError):
-        command, text = [kernels.compiler() or "", "--version"], dict(encoding="utf-8", errors="replace")
-        return subprocess.run(command, capture_output=True, timeout=60, **text).stdout.splitlines()[0].strip()
+        command = [kernels.compiler() or "", "--version"]
+        found = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=60)
+        return found.stdout.splitlines()[0].strip()
     return None
 
 
