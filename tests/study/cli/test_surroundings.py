@@ -42,7 +42,7 @@ def test_a_run_needs_no_utf_8(tmp_path):
     assert "Größe ? ? -1".encode("latin-1") in finished.stdout
     warned = [line for line in finished.stderr.decode("latin-1").splitlines() if "EncodingWarning" in line]
     assert not [line for line in warned if str(ROOT) in line]
-    for name in ("study.json", "scale-seed0/result.json", "scale-seed0/provenance.json", "summary.json"):
+    for name in ("study.json", "scale-seed0/result.json", "scale-seed0/provenance.json"):
         assert LABEL in json.dumps(json.loads((tmp_path / "w" / name).read_bytes()), ensure_ascii=False)
 
 
