@@ -25,7 +25,7 @@ def one_line(text: object, limit: int | None = None) -> str:
 
     Args:
         text: anything that `str` accepts.
-        limit: the most characters to keep; None keeps all.
+        limit: the most characters to keep, of the beginning and of the end; None keeps all.
 
     Returns:
         The text, with every run of white space replaced by one space, and what cannot be printed by `printable`.
@@ -33,8 +33,13 @@ def one_line(text: object, limit: int | None = None) -> str:
     Examples:
         >>> one_line(ValueError("two\\n  lines"))
         'two lines'
+        >>> one_line("/data/studies/of/this/year/study.json", limit=21)
+        '/data/stud…study.json'
     """
-    return printable(" ".join(str(text).split()))[:limit]
+    line = printable(" ".join(str(text).split()))
+    if limit is None or len(line) <= limit:
+        return line
+    return f"{line[: limit // 2]}…{line[len(line) - (limit - 1) // 2 :]}"
 
 
 def printable(text: str) -> str:

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import platform
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,9 @@ MOST_MEMORY = 700_000_000  # bytes that a worker may hold between two tests
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the background of a shell ignores it, and so would children
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items):

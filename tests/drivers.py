@@ -4,7 +4,6 @@ import csv
 import importlib.util
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -40,11 +39,6 @@ def drive(driver, tmp_path, *arguments, timeout=900):
     )
 
 
-def heed_interrupts():
-    """In a new process: Ctrl-C counts, also where the tests run in the background of a shell, which ignores it."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def start(driver, tmp_path, *arguments):
     """Starts a driver in an empty folder; for a `with` statement."""
     return subprocess.Popen(
@@ -54,7 +48,6 @@ def start(driver, tmp_path, *arguments):
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=heed_interrupts,
     )
 
 

@@ -10,7 +10,7 @@ from rich.table import Table as Lines
 from rich.text import Text
 
 from jaxnorm import files
-from jaxnorm.errors import UserError
+from jaxnorm.errors import UserError, one_line
 from jaxnorm.study.compact_json import compact_json
 from jaxnorm.study.report import batch_sizes, compare_norms, features, tables
 from jaxnorm.study.report.comparisons import chosen
@@ -65,7 +65,7 @@ def writable(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"the report needs a folder where one can write, but {str(folder)[:80]} cannot be written "
+            f"the report needs a folder where one can write, but {one_line(folder, 200)} cannot be written "
             f"({error.strerror or error}); make it writable, or choose another"
         ) from error
 

@@ -13,7 +13,7 @@ from typing import Any
 import filelock
 
 from jaxnorm import files
-from jaxnorm.errors import UserError
+from jaxnorm.errors import UserError, one_line
 
 LOCK, HOLDER, MARKER = ".lock", ".lock.holder", ".lock.marker"
 LOCKLESS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
@@ -145,8 +145,8 @@ def _check_path(workdir: Path) -> None:
                 raise UserError(f"the workdir must be in a folder, but {parent} is a file; choose another --workdir")
     except OSError as error:
         raise UserError(
-            f"the workdir must be a usable path, but {str(workdir)[:80]!r} is not ({error.strerror}); choose another "
-            "--workdir"
+            f"the workdir must be a usable path, but {one_line(workdir, 200)!r} is not ({error.strerror}); choose "
+            "another --workdir"
         ) from None
 
 
