@@ -28,7 +28,7 @@ def path_of(driver):
 
 
 def environment(tmp_path):
-    """Variables of a process of a user with another home, one device, and programs that are compiled as the tests' are."""
+    """Variables of a process with another home, one device, and programs that are compiled as the tests' are."""
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     flags = " ".join(flag for flag in clean["XLA_FLAGS"].split() if "device_count" not in flag)
     return {**clean, "XLA_FLAGS": flags, "HOME": str(tmp_path), "XDG_CACHE_HOME": CACHE, "COLUMNS": "100"}
