@@ -76,7 +76,7 @@ def test_the_time_left_follows_the_recent_pace(console, now):
 
 
 def hours(line):
-    left = re.search(r"(?:(\d+) h )?(\d+) min left", line)
+    left = re.search(r"(?:(\d+) h )?(\d+) min(?: \d+ s)? left", line)
     return int(left[1] or 0) + int(left[2]) / 60
 
 
