@@ -226,7 +226,7 @@ def hang(*_):
     raise Hung
 
 
-@pytest.mark.parametrize("first, last", [(0, 200), pytest.param(200, 10_000, marks=pytest.mark.durability)])
+@pytest.mark.parametrize("first, last", [(0, 150), pytest.param(150, 10_000, marks=pytest.mark.durability)])
 def test_damage_is_refused_in_one_line_or_changes_nothing(sound, tmp_path, monkeypatch, without_figures, first, last):
     monkeypatch.setattr(agreement, "MOST_UNPACKED", 2**24)
     memory, outcomes, expected = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, collections.Counter(), {}

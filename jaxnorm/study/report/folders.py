@@ -206,10 +206,13 @@ def read_study(folder: str | Path) -> Study:
         quantiles = study.quantiles
     evaluations: list[dict[str, Any]] = []
     labels: str | None = None
+    known: dict[str, Any] = {}
     tables = [pd.DataFrame(columns=["run", *MEASURED, *quantiles]).astype(MEASURED)]
     for row, entry in zip(rows, planned, strict=True):
         if (found_files := files.read(entry, quantiles)) is not None:
             recorded, table = Recorded(*home.printed(list(found_files[0]))), found_files[1]
+            for name, value in recorded.provenance.items():  # what runs have in common is held once
+                recorded.provenance[name] = known.setdefault(f"{name}: {value!r}", value)
             last = table.tail(1).to_dict("records")
             row |= _outcome(files, row, recorded, last[0] if last else {})
             with reading(files.object_path(row["name"], "result")):
