@@ -85,8 +85,9 @@ class Folder:
         """
         run, kinds = planned["name"], MEASURED | dict.fromkeys(quantiles, float)
         if self.published:
-            if run not in self._runs["runs"]:
-                return None
+            with reading(self.path / RUNS):
+                if run not in self._runs["runs"]:
+                    return None
             with reading(self.path / EPOCHS):
                 table = self._epochs[self._epochs.run == run][["run", *kinds]].astype(kinds)
             with reading(self.path / RUNS):
