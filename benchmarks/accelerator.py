@@ -217,7 +217,7 @@ def train_study(args: argparse.Namespace, clock: Clock, jobs: int) -> int:
     from jaxnorm.study.runs.lock import held
     from jaxnorm.study.runs.progress import StudyConsole, say
     from jaxnorm.study.runs.provenance import command
-    from jaxnorm.study.runs.study import Execution, unfinished
+    from jaxnorm.study.runs.study import Execution, steps_left, unfinished
     from jaxnorm.study.runs.workdir import Workdir
 
     preset, recipe = ("quick", {**RECIPE, "dataset": "digits", "num_epochs": 2}) if args.rehearse else ("study", RECIPE)
@@ -233,7 +233,7 @@ def train_study(args: argparse.Namespace, clock: Clock, jobs: int) -> int:
         machine = examine_elsewhere(jobs, set_up)
         for note in workdir.check_surroundings(configs, machine.surroundings):
             say(console, f"Note: {note}")
-        todo = unfinished(configs, workdir)
+        todo = steps_left(unfinished(configs, workdir), dataset, workdir)
         plan.announce(configs, todo, dataset, machine, workdir.path, console, jobs=jobs)
         planned = workdir.planned(read_plan(Path(preset), workdir.study), demanded=False)
         workdir.describe(configs, preset=preset, command=command(), planned=planned)

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -17,9 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxnorm.errors import UserError, one_line
-
-if os.name != "nt":
-    import fcntl
+from jaxnorm.temporary import temporary
 
 STORAGE_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EFBIG)
 
@@ -71,42 +70,12 @@ def replacing(path: Path) -> Iterator[Path]:
         1 2 3
     """
     make_folder(path.parent)
-    part, lock = _part(path)
-    try:
-        with naming(path):
-            yield part
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
+    with naming(path), temporary(path) as part:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    finally:
-        if lock is not None:
-            os.close(lock)
     sync_folder(path.parent)
-
-
-def _part(path: Path) -> tuple[Path, int | None]:
-    """The temporary file for `path`, and a handle that locks it.
-
-    Its name is always the same, so that the next process takes over what a killed one has left. If another process
-    writes there now, or files cannot be locked, the name contains this process's number.
-    """
-    part = path.with_name(f".{path.name}.part")
-    with contextlib.suppress(OSError, AttributeError):
-        lock = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock), part.stat()):  # nobody has renamed it in between
-                os.truncate(lock, 0)
-                return part, lock
-        except (BlockingIOError, FileNotFoundError):
-            pass
-        except OSError:
-            part.unlink()
-        os.close(lock)
-    return path.with_name(f".{path.name}.{os.getpid()}.part"), None
 
 
 def make_folder(path: Path) -> None:
@@ -271,7 +240,7 @@ def json_object(content: bytes, path: Path) -> dict[str, Any]:
         UserError: if it is no JSON object, or contains NaN or Infinity.
     """
     try:
-        found = json.loads(content.decode(), parse_constant=_refuse)
+        found = json.loads(content.decode(), parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} must be JSON, but is damaged ({one_line(error)}); restore it") from None
     if not isinstance(found, dict):
@@ -281,6 +250,12 @@ def json_object(content: bytes, path: Path) -> dict[str, Any]:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no number")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
 
 
 def sha256(path: Path) -> str:

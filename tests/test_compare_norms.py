@@ -193,6 +193,11 @@ BAD_INPUT = [
     (["--learning_rates", "--seeds", "0"], "--learning-rates must name at least one value"),
     (["--learning-rate", "nan"], "error: --learning-rate must be a positive"),
     *(([flag, "x"], f"{flag}: .*'x'.*; see --help") for flag in ("--num-epochs", "--seeds", "--learning-rates")),
+    (["--seeds", "0,1,2"], "--seeds takes values with blanks between them, but is given '0,1,2'; write 0 1 2"),
+    (["--norms=bn,gn"], "--norms takes values with blanks .* write bn gn"),
+    (["--import", "a", "b.py"], "is given a and b.py; write --import a --import b.py"),
+    (["--workdir", ""], "arguments must not be empty, but one is; leave it out"),
+    (["--workdir="], "arguments must not be empty, but --workdir= is"),
     (["--jobs", "1.5"], "--jobs: .*'1.5'"),
     (["--bogus"], "--bogus; see --help"),
     (["--dataset", "mnist"], "'mnist'.*--dataset.*digits"),
@@ -234,6 +239,7 @@ def test_a_mistake_looks_the_same_from_a_shell(tmp_path):
 def test_help_names_every_flag(tmp_path):
     finished = compare(tmp_path, "--help", timeout=60)
     assert finished.returncode == 0
+    assert max(map(len, finished.stdout.splitlines())) <= 100, "the width of the terminal"
     flags = "preset norms seeds num-epochs stop-after-epoch batch-size dataset data-dir workdir learning-rate import"
     for flag in flags.split():
         assert f"--{flag} " in finished.stdout

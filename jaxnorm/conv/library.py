@@ -23,6 +23,7 @@ import jaxlib.version
 from jaxnorm import files
 from jaxnorm.errors import one_line
 from jaxnorm.private_folder import is_private, private_folder
+from jaxnorm.temporary import temporary
 
 SOURCES = Path(__file__).with_name("cpu")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
@@ -147,7 +148,8 @@ def _loaded(file: Path) -> ctypes.CDLL:
 @contextlib.contextmanager
 def _temporary_folder(parent: Path | None) -> Iterator[Path]:
     """A private folder within another one, by default within the system's for temporary files."""
-    with tempfile.TemporaryDirectory(dir=parent) as folder:
+    made = temporary(parent / "kernels", is_folder=True) if parent else tempfile.TemporaryDirectory()
+    with made as folder:
         private = private_folder(Path(folder))
         if private is None:
             raise OSError(f"{folder} can be changed by other users; set TMPDIR to a folder of your own")

@@ -91,6 +91,11 @@ def _terminated(number: int, _: object) -> NoReturn:
 
 def _check_text(arguments: Sequence[str]) -> None:
     for argument in arguments:
+        if argument == "" or (argument.startswith("--") and argument.endswith("=")):
+            raise UserError(
+                f"arguments must not be empty, but {argument or 'one'} is; leave it out, or give a value, such as . "
+                "for this folder"
+            )
         if any("\ud800" <= character <= "\udfff" for character in argument):
             raise UserError(
                 f"arguments must be UTF-8 text, since the runs' files record them, but {argument!a} is not; rename the "

@@ -20,7 +20,7 @@ from jaxnorm.study.runs.lock import held
 from jaxnorm.study.runs.progress import StudyConsole, say
 from jaxnorm.study.runs.provenance import command, surroundings
 from jaxnorm.study.runs.shared import check_same, noticing_losses
-from jaxnorm.study.runs.study import Execution, train_grid, unfinished
+from jaxnorm.study.runs.study import Execution, steps_left, train_grid, unfinished
 from jaxnorm.study.runs.workdir import Workdir
 from jaxnorm.study.training import devices
 from jaxnorm.study.training.run import check_fits
@@ -61,7 +61,7 @@ def train_and_report(options: Options, configs: Sequence[Config], *, study: str)
 
         machine = trainer.examine(dataset)
         notes += workdir.check_surroundings(configs, machine.surroundings, allow_changes=options.allow_changes)
-        todo = unfinished(configs, workdir)
+        todo = steps_left(unfinished(configs, workdir), dataset, workdir)
         plan.announce(configs, todo, dataset, machine, workdir.path, console, jobs=options.jobs)
         seeds = len({config.seed for config in configs})
         expected = power(parsed_plan(planned.plan), seeds) if planned else "Comparisons: chosen by the tool, no plan"

@@ -12,6 +12,7 @@ Otherwise the archive is downloaded there and prepared as 1. Every source gives 
 that equal data has one fingerprint: the SHA-256 of the six binary files, concatenated.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -29,6 +30,7 @@ from jaxnorm.study.data.cache import Decoded, cached, fingerprint_of
 from jaxnorm.study.data.dataset import Dataset, Split, take
 from jaxnorm.study.data.download import UnreachableError, download, host
 from jaxnorm.study.streams import tell
+from jaxnorm.temporary import abandoned, remove_abandoned, temporary
 
 OFFICIAL = Release()
 MEAN = (0.4914, 0.4822, 0.4465)
@@ -75,7 +77,13 @@ def load_cifar10(data_dir: Path | None = None, *, progress: bool = True, release
     with readable(folder):
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--data-dir must be a folder, but {folder} is a file; give the folder that holds it")
-        source = find(folder, release, progress=progress) or _fetch(folder, release, progress=progress)
+        archive, prepared = folder / ARCHIVE_NAME, folder / tfds_directory.VERSION_PATH.parent
+        source = find(folder, release, progress=progress)
+        if source is None or (source.path == archive and abandoned(prepared)):
+            source = _fetch(folder, release, progress=progress)
+        else:  # what was killed before another form of the data came
+            remove_abandoned(archive)
+            remove_abandoned(prepared)
         decoded = cached(source.path, source.files, lambda: _decode(*source.read()))
 
     order = np.random.default_rng(0).permutation(release.num_train)
@@ -170,7 +178,20 @@ def find(folder: Path, release: Release, *, progress: bool) -> Source | None:
 
 
 def _fetch(folder: Path, release: Release, *, progress: bool) -> Source:
-    """Downloads the archive into `folder` and prepares it once for tensorflow-datasets."""
+    """Downloads the archive into `folder` and prepares it once for tensorflow-datasets.
+
+    From the download's end to the end of the preparation there is a temporary folder: if this process is killed, it
+    shows the next one that the preparation was not finished.
+    """
+    with contextlib.ExitStack() as preparing:
+        if not (folder / ARCHIVE_NAME).exists():
+            mark = temporary(folder / tfds_directory.VERSION_PATH.parent, is_folder=True)
+            _download(folder, release, lambda: preparing.enter_context(mark), progress=progress)
+        return _prepare(folder, release, progress=progress)
+
+
+def _download(folder: Path, release: Release, arriving: Callable[[], object], *, progress: bool) -> None:
+    """Downloads the archive into `folder`; `arriving` is called just before it is there."""
     prepared = folder / tfds_directory.VERSION_PATH
     if prepared.exists():
         raise UserError(
@@ -181,7 +202,14 @@ def _fetch(folder: Path, release: Release, *, progress: bool) -> Source:
     unused = f" ({' and '.join(pickles)} there cannot be used: loading pickles can run code)" if pickles else ""
     archive = folder / ARCHIVE_NAME
     try:
-        download(release.url, archive, size=release.archive_bytes, sha256=release.archive_sha256, progress=progress)
+        download(
+            release.url,
+            archive,
+            size=release.archive_bytes,
+            sha256=release.archive_sha256,
+            progress=progress,
+            arriving=arriving,
+        )
     except UnreachableError as error:
         raise UserError(
             f"CIFAR-10 is not in {folder}: no {tfds_directory.VERSION_PATH}, {FOLDER_NAME}, {ARCHIVE_NAME} or packed "
@@ -189,6 +217,11 @@ def _fetch(folder: Path, release: Release, *, progress: bool) -> Source:
             f"and {host(release.url)} cannot be reached ({error}); put {ARCHIVE_NAME} there, point --data-dir to a "
             "folder that has one of these, or use --dataset digits"
         ) from error
+
+
+def _prepare(folder: Path, release: Release, *, progress: bool) -> Source:
+    """Prepares the archive in `folder`; where that fails, the archive itself is the source."""
+    prepared, archive = folder / tfds_directory.VERSION_PATH, folder / ARCHIVE_NAME
     records = binary.read_archive(archive, release)
     try:
         tfds_directory.write_directory(records, folder, release, progress=progress)

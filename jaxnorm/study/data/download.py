@@ -7,7 +7,7 @@ import queue
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPResponse
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,6 +32,7 @@ def download(
     progress: bool,
     reach_seconds: float = 10.0,
     stall_seconds: float = 30.0,
+    arriving: Callable[[], object] = lambda: None,
 ) -> None:
     """Streams `url` to `path`, which appears only when size and SHA-256 are right.
 
@@ -43,6 +44,7 @@ def download(
         progress: whether to report on standard error.
         reach_seconds: longest time until the server begins its answer, with name look-up and redirections.
         stall_seconds: longest silence in the middle of the transfer.
+        arriving: called when all is right, before the file appears.
 
     Raises:
         UnreachableError: if no server answered within `reach_seconds`; nothing was written.
@@ -71,6 +73,7 @@ def download(
                 raise UserError(f"{url} must have {size:,} bytes, but {than} came; {again}")
             if digest.hexdigest() != sha256:
                 raise UserError(f"{url} must have SHA-256 {sha256}, but {digest.hexdigest()} came; {again}")
+            arriving()
 
 
 def _open(url: str, reach_seconds: float, stall_seconds: float) -> HTTPResponse:

@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from jaxnorm.errors import UserError, one_line
 from jaxnorm.study.data.binary import CLASS_NAMES, SIDE, Release, check_labels
 from jaxnorm.study.data.progress import progress_bar
+from jaxnorm.temporary import temporary
 
 VERSION_PATH = Path("cifar10") / "3.0.2"
 FILE_FORMAT = "array_record"
@@ -112,10 +112,10 @@ def write_directory(records: np.ndarray, data_dir: Path, release: Release, *, pr
 
     Cifar10.__module__ = tfds.image_classification.Cifar10.__module__  # recorded on disk as the description's origin
     final = data_dir / VERSION_PATH
-    with tempfile.TemporaryDirectory(dir=data_dir, prefix=".cifar10-", suffix=".part") as temporary:
+    with temporary(final.parent, is_folder=True) as part:
         with _tfds_quiet(tfds), progress_bar(f"Preparing {final}", len(records), enabled=progress) as advance:
-            Cifar10(data_dir=temporary, file_format=FILE_FORMAT).download_and_prepare(file_format=FILE_FORMAT)
-        prepared = Path(temporary) / VERSION_PATH
+            Cifar10(data_dir=str(part), file_format=FILE_FORMAT).download_and_prepare(file_format=FILE_FORMAT)
+        prepared = part / VERSION_PATH
         if not np.array_equal(read_directory(prepared, release, progress=progress), records):
             raise OSError(f"{prepared} does not read back as it was written")
         final.parent.mkdir(exist_ok=True)

@@ -118,7 +118,7 @@ def _over_images(study: Study, sides: Sequence[Sequence[pd.DataFrame]], seeds: S
     """The intervals that take other test images into account, and for one seed McNemar's p."""
 
     def right(table: pd.DataFrame) -> np.ndarray:
-        answers = [study.predictions(table.run[seed]) for seed in seeds]
+        answers = map(study.predictions, table.run[list(seeds)])
         return np.array([answer.predicted == answer.label for answer in answers], dtype=float)
 
     plus, minus = (np.sum([right(table) for table in side], axis=0) for side in sides)

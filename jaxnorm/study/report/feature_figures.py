@@ -114,7 +114,8 @@ def ridges(rows: pd.DataFrame, subtitle: str) -> Figure:
         name: [np.interp((0.001, 0.999), share, at) for at, share in mine.values()] for name, mine in shares.items()
     }
     compressed = style.far_apart(float(np.abs(one).max()) for one in ends.values())
-    low, high = np.min([*ends.values()], initial=0), np.max([*ends.values()], initial=0)
+    reach = np.concatenate([*ends.values()], axis=None)  # a run that goes on has fewer epochs than the others
+    low, high = reach.min(initial=0), reach.max(initial=0)
     edges = np.linspace(low, high, 121)
     if compressed:
         edges = np.sinh(np.linspace(np.arcsinh(low), np.arcsinh(high), 121))

@@ -85,8 +85,9 @@ class Folder:
         """
         run, kinds = planned["name"], MEASURED | dict.fromkeys(quantiles, float)
         if self.published:
-            if run not in self._runs["runs"]:
-                return None
+            with reading(self.path / RUNS):
+                if run not in self._runs["runs"]:
+                    return None
             with reading(self.path / EPOCHS):
                 table = self._epochs[self._epochs.run == run][["run", *kinds]].astype(kinds)
             with reading(self.path / RUNS):
@@ -122,8 +123,8 @@ class Folder:
         with reading(path):
             return pd.DataFrame(dict(zip(PREDICTED, answers(unpacked(content)), strict=True)))
 
-    def arrays(self, run: str, kind: str) -> Arrays:
-        """Arrays of a `run` of a `kind` (gate, quantiles or histogram)."""
+    def arrays(self, run: str, kind: str, width: int | None = None) -> Arrays:
+        """Arrays of a `run` of a `kind` (gate, quantiles or histogram). Another length than `width` is damage."""
         manifest = self.published or self._manifest(run)
         start = f"{run}/{kind}/" if self.published else f"{kind}/"
         names = [ARRAYS] if self.published else [name for name in manifest.files if name.startswith("arrays/")]
@@ -134,9 +135,12 @@ class Folder:
                 for name in filter(lambda name: name.startswith(start), arrays):
                     table = arrays[name] if self.published else arrays[name][None]
                     epochs = arrays[f"{run}/epochs/{kind}"].tolist() if self.published else [int(file[-8:-4])]
-                    if table.ndim != 2 or table.shape[1] == 0:
-                        raise ValueError(f"{name} has shape {table.shape} for {len(epochs)} epochs")
-                    found.setdefault(name.removeprefix(start), {}).update(zip(epochs, table, strict=True))
+                    by_epoch = found.setdefault(name.removeprefix(start), {})
+                    if table.ndim != 2 or table.shape[1] == 0 or table.dtype.kind not in "fiu":
+                        raise ValueError(f"{name} has shape {table.shape} and type {table.dtype}")
+                    by_epoch.update(zip(epochs, table, strict=True))
+                    if {*map(len, by_epoch.values())} - {width or table.shape[1]}:
+                        raise ValueError(f"{name} has other lengths than {width or table.shape[1]}")
         return found
 
     def _manifest(self, run: str) -> Manifest:
@@ -201,15 +205,15 @@ def read_study(folder: str | Path) -> Study:
             raise ValueError("a run is there twice")
         study = Study(folder, plan, pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), files)
         quantiles = study.quantiles
-        left_out = dict(plan.get("left_out") or {})  # of a publication: what was being trained then, and how far
     evaluations: list[dict[str, Any]] = []
     labels: str | None = None
+    known: dict[str, Any] = {}
     tables = [pd.DataFrame(columns=["run", *MEASURED, *quantiles]).astype(MEASURED)]
     for row, entry in zip(rows, planned, strict=True):
-        if row["name"] in left_out:
-            row |= {"status": "unfinished", "epoch": left_out[row["name"]]}
         if (found_files := files.read(entry, quantiles)) is not None:
             recorded, table = Recorded(*home.printed(list(found_files[0]))), found_files[1]
+            for name, value in recorded.provenance.items():  # what runs have in common is held once
+                recorded.provenance[name] = known.setdefault(f"{name}: {value!r}", value)
             last = table.tail(1).to_dict("records")
             row |= _outcome(files, row, recorded, last[0] if last else {})
             with reading(files.object_path(row["name"], "result")):
@@ -235,7 +239,9 @@ def _planned(plan: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any
     if type(entry["seed"]) is not int or name != "-".join([norm, *tags, f"seed{entry['seed']}"]):
         raise ValueError("a run's seed is no whole number, or its name is not that of its norm, tags and seed")
     about = {"norm_label": str((plan.get("labels") or {}).get(norm) or norm), "tags": " ".join(tags)}
-    return _checked({**entry, **about, "status": "missing", "provenance": {}})
+    left_out = dict(plan.get("left_out") or {})  # of a publication: what was being trained then, and how far
+    state = {"status": "unfinished", "epoch": left_out[name]} if name in left_out else {"status": "missing"}
+    return _checked({**entry, **about, **state, "provenance": {}})
 
 
 def _checked(row: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ Arrays = dict[str, dict[int, np.ndarray]]
 class Files(Protocol):
     """What a study reads from its folder when it is first used; see `folders.Folder`."""
 
-    def arrays(self, run: str, kind: str) -> Arrays: ...
+    def arrays(self, run: str, kind: str, width: int | None = None) -> Arrays: ...
     def predictions(self, run: str) -> pd.DataFrame: ...
 
 
@@ -72,7 +72,7 @@ class Study:
                 run=run, epoch=list(by_epoch), layer=layer
             )
             for run in self.runs.name
-            for layer, by_epoch in self._read(run, "quantiles").items()
+            for layer, by_epoch in self._read(run, "quantiles", len(self.quantiles)).items()
         ]
         return self._of_layers(rows, ["run", "epoch", "layer", *self.quantiles])
 
@@ -98,7 +98,7 @@ class Study:
         edges = np.where(key >> 31 == 1, key & 0x7FFFFFFF, ~key).astype(np.uint32).view(np.float32)
         finite = np.isfinite(edges) & np.isfinite(np.append(edges[1:], edges[-1]))
         for run in self.runs.name:
-            for layer, by_epoch in [*self._read(run, "histogram").items()][-2:]:
+            for layer, by_epoch in [*self._read(run, "histogram", 2**16).items()][-2:]:
                 for epoch, counts in by_epoch.items():
                     kept = np.flatnonzero(finite & (counts > 0))
                     one = pd.DataFrame({"low": edges[kept], "high": edges[kept + 1], "count": counts[kept]})
@@ -181,10 +181,11 @@ class Study:
         rows = self.evaluations
         return rows[(rows.split == split) & (rows.statistics == statistics) & (rows.status == "complete")]
 
-    def _read(self, run: str, kind: str) -> Arrays:
+    def _read(self, run: str, kind: str, width: int | None = None) -> Arrays:
         """Arrays by layer and epoch, of the epochs in the run's metrics: a resumed run trains later ones again."""
-        known, found = set(self.epochs.epoch[self.epochs.run == run]), self.files.arrays(run, kind)
-        return {layer: {e: by_epoch[e] for e in sorted(by_epoch) if e in known} for layer, by_epoch in found.items()}
+        known, found = set(self.epochs.epoch[self.epochs.run == run]), self.files.arrays(run, kind, width)
+        kept = {layer: {e: by_epoch[e] for e in sorted(known & {*by_epoch})} for layer, by_epoch in found.items()}
+        return {layer: by_epoch for layer, by_epoch in kept.items() if by_epoch}
 
     def _of_layers(self, rows: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
         # Large tables: a category takes a byte a row, and is compared a hundred times faster than text.

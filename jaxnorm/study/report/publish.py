@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -19,10 +18,12 @@ from jaxnorm.study.report.write import writable, write_report
 from jaxnorm.study.runs.agreement import PREDICTIONS
 from jaxnorm.study.runs.manifest import Manifest, entry, sealed
 from jaxnorm.study.words import counted
+from jaxnorm.temporary import abandoned, temporary
 
 PARTS = ("study.json", RUNS, EPOCHS, PREDICTIONS, ARRAYS)
 MADE = ("summary.csv", "summary.json", "report.md", "report.html", "figures")
 """All that a publication holds; the page is made by ``python -m jaxnorm report``."""
+OLD = "old"
 OUTCOMES = ("complete", "diverged", "crashed")
 
 
@@ -31,8 +32,9 @@ def publish(workdir: Path, folder: Path) -> Study:
 
     Of test logits it has only what the tables read, of histograms the last layers'. `workdir` is only read: another
     process may train there. `folder`, a new one or an earlier publication of the study, appears by one rename: never
-    half-written. Returns the study as published; runs that are not finished are left out. A `UserError` says if there
-    is no finished run, or `folder` holds anything else, or runs that would be lost.
+    half-written. The next call removes what a killed one has left beside it. Returns the study as published; runs that
+    are not finished are left out. A `UserError` says if there is no finished run, or `folder` holds anything else, or
+    runs that would be lost.
     """
     study = read_study(workdir)
     finished = study.runs.status.isin(OUTCOMES)
@@ -42,12 +44,14 @@ def publish(workdir: Path, folder: Path) -> Study:
     left_out = {one.name: int(one.epoch) for one in others.fillna({"epoch": 0}).itertuples() if one.status != "missing"}
     own = [{name: run[name] for name in run if run[name] != study.recipe.get(name, ...)} for run in study.plan["runs"]]
     plan = study.plan | {"runs": own, "published": True} | ({"left_out": left_out} if left_out else {})
-    with writable(folder):
-        _check_place(workdir, folder, study, names)
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        place = tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=".publish.")
-    with place as made:
-        part, source = Path(made) / "new", Folder.of(workdir, study.plan)
+    place = folder.absolute().parent / "publish"
+    with contextlib.ExitStack() as stack:
+        with writable(folder):
+            _bring_back(place)
+            _check_place(workdir, folder, study, names)
+            files.make_folder(place.parent)
+            made = stack.enter_context(temporary(place, is_folder=True))
+        part, source = made / "new", Folder.of(workdir, study.plan)
         part.mkdir()
         layers = [*study.layers.layer.drop_duplicates()[-2:], POOLED]  # the last convolution is before the pooled
         before = {name: Manifest.read(workdir / name) for name in names}
@@ -57,10 +61,19 @@ def publish(workdir: Path, folder: Path) -> Study:
         if {name: Manifest.read(workdir / name) for name in names} != before:
             raise UserError(f"a run of {workdir} began again while it was published; publish it again later")
         write_report(part, web_page=False)
+        (made / OLD).mkdir()
         with contextlib.suppress(FileNotFoundError):
-            folder.rename(Path(made) / "old")
+            folder.rename(made / OLD / folder.name)
         part.rename(folder)
+        files.sync_folder(folder.absolute().parent)
     return read_study(folder)
+
+
+def _bring_back(place: Path) -> None:
+    """Gives earlier publications their place again if a process was killed just before the new one took it."""
+    for old in (old for made in abandoned(place) for old in (made / OLD).glob("*")):
+        if not (place.parent / old.name).exists():
+            old.rename(place.parent / old.name)
 
 
 def _check_place(workdir: Path, folder: Path, study: Study, names: Collection[str]) -> None:
@@ -119,8 +132,9 @@ def _write_runs(
             found = source.arrays(run, kind)
             found = {layer: one for layer, one in found.items() if layers is None or layer in layers}
             common = sorted(set.intersection(*map(set, found.values()))) if found else []
-            packed |= {f"{run}/epochs/{kind}": np.array(common, np.int32)} if common else {}
-            packed |= {f"{run}/{kind}/{layer}": np.stack([one[e] for e in common]) for layer, one in found.items()}
+            if common:
+                packed[f"{run}/epochs/{kind}"] = np.array(common, np.int32)
+                packed |= {f"{run}/{kind}/{layer}": np.stack([one[e] for e in common]) for layer, one in found.items()}
     if packed:
         _save(folder / ARRAYS, packed)
     return [RUNS, EPOCHS, *[PREDICTIONS] * bool(answers), *[ARRAYS] * bool(packed)]

@@ -64,8 +64,10 @@ def writable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        # A file in place of a folder, such as figures/, has to be named.
+        place = error.filename if isinstance(error, FileExistsError | NotADirectoryError) else folder
         raise UserError(
-            f"the report needs a folder where one can write, but {one_line(folder, 200)} cannot be written "
+            f"the report needs a folder where one can write, but {one_line(place, 200)} cannot be written "
             f"({error.strerror or error}); make it writable, or choose another"
         ) from error
 

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from jaxnorm import files
@@ -13,6 +13,8 @@ from jaxnorm.study.compact_json import compact_json
 
 MANIFEST, SEAL = "manifest.json", "sha256"
 METRICS = "metrics.jsonl"
+MOST_BYTES = 2**31
+"""A file of a run is smaller than this."""
 Entry = dict[str, Any]
 """Of a file: ``bytes`` and ``sha256``."""
 Found = TypeVar("Found")
@@ -69,6 +71,20 @@ class Manifest:
     files: dict[str, Entry] = dataclasses.field(default_factory=dict)
     before: dict[str, Entry | None] = dataclasses.field(default_factory=dict)
     is_saved: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks what a damaged file could hold.
+
+        Raises:
+            ValueError: naming the entry that cannot be.
+        """
+        for name, one in [*self.files.items(), *((name, one) for name, one in self.before.items() if one is not None)]:
+            if type(one["bytes"]) is not int or not 0 <= one["bytes"] < MOST_BYTES or type(one["sha256"]) is not str:
+                raise ValueError(f"its entry of {name} is none")
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise ValueError(f"it names {name}, which is elsewhere")
+        if type(self.run) is not str:
+            raise ValueError("its run is no name")
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest | None":
@@ -151,7 +167,9 @@ class Manifest:
             UserError: if the file is gone or another one.
         """
         path, known = self.folder / name, [self.files.get(name), self.before.get(name)]
-        most = max(each["bytes"] for each in known if each is not None)
+        most = max((each["bytes"] for each in known if each is not None), default=None)
+        if most is None:
+            raise self._damage(name, "it is not named there")
         try:
             content = files.read_bytes(path, most + 1)
         except OSError as error:

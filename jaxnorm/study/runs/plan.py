@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def examine(data: dict[str, Any]) -> Machine:
 
 def announce(
     configs: Sequence[Config],
-    todo: Sequence[Config],
+    steps_left: Mapping[Config, int],
     dataset: Dataset,
     machine: Machine,
     workdir: Path,
@@ -74,7 +74,7 @@ def announce(
 
     Args:
         configs: all runs of the grid.
-        todo: those that are not finished.
+        steps_left: of those that are not finished, the steps that each still has to do.
         dataset: what they train on.
         machine: where they train.
         workdir: the study's folder.
@@ -92,12 +92,12 @@ def announce(
         + f"; seeds {', '.join(seeds if len(seeds) <= 10 else [*seeds[:9], '...', seeds[-1]])}",
         f"Into: {workdir}",
     ]
-    if len(todo) < len(configs):
-        lines.append(f"Done: {len(configs) - len(todo)} of {counted(len(configs), 'run')}, left as they are")
-    if todo:
+    if len(steps_left) < len(configs):
+        lines.append(f"Done: {len(configs) - len(steps_left)} of {counted(len(configs), 'run')}, left as they are")
+    if steps_left:
         if jobs > 1:
             lines.append(f"Jobs: {jobs} runs at a time, {_share_of(machine, jobs)}")
-        seconds = seconds_for(todo, dataset, machine.seconds_per_image) / min(jobs, len(todo))
+        seconds = seconds_for(steps_left, dataset, machine.seconds_per_image) / min(jobs, len(steps_left))
         lines.append(f"Time: training takes about {duration(seconds)} on {machine.platform.upper()}")
         if machine.without_kernels is not None:
             lines.append(f"Convolutions: XLA's, not our own kernels, because {machine.without_kernels}; {kernels.COST}")
@@ -114,11 +114,11 @@ def _share_of(machine: Machine, jobs: int) -> str:
     return f"sharing {counted(machine.num_devices, 'device')}"
 
 
-def seconds_for(configs: Sequence[Config], dataset: Dataset, seconds_per_image: float) -> float:
+def seconds_for(steps_left: Mapping[Config, int], dataset: Dataset, seconds_per_image: float) -> float:
     """Seconds to train and evaluate runs one after the other, right to a factor of about 1.5.
 
     Args:
-        configs: the runs.
+        steps_left: steps that each run still has to do.
         dataset: what they train on.
         seconds_per_image: of a `Machine`.
 
@@ -126,10 +126,11 @@ def seconds_for(configs: Sequence[Config], dataset: Dataset, seconds_per_image: 
         Seconds.
     """
     train, validation, test = (len(split) for split in (dataset.train, dataset.validation, dataset.test))
-    seconds = COMPILE_SECONDS * len({config.norm for config in configs})
-    for config in configs:
-        evaluated = config.last_epoch * validation + train + validation + test
-        seconds += seconds_per_image * (STEP_COST * config.last_epoch * train + EVALUATION_COST * evaluated)
+    seconds = COMPILE_SECONDS * len({config.norm for config in steps_left})
+    for config, steps in steps_left.items():
+        epochs = steps / (train // config.batch_size)
+        evaluated = epochs * validation + train + validation + test
+        seconds += seconds_per_image * (STEP_COST * epochs * train + EVALUATION_COST * evaluated)
     return seconds
 
 

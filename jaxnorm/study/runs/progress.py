@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import math
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -15,6 +16,11 @@ from jaxnorm.study import clock
 from jaxnorm.study.config import Config
 from jaxnorm.study.streams import discard_output
 from jaxnorm.study.words import duration
+
+RECENT_SECONDS = 300.0
+"""Steps count less for the time left the longer ago they were: this long ago, a third."""
+TRIAL_STEPS, TRIAL_SECONDS = 5, 10.0
+"""After so many steps, and so much time, a log says for the first time how much is left."""
 
 
 class StudyConsole(Console):
@@ -120,14 +126,16 @@ class Display(Progress):
 
     def __init__(self, console: Console, steps_left: Mapping[Config, int], jobs: int = 1) -> None:
         self._console = console
-        self._live = console.is_terminal
+        # With FORCE_COLOR or in a notebook the console says that it is a terminal, whatever reads it.
+        self._live = console.is_terminal and console.file.isatty()
         self._jobs = jobs
         # Images, and not steps: steps of different batch sizes take different times.
         self._images_left = {config: steps * config.batch_size for config, steps in steps_left.items()}
         self._images_done = 0
         self._runs_begun = 0
         self._training: dict[Config, _Run] = {}
-        self._images_timed = 0
+        self._steps_timed, self._is_estimated = 0, False
+        self._recent_images = self._recent_seconds = 0.0
         self._stepping = 0.0  # seconds between the first and the latest step of every run, evaluation included
         self._training_of_ended = 0.0  # seconds of the runs that are over, all in all
         self._bar = Bar(
@@ -170,17 +178,19 @@ class Display(Progress):
         run, now = self._training[config], clock.seconds()
         images = (step - run.step) * config.batch_size
         if run.latest is not None:  # the first step includes compilation
-            self._images_timed += images
-            self._stepping += now - run.latest
+            self._time(step - run.step, images, now - run.latest)
         run.step, run.latest = step, now
         self._images_done += images
         self._images_left[config] -= images
         run.stage = f"epoch {-(-step // run.steps_per_epoch)}/{config.last_epoch}"
         self._update()
+        if not self._is_estimated and self._steps_timed >= TRIAL_STEPS and self._stepping >= TRIAL_SECONDS:
+            self._is_estimated = True
+            self._line(config, f"{self._time_left()}, by the first {self._steps_timed} steps")
 
     def epoch(self, config: Config, row: dict[str, Any]) -> None:
         run = self._training[config]
-        run.accuracy = f"  val {_percent(row['val_accuracy'])}"
+        run.accuracy, self._is_estimated = f"  val {_percent(row['val_accuracy'])}", True
         if row["epoch"] == config.last_epoch:
             run.stage = "final evaluation"
         self._update()
@@ -205,6 +215,14 @@ class Display(Progress):
         self._update()
         say(self._console, f"{config.name}: {outcome}")
 
+    def _time(self, steps: int, images: int, seconds: float) -> None:
+        """Adds the time of some steps."""
+        kept = math.exp(-seconds / (RECENT_SECONDS * self._jobs))
+        self._recent_images = kept * self._recent_images + images
+        self._recent_seconds = kept * self._recent_seconds + seconds
+        self._stepping += seconds
+        self._steps_timed += steps
+
     def _line(self, config: Config, words: str) -> None:
         """A line of its own, where there is no live bar."""
         if not self._live:
@@ -225,15 +243,15 @@ class Display(Progress):
             )
 
     def _time_left(self) -> str:
-        if self._images_timed == 0:
+        if self._recent_images == 0:
             return ""
-        # Images at the pace so far; and what each run costs besides, such as compiling and the final evaluation.
+        # Images at the recent pace; and what each run costs besides, such as compiling and the final evaluation.
         now = clock.seconds()
         training = self._training_of_ended + sum(now - run.began for run in self._training.values())
         besides = (training - self._stepping) / self._runs_begun
         runs_left = sum(images > 0 for images in self._images_left.values()) - len(self._training)
         images_left = sum(self._images_left.values())
-        seconds = self._stepping / self._images_timed * images_left + besides * max(runs_left, 0)
+        seconds = self._recent_seconds / self._recent_images * images_left + besides * max(runs_left, 0)
         return f"{duration(seconds / self._jobs)} left"
 
 

@@ -135,7 +135,8 @@ def broadcast_selection(configs: Sequence[Config], selected: Sequence[Config]) -
     Returns:
         Those that the first process has selected.
     """
-    chosen = broadcast(np.array([config in selected for config in configs]))
+    known = set(selected)
+    chosen = broadcast(np.array([config in known for config in configs]))
     return [config for config, is_chosen in zip(configs, chosen, strict=True) if is_chosen]
 
 

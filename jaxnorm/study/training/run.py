@@ -1,16 +1,18 @@
 """The story of one run: restore, train epoch by epoch, evaluate, result."""
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnorm.errors import UserError
+from jaxnorm.errors import UserError, one_line
 from jaxnorm.study import clock
 from jaxnorm.study.config import Config
 from jaxnorm.study.data.dataset import Dataset
@@ -88,8 +90,8 @@ def train(
         The result. A run whose loss is no longer finite returns too, with status "diverged".
 
     Raises:
-        UserError: if the configuration does not fit the data or `model`, if `steps_per_call` is not at least 1, or if
-            statistics are to be evaluated that cannot be computed anew.
+        UserError: if the configuration does not fit the data or `model`, if `steps_per_call` is not at least 1, if a
+            layer asks for random numbers, or if statistics are to be evaluated that cannot be computed anew.
         Stopped: if the record asked to stop; everything is saved by then.
 
     Examples:
@@ -114,12 +116,13 @@ def train(
 
     images = {name: on_device(getattr(dataset, name), dataset, devices) for name in SPLITS}
     state = initial_state(config, dataset, model)
-    if config.evaluate_statistics and config.ghost_batch_size is None:
-        check_recomputable(state.model, state.variables, images["train"].on_one_device())
-    saved, seconds = record.restore(state.saved)
-    state, diverged_at = devices.replicate(state.replace(**saved)), -1
-    for num_steps in call_sizes(int(state.step), config.last_epoch, steps_per_epoch, steps_per_call):
-        _compile_ahead(state, images["train"], config, num_steps)
+    with _refusing_random_numbers(config):
+        if config.evaluate_statistics and config.ghost_batch_size is None:
+            check_recomputable(state.model, state.variables, images["train"].on_one_device())
+        saved, seconds = record.restore(state.saved)
+        state, diverged_at = devices.replicate(state.replace(**saved)), -1
+        for num_steps in call_sizes(int(state.step), config.last_epoch, steps_per_epoch, steps_per_call):
+            _compile_ahead(state, images["train"], config, num_steps)
 
     while True:
         epochs_done, into_epoch = divmod(int(state.step), steps_per_epoch)
@@ -170,6 +173,18 @@ def _check_model(config: Config, model: nn.Module | None) -> None:
                 f"{field} describes the network that train builds, but is {value} beside a model of your own; leave it "
                 f"at {default} and set it in the model"
             )
+
+
+@contextlib.contextmanager
+def _refusing_random_numbers(config: Config) -> Iterator[None]:
+    """Within it, a layer that asks for random numbers is a `UserError`."""
+    try:
+        yield
+    except flax.errors.InvalidRngError as error:
+        raise UserError(
+            f"a network gets no random numbers after initialization, but a layer of {config.name} asks for some "
+            f"({one_line(error, 200)}); use a norm without them, or draw them from a key of its own"
+        ) from error
 
 
 def _compile_ahead(state: TrainState, images: Images, config: Config, num_steps: int) -> None:

@@ -2,9 +2,11 @@
 
 import dataclasses
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +206,56 @@ def test_download_is_prepared_once(tmp_path, load, records, expected, published,
     check(load(release=release, progress=True), records, expected)
     assert server.requests == 1
     assert capsys.readouterr() == ("", "")
+
+
+def killed(folder, release, moment="", *, until=lambda: True):
+    """Loads in a process that is killed at a moment of its own, or when something is true."""
+    program = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from jaxnorm.study.data import binary, cifar10, tfds_directory\n"
+        "def kill(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"{moment}\n"
+        f"cifar10.load_cifar10(Path({str(folder)!r}), progress=False, release=binary.{release!r})"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE) as process:
+        while not moment and not until() and process.poll() is None:
+            time.sleep(0.01)
+        if not moment:
+            process.kill()
+        errors = process.communicate()[1]
+    assert process.returncode == -9, errors
+    return [path.name for path in folder.iterdir()]
+
+
+@pytest.mark.parametrize("next_source", ["download", "folder"])
+def test_a_download_that_was_killed_leaves_nothing_to_the_next_start(
+    tmp_path, load, records, expected, published, serve, write_archive, write_folder, next_source
+):
+    _, release = published
+    body, data = write_archive(tmp_path / "again", records).read_bytes(), tmp_path / "data"
+    stalling = dataclasses.replace(release, url=serve("stalling", body).url)
+    (left,) = killed(data, stalling, until=lambda: any(data.glob(".*.part")))
+    assert left.endswith(".part")
+    if next_source == "folder":
+        write_folder(data, records)
+    check(load(release=release), records, expected)
+    here = ["cifar-10-batches-bin"] if next_source == "folder" else ["cifar-10-binary.tar.gz", "cifar10"]
+    assert sorted(path.name for path in data.iterdir()) == here
+
+
+@pytest.mark.parametrize("moment", ["binary.read_archive = kill", "tfds_directory.examples = kill"])
+def test_a_preparation_that_was_killed_is_done_by_the_next_start(tmp_path, load, records, expected, published, moment):
+    server, release = published
+    left = killed(tmp_path / "data", release, moment)
+    assert "cifar-10-binary.tar.gz" in left and "cifar10" not in left
+    for _ in range(2):
+        dataset = load(release=release)
+        check(dataset, records, expected)
+        assert str(tmp_path / "data" / "cifar10" / "3.0.2") in dataset.source
+        assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["cifar-10-binary.tar.gz", "cifar10"]
+    assert server.requests == 1
 
 
 def test_download_that_cannot_be_prepared_is_read_as_it_is(load, records, expected, published, capsys, monkeypatch):

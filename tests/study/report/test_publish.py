@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ FATES = {
     ("ln", 0): ("crashed", 2),
 }
 FEW = dict(num_epochs=2)
+ROOT = Path(__file__).parents[3]
 
 
 def content(folder):
@@ -130,6 +132,61 @@ def test_where_a_publication_may_not_be(make_workdir, tmp_path):
     assert not (tmp_path / "published").exists()
 
 
+KILLED = """
+import itertools, os, shutil, signal, sys
+from pathlib import Path
+from jaxnorm.study.report import publish as module
+
+module.write_report = lambda part, **_: (part / "runs.json").rename(part / "runs.json")  # half-way
+early, later, folder = map(Path, sys.argv[1:])
+
+
+def publish_up_to(call):
+    calls = itertools.count()
+    for name in ("rename", "rmdir"):
+        def counted(*args, original=getattr(os, name), **more):
+            if next(calls) == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args, **more)
+        setattr(os, name, counted)
+    module.publish(later, folder)
+    os._exit(0)
+
+
+def names():
+    return [path.name for path in folder.parent.iterdir()]
+
+
+new, old = (module.publish(workdir, folder) and (folder / "runs.json").read_bytes() for workdir in (later, early))
+found = set()
+for call in itertools.count():
+    child = os.fork()
+    if child == 0:
+        publish_up_to(call)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+    if not folder.exists():  # the next publication, even another one, brings it back
+        module.publish(later, folder.with_name("other"))
+        assert sorted(names()) == ["other", folder.name]
+        shutil.rmtree(folder.with_name("other"))
+        found.add("gone")
+    found.add({old: "old", new: "new"}[(folder / "runs.json").read_bytes()])
+    module.publish(early, folder)  # reads what is there
+    assert names() == [folder.name]
+assert found == {"old", "new", "gone"}, found
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="it needs fork")
+def test_a_publication_killed_at_any_moment_is_the_old_or_the_new_one_and_leaves_nothing(make_workdir, tmp_path):
+    workdirs = [
+        make_workdir(name, norms=("gn",), provenance={"loss": loss}, **FEW) for name, loss in (("a", 0), ("b", 0.1))
+    ]
+    command = [sys.executable, "-c", KILLED, *workdirs, tmp_path / "results" / "p"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="a second file system is needed")
 def test_a_folder_on_another_disk_is_made_there(make_workdir, tmp_path):
     workdir = make_workdir(norms=("bn",), **FEW)
@@ -166,8 +223,7 @@ def test_the_command_says_what_it_did_and_loads_no_jax(make_workdir, tmp_path):
         "code = main.main()\n"
         "sys.exit(code or 'jax' in sys.modules)"
     )
-    root = Path(__file__).parents[3]
-    options = dict(cwd=tmp_path, env={"PYTHONPATH": str(root), "COLUMNS": "100"}, capture_output=True, text=True)
+    options = dict(cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "COLUMNS": "100"}, capture_output=True, text=True)
     done = subprocess.run([sys.executable, "-c", program], **options)
     assert done.returncode == 0, done.stderr
     assert "Not finished, left out: gn-seed0\nPublished: 1 run, " in done.stdout
@@ -175,7 +231,7 @@ def test_the_command_says_what_it_did_and_loads_no_jax(make_workdir, tmp_path):
 
 
 def test_what_the_project_publishes_is_small():
-    results = Path(__file__).parents[3] / "results"
+    results = ROOT / "results"
     found = [path for path in results.rglob("*") if path.is_file() and path.name != "report.html"]
     assert sum(path.stat().st_size for path in found) < 20e6
     assert not [path for path in found if "checkpoints" in str(path)]

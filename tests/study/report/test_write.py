@@ -164,6 +164,13 @@ def test_the_same_files_give_the_same_bytes(make_workdir):
     assert len(first) > 20 and written() == first
 
 
+def test_a_file_in_place_of_the_figures_is_named(make_workdir):
+    workdir = make_workdir(norms=("gn",), fates={("gn", 0): ("unfinished", 1)}, num_epochs=2)
+    (workdir / "figures").write_text("")
+    with pytest.raises(UserError, match="/figures cannot be written .File exists"):
+        write_report(workdir)
+
+
 def test_figures_of_an_earlier_report_are_removed(make_workdir):
     workdir = make_workdir(norms=("gn",))
     (workdir / "figures").mkdir()

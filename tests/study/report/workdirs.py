@@ -149,9 +149,10 @@ def exact_confusion(accuracy: float, num_images: int) -> np.ndarray:
 
 
 def edit(workdir: Path, run: str, name: str, **changes) -> None:
-    """Changes entries of a run's JSON file as if the program had written them."""
+    """Changes entries of a run's JSON file as if the program had written them; without changes, takes any file over."""
     path = workdir / run / name
-    files.write_json(path, {**json.loads(path.read_text()), **changes})
+    if changes:
+        files.write_json(path, {**json.loads(path.read_text()), **changes})
     manifest = Manifest.read(workdir / run)
     manifest.add(name)
     manifest.write()

@@ -185,7 +185,8 @@ def test_a_power_cut_anywhere_loses_nothing_that_was_saved(tmp_path, digits, mon
         disk.cut()
     disk.close()
     assert len(disk.states) > 50
-    for state, saved in [*disk.states.values()][::-every]:
+    states = [*disk.states.values()]
+    for state, saved in [states[0], *states[::-every]]:  # the first is what is left where nothing is ever synced
         began = train(state, FULL, digits)
         assert began is None or began >= saved, state.name
         np.testing.assert_equal(contents(state), whole, err_msg=state.name)

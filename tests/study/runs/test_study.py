@@ -3,10 +3,13 @@
 import signal
 
 import pytest
+from rich.console import Console
 
+from jaxnorm import files
 from jaxnorm.study.config import Config
+from jaxnorm.study.runs.directory import RunDirectory
 from jaxnorm.study.runs.signals import StopRequest
-from jaxnorm.study.runs.study import outcome, steps_left, unfinished
+from jaxnorm.study.runs.study import Execution, outcome, steps_left, train_grid, unfinished
 from jaxnorm.study.runs.workdir import Workdir
 
 GRID = [Config(norm=norm, num_epochs=2, batch_size=107) for norm in ("bn", "gn", "ln")]
@@ -38,6 +41,22 @@ def test_the_exit_code_is_that_of_the_worst_run(workdir, begin, statuses, code):
     for config, status in zip(GRID, statuses, strict=True):
         begin(workdir, config, status=status, epoch=2)
     assert outcome(GRID, workdir) == code
+
+
+def test_twice_as_many_runs_are_read_twice_as_often(workdir, begin, digits, monkeypatch):
+    """No run is looked at again after each of the others."""
+    grid = [Config(norm="gn", seed=seed, num_epochs=1) for seed in range(8)]
+    begin(workdir, *grid, status="complete", epoch=1)
+    monkeypatch.setattr(RunDirectory, "is_finished", False)  # so that all are trained
+    monkeypatch.setattr("jaxnorm.study.runs.study.train_run", lambda *_: None)
+    read, opened = files.read_bytes, []
+    monkeypatch.setattr(files, "read_bytes", lambda path, *most: (opened.append(path), read(path, *most))[1])
+    counts = []
+    for configs in (grid[:4], grid):
+        opened.clear()
+        train_grid(configs, digits, workdir, Console(quiet=True), Execution())
+        counts.append(len(opened))
+    assert 0 < counts[1] <= 2 * counts[0]
 
 
 def test_a_signal_counts_where_it_left_runs_unfinished(workdir, begin):

@@ -137,6 +137,21 @@ def test_running_values_that_cannot_be_computed_anew_are_refused_before_training
     assert train(dataclasses.replace(config, evaluate_statistics=False), tiny, model=MeanSquare()).status == "complete"
 
 
+class Noisy(nn.Module):
+    """A network that asks for random numbers in training."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        return nn.Dense(3)(nn.Dropout(0.5, deterministic=not train)(x).mean((1, 2)))
+
+
+def test_random_numbers_are_refused_before_training(tiny):
+    config, record = Config(norm="mine", batch_size=6, num_epochs=1), Memory()
+    with pytest.raises(UserError, match="gets no random numbers .* layer of mine-seed0 asks for .*dropout") as caught:
+        train(config, tiny, model=Noisy(), record=record)
+    assert "\n" not in str(caught.value) and record.rows == []
+
+
 def test_norms_without_batch_statistics_have_nothing_to_compare(tiny):
     state = initial_state(Config(norm="gn"), tiny)
     splits = {name: on_device(getattr(tiny, name), tiny) for name in ("train", "validation", "test")}
