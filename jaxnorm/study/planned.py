@@ -14,6 +14,8 @@ from jaxnorm.study.config import PRESETS, nearest
 DRIVERS = ("compare_norms", "batch_size_study", "feature_evolution")
 QUANTITIES = ("accuracy", "train_loss")
 """What can be compared: accuracy on test, or the training loss of the last epoch."""
+TESTS = ("difference", "less", "greater", "equality")
+"""What a test can show: that `plus` differs from `minus`, is less, is greater, or is equal within the margin."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Comparison:
         plus: variants such as ``bin`` or ``bn-bs2-fixed``, a norm and the tags of its runs.
         minus: as many others. Two on each side are a difference of differences.
         quantity: one of `QUANTITIES`.
-        test: whether the two sides differ, or are equal within the plan's margin.
+        test: one of `TESTS`; "less" and "greater" are one-sided.
         seeds: the only seeds that count; all by default.
         family: the comparisons whose p-values are corrected together.
     """
@@ -61,7 +63,7 @@ class Plan:
     @property
     def tests(self) -> int:
         """How many p-values the largest family corrects."""
-        families = [one.family for one in self.comparisons if one.test == "difference"]
+        families = [one.family for one in self.comparisons if one.test != "equality"]
         return max(map(families.count, families), default=1)
 
 
@@ -172,6 +174,7 @@ def _comparison(entry: dict[str, Any]) -> Comparison:
         raise ValueError("plus and minus must name as many variants, and no variant twice")
     if one.quantity not in QUANTITIES:
         raise ValueError(f"the quantity is {one.quantity!r}, {nearest(one.quantity, QUANTITIES)}")
-    if one.test not in ("difference", "equality") or (one.test == "equality" and one.quantity != "accuracy"):
-        raise ValueError(f"the test of {one.quantity} is {one.test!r}: difference, or equality of accuracies")
+    known = TESTS if one.quantity == "accuracy" else TESTS[:-1]
+    if one.test not in known:
+        raise ValueError(f"the test of {one.quantity} is {one.test!r}, {nearest(one.test, known)}")
     return one
