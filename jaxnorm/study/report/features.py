@@ -30,7 +30,7 @@ def page(study: Study) -> Page:
         cautions=parts.cautions(),
         sections=[
             parts.features(),
-            Section("Growth", tables=[growth_table(chosen_study, grown)]),
+            Section("Layers", tables=[layers_table(chosen_study, grown)]),
             parts.results(),
             parts.learning_rates(),
             parts.curves(),
@@ -88,13 +88,10 @@ def _course(study: Study, norm: str, rows: pd.DataFrame) -> str:
     return f"{' and '.join(ends)} with {within(rows.label.iloc[0])}"
 
 
-def growth_table(study: Study, grown: pd.DataFrame) -> Table | None:
-    """By layer of a `study`, how many times its highest quantile has `grown`, see `growth`; None without layers."""
-    table = grown.assign(shown=grown.ratio.map(times)).pivot(index="layer", columns="label", values="shown")
-    frame = table.loc[list(dict.fromkeys(grown.layer))].fillna(DASH).rename(columns=str).rename_axis(None, axis=1)
-    frame = frame.rename_axis("Layer").reset_index().set_axis([""] * len(frame))
-    note = f"The {study.quantiles[-1][1:]} % quantile after the last epoch, as a multiple of that after the first. A "
-    note += (
-        "network that has learned little in its first epoch begins with small features, so that the multiple is large."
-    )
-    return Table("Growth of each layer", frame, note) if len(frame) else None
+def layers_table(study: Study, grown: pd.DataFrame) -> Table | None:
+    """The highest quantile of each layer of a `study` at the end, from `growth`; None without layers."""
+    table = grown.assign(shown=grown["last"].map(lambda last: number(last, 2)))
+    table = table.pivot(index="layer", columns="label", values="shown").loc[list(dict.fromkeys(grown.layer))]
+    frame = table.fillna(DASH).rename(columns=str).rename_axis(None, axis=1).rename_axis("Layer").reset_index()
+    note = f"The {study.quantiles[-1][1:]} % quantile after the last epoch."
+    return Table("Layers", frame.set_axis([""] * len(frame)), note) if len(frame) else None

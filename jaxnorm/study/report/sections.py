@@ -207,9 +207,7 @@ class Sections:
                 f"test, for {n} seeds at least {2 / 2**n:.3g}. A large p does not show that two variants are equal."
             )
         if corrected:
-            sizes = [
-                counted(size, "comparison") + f" ({name})" * (len(corrected) > 1) for name, size in corrected.items()
-            ]
+            sizes = [f"{counted(size, 'comparison')} ({name})" for name, size in corrected.items()]
             words.append(f"Holm's correction is over {listed(sizes)}.")
         if self._has_rates:
             words.append("Each norm is compared at the rate that was chosen on validation data, see below.")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from jaxnorm.study.config import REVISABLE
 from jaxnorm.study.report import formats
 from jaxnorm.study.report.formats import DASH, listed, number, percent, points, spread
 from jaxnorm.study.report.frames import SPLITS, Study

@@ -8,7 +8,7 @@ from jaxnorm.study.planned import read_plan
 from jaxnorm.study.report import compare_norms
 from jaxnorm.study.report.comparisons import chosen, null_words, nulls, paired
 from jaxnorm.study.report.publish import publish
-from jaxnorm.study.report.statistics import holm, mean_interval
+from jaxnorm.study.report.statistics import holm, mean_interval, sign_flip_p
 from jaxnorm.study.runs.manifest import read_sealed, sealed
 from tests.study.report.workdirs import reseal
 
@@ -59,7 +59,11 @@ family = "loss"
 plus = ["ln"]
 minus = ["bn"]
 quantity = "train_loss"
+test = "less"
 seeds = [5, 6]
+[[compare_norms]]
+plus = ["bin"]
+minus = ["bn"]
 [[batch_size_study]]
 plus = ["bn-bs2"]
 minus = ["bn-bs128"]
@@ -84,13 +88,14 @@ def test_the_plan_says_what_is_tested(make_workdir):
     test = study.final("test").pivot(index="seed", columns="norm", values="accuracy")
     contrast = test.flax_bn + test.gn - test.bn - test.ln
     np.testing.assert_allclose(found.differences[1], contrast)
-    assert found.holm_p[:2].tolist() == holm(found.p[:2].tolist()) and found.differs[0] is True
+    # bin was planned, too, and has no runs
+    assert found.holm_p[:2].tolist() == holm([*found.p[:2], 1.0])[:2] and found.differs[0] is True
     assert found.holm_p[4:].isna().all() and found.differs[4] is None  # exploratory
     narrow = found.narrow[2]
     assert found.equal[2] == (max(-narrow.low, narrow.high) < 0.005) and found.equal.notna().sum() == 1
     last = study.epochs.drop_duplicates("run", keep="last").pivot(index="seed", columns="norm", values="train_loss")
     assert found.seeds[3] == [5, 6] and found.differences[3] == (last.ln - last.bn)[[5, 6]].tolist()
-    assert found.both[3] is None
+    assert found.both[3] is None and found.p[3] == sign_flip_p(found.differences[3], "less")
     text = compare_norms.page(study)
     assert "plan.toml" in next(section for section in text.sections if section.title == "Paired differences").text[0]
 
