@@ -167,17 +167,15 @@ def null_words(study: Study) -> list[str]:
         return []
     names = dict(zip(study.runs.norm, study.runs.norm_label, strict=True))
     norms = [within(names[norm]) for norm in SAME_FUNCTION if norm in {*found["first"], *found["second"]}]
-    size, pairs = found.difference.abs(), counted(len(found), "pair")
-    if len(found) < LEAST_PAIRS:
-        shown = listed([number(one, 2, 100) for one in size])
-        return [
-            f"Runs of the same function ({listed(norms)}) from one seed differ by {shown} points on test: {pairs}, too "
-            "few to say how far two such runs are apart."
-        ]
+    size, few = found.difference.abs(), len(found) < LEAST_PAIRS
+    typical = f", {number((size**2).mean() ** 0.5, 2, 100)} as root mean square" * (not few)
+    said = (
+        "too few to say how far two such runs are" if few else "a single difference of that size says nothing about the"
+    )
     return [
         f"Two single runs of the same function ({listed(norms)}) from one seed differ by up to "
-        f"{number(size.max(), 2, 100)} points on test ({pairs}, {number((size**2).mean() ** 0.5, 2, 100)} as root mean "
-        "square): a single difference of that size says nothing about the layers."
+        f"{number(size.max(), 2, 100)} points on test ({counted(len(found), 'pair')}{typical}): {said} "
+        f"{'apart' if few else 'layers'}."
     ]
 
 

@@ -62,7 +62,7 @@ def _answer(study: Study, grown: pd.DataFrame) -> list[str]:
         pooled = [
             _course(study, norm, rows) for norm, rows in (("none", mine), (BASELINE, base)) if POOLED in rows.index
         ]
-        words += [f"The {top} % quantile of the pooled features is {' and '.join(pooled)}."] * bool(pooled)
+        words += [f"The {top} % quantile of the pooled features goes {' and '.join(pooled)}."] * bool(pooled)
         ends = (mine["last"] / base["last"]).where(base["last"] > 0).dropna().sort_values()
         if len(ends):
             words.append(
@@ -81,11 +81,11 @@ def _answer(study: Study, grown: pd.DataFrame) -> list[str]:
 
 def _course(study: Study, norm: str, rows: pd.DataFrame) -> str:
     """How the highest quantile of a norm's pooled features begins and ends, and what is learned by then."""
-    ends, known = [], finished_rows(study.epochs[study.epochs.norm == norm])
+    known, ends = finished_rows(study.epochs[study.epochs.norm == norm]), []
     for place, epoch in (("first", known.epoch.min()), ("last", known.epoch.max())):
-        accuracy = known.train_accuracy[known.epoch == epoch].mean()
-        ends.append(f"{number(rows[place][POOLED], 2)} after epoch {epoch} (training accuracy {percent(accuracy)} %)")
-    return f"{' and '.join(ends)} with {within(rows.label.iloc[0])}"
+        accuracy = percent(known.train_accuracy[known.epoch == epoch].mean())
+        ends.append(f"{number(rows[place][POOLED], 2)} after epoch {epoch} (training accuracy {accuracy} %)")
+    return f"from {' to '.join(ends)} with {within(rows.label.iloc[0])}"
 
 
 def layers_table(study: Study, grown: pd.DataFrame) -> Table | None:

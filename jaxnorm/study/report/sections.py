@@ -147,7 +147,7 @@ class Sections:
         if edge and self._has_rates:
             found.append(
                 f"The rate that was chosen is the lowest or the highest of the tried ones for {listed(edge)}: a rate "
-                "beyond it may be better, and the differences between norms others."
+                "beyond it may be better, which would change the differences."
             )
         if "jpeg" in data.lower():
             found.append(f"The images are {data}, not the original pixels: differences from the paper include this.")

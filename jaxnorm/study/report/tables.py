@@ -42,10 +42,11 @@ def _mean(values: pd.Series, digits: int, scale: float = 1.0) -> str:
 
 def averaged(study: Study) -> str:
     """What a cell is where a variant of a `study` has several finished seeds: a note of every table of accuracies."""
-    sizes = study.finished.groupby("variant").size()
-    ends = "in brackets the lowest to the highest" * bool(sizes.between(2, LEAST_SEEDS - 1).any())
-    kinds = listed([*["± standard deviation"] * bool((sizes >= LEAST_SEEDS).any()), *filter(None, [ends])])
-    return f"Mean over the finished seeds, {kinds}. " if kinds else ""
+    sizes = [size for size in study.finished.groupby("variant").size() if size > 1]
+    kinds = {
+        "± standard deviation" if size >= LEAST_SEEDS else "in brackets the lowest to the highest" for size in sizes
+    }
+    return f"Mean over the finished seeds, {listed(sorted(kinds))}. " if kinds else ""
 
 
 def status(run: Any) -> str:
