@@ -127,7 +127,7 @@ def ridges(rows: pd.DataFrame, subtitle: str) -> Figure:
             axis.fill_between(centres, base, ridge, facecolor=one.colour, alpha=0.35, linewidth=0, zorder=order)
             axis.plot(centres, ridge, **style.line(replace(one, dash=()), None, linewidth=1.1, zorder=order))
     axes[0].set_yticks(range(len(epochs)), [f"epoch {epoch}" for epoch in reversed(epochs)])
-    style.value_axis(axes[0], True, 4, "x")
+    style.value_axis(axes[0], True, 3, "x")
     return figure
 
 

@@ -259,6 +259,6 @@ def confusion(evaluations: pd.DataFrame, class_names: Sequence[str], subtitle: s
         axis.xaxis.label.set_fontsize(8)
         axis.tick_params(length=0, pad=1)
     bar = figure.colorbar(image, ax=axes, ticks=[0, 1, 5, 20, 50, 100], shrink=0.8, pad=0.01, aspect=30)
-    bar.set_label("images of the class (%), scale compressed (power 0.4)", size=9)
+    bar.set_label("images of the class (%),\npower scale (exponent 0.4)", size=9)
     bar.outline.set_visible(False)
     return figure

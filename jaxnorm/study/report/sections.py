@@ -183,9 +183,10 @@ class Sections:
         known = {norm: one.test for norm, one in published_for(study.recipe).items()}
         caption = "Accuracy after the last epoch. Bar: 95 % interval for other test images (Wilson)."
         if study.digits == 2:
-            bar = f"its 95 % interval over seeds, which is not paired; of fewer than {LEAST_SEEDS} seeds, "
-            bar *= bool((test.groupby("label", observed=True).size() >= LEAST_SEEDS).any())
-            caption = f"Pale dots: seeds. Large mark: their mean. Bar: {bar}lowest to highest."
+            enough = test.groupby("label", observed=True).size() >= LEAST_SEEDS
+            bars = ["its 95 % interval over seeds, which is not paired"] * bool(enough.any())
+            bars += ["lowest to highest of the few seeds"] * (not enough.all())
+            caption = f"Pale dots: seeds. Large mark: their mean. Bar: {' or '.join(bars)}."
         caption += " Hollow diamonds: the original paper." * bool(set(known) & set(test.norm))
         drawn = accuracy_figures.test_accuracy(test, ends, self.about, known)
         return Section("Results", tables=[table], figures=[self.picture("test_accuracy", caption, drawn)])
