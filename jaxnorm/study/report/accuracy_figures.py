@@ -72,7 +72,7 @@ def forest(found: pd.DataFrame, null: float | None, subtitle: str) -> Figure:
     words = []
     for one in found.itertuples():
         sides = style.plain(one.label, 100), f"− {style.plain(within(one.against), 100)}"
-        wrapped = "\n".join("\n".join(textwrap.wrap(side, 40)) for side in sides)
+        wrapped = "\n".join("\n".join(textwrap.wrap(side, 42)) for side in sides)
         words.append(" ".join(sides) if len(" ".join(sides)) <= 36 else wrapped)
     lines = max(text.count("\n") for text in words)
     band = f"two runs of one function: within {100 * (null or 0):.2f} points of each other"

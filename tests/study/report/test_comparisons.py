@@ -5,8 +5,9 @@ import pytest
 
 from jaxnorm import UserError, files, read_study
 from jaxnorm.study.planned import read_plan
-from jaxnorm.study.report import compare_norms
+from jaxnorm.study.report import batch_sizes, compare_norms
 from jaxnorm.study.report.comparisons import chosen, null_words, nulls, paired
+from jaxnorm.study.report.formats import p_value, points
 from jaxnorm.study.report.publish import publish
 from jaxnorm.study.report.statistics import holm, mean_interval, sign_flip_p
 from jaxnorm.study.runs.manifest import read_sealed, sealed
@@ -67,6 +68,9 @@ minus = ["bn"]
 [[batch_size_study]]
 plus = ["bn-bs2"]
 minus = ["bn-bs128"]
+[[batch_size_study]]
+plus = ["bn-bs2", "gn-bs128"]
+minus = ["bn-bs128", "gn-bs2"]
 """
 
 
@@ -98,6 +102,18 @@ def test_the_plan_says_what_is_tested(make_workdir):
     assert found.both[3] is None and found.p[3] == sign_flip_p(found.differences[3], "less")
     text = compare_norms.page(study)
     assert "plan.toml" in next(section for section in text.sections if section.title == "Paired differences").text[0]
+
+
+def test_a_batch_page_begins_with_its_planned_contrasts(make_grid):
+    study = planned(make_grid("batches", seeds=range(7), sizes=(128, 2), rules=("fixed",)))
+    found, lead = paired(study), batch_sizes.page(study).lead
+    assert found.planned.sum() == 2
+    test = study.final("test").pivot(index="seed", columns="variant", values="accuracy")
+    lost = {norm: test[f"{norm}-bs2"] - test[f"{norm}-bs128"] for norm in ("bn", "gn")}
+    np.testing.assert_allclose(found.differences[0], lost["bn"])
+    np.testing.assert_allclose(found.differences[1], lost["bn"] - lost["gn"])
+    for one in found[found.planned].itertuples():
+        assert any(points(one.mean) in text and p_value(one.holm_p) in text for text in lead)
 
 
 def test_what_runs_of_one_function_differ_by(session_workdir):
