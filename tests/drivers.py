@@ -1,12 +1,15 @@
 """The drivers as a person runs them: real processes, or the same code in this one where jax is loaded already."""
 
+import atexit
 import csv
 import importlib.util
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,8 @@ from jaxnorm.study.cli import entry
 ROOT = Path(__file__).resolve().parent.parent
 # Large batches: few steps, and the program is compiled quickly.
 FAST = ["--batch-size", "256", "--num-epochs", "2"]
+CACHE = tempfile.mkdtemp()  # kernels are built once
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 
 
 def path_of(driver):
@@ -23,8 +28,10 @@ def path_of(driver):
 
 
 def environment(tmp_path):
-    clean = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PYTHONPATH")}
-    return {**clean, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "COLUMNS": "100"}
+    """Variables of a process with another home, one device, and programs that are compiled as the tests' are."""
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    flags = " ".join(flag for flag in clean["XLA_FLAGS"].split() if "device_count" not in flag)
+    return {**clean, "XLA_FLAGS": flags, "HOME": str(tmp_path), "XDG_CACHE_HOME": CACHE, "COLUMNS": "100"}
 
 
 def drive(driver, tmp_path, *arguments, timeout=900):
@@ -109,7 +116,7 @@ def driver_here(driver, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", CACHE)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [str(path_of(driver)), *map(str, arguments)])

@@ -26,16 +26,6 @@ def test_every_layer_is_recorded_after_every_epoch(recorded):
     assert (workdir / "report.html").read_text().count("<svg") >= 3
 
 
-def test_what_is_recorded_is_not_trained_again(recorded):
-    workdir, _ = recorded
-    before = (workdir / "bn-seed0" / "result.json").stat().st_mtime_ns
-    command = [*FAST, "--norms", "bn", "none", "--quantiles", "5", "50", "95"]
-    finished = drive("feature_evolution", workdir.parent.parent, *command)
-    assert finished.returncode == 0, finished.stderr
-    assert (workdir / "bn-seed0" / "result.json").stat().st_mtime_ns == before
-    assert (workdir / "none-seed0" / "result.json").exists()
-
-
 @pytest.mark.parametrize(
     "arguments, words",
     [

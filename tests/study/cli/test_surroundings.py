@@ -70,4 +70,4 @@ def test_what_jax_refuses_is_one_line(tmp_path, name, value, more):
     assert finished.returncode == 2, finished.stderr
     assert finished.stderr.startswith(b"error: JAX must ") and finished.stderr.count(b"\n") == 1
     assert name in finished.stderr.decode()
-    assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
+    assert not list(tmp_path.iterdir())
