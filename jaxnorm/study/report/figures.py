@@ -153,10 +153,13 @@ def batch_sizes(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str) ->
     parts = evaluations[evaluations.ghost_batch_size.notna()]
     kinds = {kind: STATISTICS[kind] for kind in list(STATISTICS)[1:] if (evaluations.statistics == kind).any()}
     ghosts = {norm: replace(style.of(norm), marker="h", dash=style.DASHES[1], outline=True) for norm in parts.norm}
-    entries = style.run_legend(runs[runs.ghost_batch_size.isna()], "norm_label")
+    entries, labels = (
+        style.run_legend(runs[runs.ghost_batch_size.isna()], "norm_label"),
+        runs.groupby("norm").norm_label.first(),
+    )
     for name, marker in kinds.values():
         entries.append(style.entry(f"statistics: {name}", style.Style(style.INK, marker, outline=True), joined=False))
-    entries += [style.entry(f"ghosts, {norm}", look) for norm, look in ghosts.items()]
+    entries += [style.entry(f"ghosts, {labels[norm]}", look) for norm, look in ghosts.items()]
     title, rules, xlabel = "Validation error by batch size", rules_of(evaluations), "Batch size (log scale)"
     errors, panels = 1 - evaluations.accuracy, [f"{rule.capitalize()} rate" for rule in rules]
     compressed = 0 < 4 * errors.min() < errors.max()
