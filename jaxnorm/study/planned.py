@@ -2,6 +2,7 @@
 
 import hashlib
 import tomllib
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +13,11 @@ from jaxnorm.files import reading
 from jaxnorm.study.config import PRESETS, nearest
 
 DRIVERS = ("compare_norms", "batch_size_study", "feature_evolution")
-QUANTITIES = ("accuracy", "train_loss")
-"""What can be compared: accuracy on test, or the training loss of the last epoch."""
+TESTS = {"accuracy": ("difference", "equality"), "train_loss": ("difference", "less", "greater")}
+"""What can be compared, accuracy on test or the training loss of the last epoch, and what a test can show of it.
+
+That `plus` and `minus` differ, that `plus` is less or greater (one-sided), or that they are equal within the margin.
+"""
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,8 @@ class Comparison:
     Attributes:
         plus: variants such as ``bin`` or ``bn-bs2-fixed``, a norm and the tags of its runs.
         minus: as many others. Two on each side are a difference of differences.
-        quantity: one of `QUANTITIES`.
-        test: whether the two sides differ, or are equal within the plan's margin.
+        quantity: one of those in `TESTS`.
+        test: one of `TESTS` for that quantity.
         seeds: the only seeds that count; all by default.
         family: the comparisons whose p-values are corrected together.
     """
@@ -59,10 +63,9 @@ class Plan:
     deviation: float
 
     @property
-    def tests(self) -> int:
-        """How many p-values the largest family corrects."""
-        families = [one.family for one in self.comparisons if one.test == "difference"]
-        return max(map(families.count, families), default=1)
+    def families(self) -> Counter[str]:
+        """How many p-values are corrected together, by family."""
+        return Counter(one.family for one in self.comparisons if one.test != "equality")
 
 
 @dataclass(frozen=True)
@@ -170,8 +173,8 @@ def _comparison(entry: dict[str, Any]) -> Comparison:
     one = Comparison(**{**entry, **lists})
     if not one.plus or len(one.plus) != len(one.minus) or set(one.plus) & set(one.minus):
         raise ValueError("plus and minus must name as many variants, and no variant twice")
-    if one.quantity not in QUANTITIES:
-        raise ValueError(f"the quantity is {one.quantity!r}, {nearest(one.quantity, QUANTITIES)}")
-    if one.test not in ("difference", "equality") or (one.test == "equality" and one.quantity != "accuracy"):
-        raise ValueError(f"the test of {one.quantity} is {one.test!r}: difference, or equality of accuracies")
+    if one.quantity not in TESTS:
+        raise ValueError(f"the quantity is {one.quantity!r}, {nearest(one.quantity, TESTS)}")
+    if one.test not in TESTS[one.quantity]:
+        raise ValueError(f"the test of {one.quantity} is {one.test!r}, {nearest(one.test, TESTS[one.quantity])}")
     return one

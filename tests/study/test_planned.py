@@ -28,7 +28,7 @@ def test_every_preset_has_a_plan(preset):
 def test_the_training_loss_that_seeds_0_and_1_suggested_is_tested_on_others():
     found = parsed_plan(read_plan(plan_file("short"), "compare_norms").plan)
     loss = [one for one in found.comparisons if one.quantity == "train_loss"]
-    assert len(loss) == 1 and not {0, 1} & set(loss[0].seeds)
+    assert len(loss) == 1 and not {0, 1} & set(loss[0].seeds) and loss[0].test == "less"
 
 
 @pytest.mark.parametrize(("old", "new", "words"), [
@@ -41,6 +41,7 @@ def test_the_training_loss_that_seeds_0_and_1_suggested_is_tested_on_others():
     ('["bn"]', '["bn", "gn"]', "as many"),
     ('["bn"]', '["bn"]\nquantity = "train_los"', "train_loss"),
     ('["bn"]', '["bn"]\ntest = "equal"', "equality"),
+    ('["bn"]', '["bn"]\ntest = "less"', "difference, equality"),
     ('["bn"]', '["bn"]\n[[compare_norms]]\nplus = ["bn"]\nminus = ["bin"]', "twice"),
 ])  # fmt: skip
 def test_a_wrong_plan_is_refused_in_one_line(tmp_path, old, new, words):

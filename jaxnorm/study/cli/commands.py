@@ -95,7 +95,7 @@ def power(plan: Plan, seeds: int) -> str:
     """
     from jaxnorm.study.report.statistics import detectable
 
-    found = detectable(seeds, plan.deviation, plan.tests)
+    found = detectable(seeds, plan.deviation, max(plan.families.values(), default=1))
     shown = f"show {found:.2f} points with 80 % power"
     if math.isinf(found):
         shown = f"cannot show any: the smallest p of {seeds} is {2 / 2**seeds:.2g}" if seeds > 1 else "shows none"

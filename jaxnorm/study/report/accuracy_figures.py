@@ -3,6 +3,7 @@
 Each takes rows of a `Study`'s tables and a subtitle, and returns a matplotlib Figure. Fractions are drawn in per cent.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,7 +32,9 @@ def test_accuracy(
     known = any(rows.norm.iloc[0] in published for _, rows in groups)
     entries = [style.entry("original paper (one seed)", style.PUBLISHED, joined=False)] if known else []
     title, height = "Accuracy on the test images", 0.32 * len(groups) + 0.45
-    figure, (axis,) = style.sheet(title, subtitle, entries, height=height, xlabel="Test accuracy (%), logit scale")
+    broken = max(evaluations.accuracy.max(), *(high for _, high in ends.values())) >= 1
+    xlabel = "Test accuracy (%), logit scale" + ", broken before 100 %" * bool(broken)
+    figure, (axis,) = style.sheet(title, subtitle, entries, height=height, xlabel=xlabel)
     for row, (label, rows) in enumerate(groups):
         one, values = style.of(rows.norm.iloc[0]), 100 * rows.accuracy
         if len(values) > 1:
@@ -66,11 +69,19 @@ def forest(found: pd.DataFrame, null: float | None, subtitle: str) -> Figure:
     compressed = style.far_apart(
         [np.abs([*bar, 100 * mean]).max() for bar, mean in zip(bars, found["mean"], strict=True)]
     )
-    words = [f"{style.plain(one.label, 38)}\n− {style.plain(within(one.against), 36)}" for one in found.itertuples()]
-    words = [text if len(text) > 36 else text.replace("\n", " ") for text in words]
+    words = []
+    for one in found.itertuples():
+        sides = style.plain(one.label, 100), f"− {style.plain(within(one.against), 100)}"
+        wrapped = "\n".join("\n".join(textwrap.wrap(side, 42)) for side in sides)
+        words.append(" ".join(sides) if len(" ".join(sides)) <= 36 else wrapped)
+    lines = max(text.count("\n") for text in words)
     band = f"two runs of one function: within {100 * (null or 0):.2f} points of each other"
     entries = [] if null is None else [Patch(label=band, facecolor=style.GRID)]
-    title, height, xlabel = "Paired differences", 0.36 * len(words) + 0.45, "Points of test accuracy"
+    title, height, xlabel = (
+        "Paired differences",
+        (0.36 + 0.15 * max(0, lines - 1)) * len(words) + 0.45,
+        "Points of test accuracy",
+    )
     figure, (axis,) = style.sheet(
         title, subtitle + style.COMPRESSED * compressed, entries, height=height, xlabel=xlabel
     )

@@ -7,7 +7,7 @@ import pandas as pd
 from jaxnorm.study.config import Recipe
 from jaxnorm.study.report import figures, tables
 from jaxnorm.study.report.comparisons import chosen
-from jaxnorm.study.report.formats import interval_points, listed, percent, points, spread, within
+from jaxnorm.study.report.formats import interval_points, listed, percent, points, spread, undecided, within
 from jaxnorm.study.report.frames import RULES, Study, under_rule
 from jaxnorm.study.report.page import Page, Picture, Section, Table
 from jaxnorm.study.report.published import BEST_VALIDATION, GROUP_NORM_PAPER, published_for
@@ -28,6 +28,7 @@ def page(study: Study) -> Page:
     parts = Sections(chosen_study, study)
     sizes = listed([str(size) for size in sorted(set(chosen_study.runs.batch_size), reverse=True)])
     rules = figures.rules_of(chosen_study.runs)
+    answer = [text for rule in rules for text in (*_cost(chosen_study, rule), *_lost(chosen_study, rule))]
     return Page(
         title="When does batch norm break, and is it the training or only its averages?",
         kicker=f"{study.name.replace('_', ' ')} · {study.data_description}",
@@ -36,7 +37,7 @@ def page(study: Study) -> Page:
             f"number of epochs, from {counted(study.runs.seed.nunique(), 'seed')} each. A smaller batch means more "
             "steps, noisier gradients and, for batch norm, noisier statistics."
         ),
-        lead=parts.lead([text for rule in rules for text in (*_cost(chosen_study, rule), *_lost(chosen_study, rule))]),
+        lead=parts.lead(answer + parts.planned()),
         cautions=parts.cautions(),
         sections=[
             Section("Results", [f"For comparison: {GROUP_NORM_PAPER}"], [by_batch_size(chosen_study)], _errors(parts)),
@@ -58,20 +59,21 @@ def in_order(study: Study) -> Study:
 
 def _cost(study: Study, rule: str) -> list[str]:
     """What the smallest batch costs each norm against the largest, under one rule."""
-    words = []
+    words, seeds = [], 0
     for label, rows in under_rule(study.final("validation"), rule).groupby("norm_label", sort=False):
         by_size = {size: mine.set_index("seed").accuracy for size, mine in rows.groupby("batch_size")}
         least, most = min(by_size), max(by_size)
         small, large = by_size[least], by_size[most]
         interval = mean_interval((small - large).dropna().tolist())
         sure = f", 95 % interval over seeds {interval_points(interval, 1)}" if interval else ""
+        seeds = max(seeds, (small - large).notna().sum())
         if least < most:
             words.append(
                 f"from {percent(large.mean())} % at batch size {most} to {percent(small.mean())} % at {least} "
                 f"({points(small.mean() - large.mean(), 1)} points{sure}) with {within(str(label))}"
             )
-    start = f"At {RULES[rule]}, validation accuracy after the last epoch goes"
-    return [f"{start} {listed(words)}."] if words else []
+    start = f"{undecided(seeds, ': ')}at {RULES[rule]}, validation accuracy after the last epoch goes"
+    return [f"{start[0].upper()}{start[1:]} {listed(words)}."] if words else []
 
 
 def _lost(study: Study, rule: str) -> list[str]:
@@ -88,8 +90,8 @@ def _lost(study: Study, rule: str) -> list[str]:
                 f"averages and {precise} with precise statistics "
                 f"({percent(table.precise_128.iloc[0])} to {percent(table.precise_128.iloc[-1])} %)"
             )
-    start = "In validation, with the same weights"
-    return [f"{start} and {RULES[rule]}, {'; '.join(words)}."] if words else []
+    start = f"{undecided(rows.seed.nunique(), ': ')}in validation, with the same weights and {RULES[rule]},"
+    return [f"{start[0].upper()}{start[1:]} {'; '.join(words)}."] if words else []
 
 
 def by_batch_size(study: Study) -> Table | None:
@@ -108,7 +110,8 @@ def by_batch_size(study: Study) -> Table | None:
         columns[group, "paper's best"] = pd.Series([percent(value, 0) for value in theirs], one.index)
     columns["Test accuracy, %"] = tables.texts(study.final("test"), "accuracy", *look)
     columns["Status"] = tables.states(study)
-    note = "The best epoch's accuracy is the maximum of a noisy number, given because the original paper gives it. "
+    note = f"{tables.averaged(study)}The best epoch's accuracy is the maximum of a noisy number, given because the "
+    note += "original paper gives it. "
     return tables.of_variants(study, "By batch size", columns, note + tables.whose_statistics(study))
 
 
@@ -122,7 +125,7 @@ def _statistics(study: Study) -> Table | None:
             rows = found[(found.split == split) & (found.statistics == kind)]
             texts = tables.texts(rows, "accuracy", spread, study.digits, 100)
             columns[f"{split.capitalize()} accuracy, %, with", title] = texts
-    note = "One set of weights in each row. Precise statistics are recomputed from augmented training images."
+    note = f"{tables.averaged(study)}In each row the same weights. Precise: recomputed from augmented training images."
     return tables.of_variants(study, "Whose statistics", columns, note)
 
 
@@ -131,14 +134,18 @@ def _errors(parts: Sections) -> list[Picture]:
     if not len(rows):
         return []
     caption = (
-        "Error after the last epoch. Hollow markers: the same weights with other statistics; where they are below the "
-        "filled marker, those statistics give a lower error than the averages."
+        "Error after the last epoch. Hollow markers, drawn to the right of their batch size: the same weights with "
+        "other statistics; below the filled marker, these give a lower error than the averages."
     )
     if rows.ghost_batch_size.notna().any():
         caption += " Dashed: ghosts, the statistics of small batches in steps of the largest; solid: real batches."
     drawn = [parts.picture("batch_sizes", caption, figures.batch_sizes(parts.study.runs, rows, parts.about))]
     if (epochs := parts.study.epochs).epoch.nunique() > 1:
-        caption = "Left: after as many images; right: after as many steps, of which a small batch takes more."
+        medians = " Lines: median over the finished seeds." * (parts.study.digits == 2)
+        caption = (
+            f"Left: after as many images; right: after as many steps, of which a small batch takes more. The learning "
+            f"rate falls in epochs, so that after as many steps it is not the same.{medians}"
+        )
         if rows.ghost_batch_size.notna().any():
             caption += (
                 " Ghosts have the steps of a large batch: their distance from it is what the statistics of small "

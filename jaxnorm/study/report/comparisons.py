@@ -1,5 +1,6 @@
 """Which variants are compared, on what, and at which learning rate."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import pandas as pd
 
 from jaxnorm.study.config import REFERENCE_BATCH_SIZE
 from jaxnorm.study.planned import Comparison, Plan, parsed_plan, recorded
-from jaxnorm.study.report.formats import listed, within
+from jaxnorm.study.report.formats import listed, number, within
 from jaxnorm.study.report.frames import Study, setting_words
 from jaxnorm.study.report.statistics import (
     ALPHA,
@@ -20,10 +21,13 @@ from jaxnorm.study.report.statistics import (
     mean_interval,
     sign_flip_p,
 )
+from jaxnorm.study.words import counted
 
 BASELINE = "bn"
 SAME_FUNCTION = ("flax_bn", "bn", "bin_frozen")
 """Norms that compute one function: their differences are what training makes of rounding."""
+LEAST_PAIRS = 4
+"""Pairs of runs of one function from which the figure has a band and a sentence says how far such runs are apart."""
 ALSO = ("bin", "bin_frozen")
 """A pair that the tool compares, too."""
 COLUMNS = ("norm", "baseline", "tags", "plus", "minus", "label", "against", "quantity", "test", "family", "seeds",
@@ -42,7 +46,7 @@ def paired(study: Study) -> pd.DataFrame:
 
     The plan's, then every norm against `bn` in each setting; runs are never compared twice. Columns: `norm, baseline,
     tags` of the first variants; `plus, minus` (variants), `label, against` (their names); `quantity`, `test`
-    (difference, equality, or null: both sides compute one function), `family`; `seeds, differences` (lists), `mean`;
+    (one of `planned.TESTS`, or null: both sides compute one function), `family`; `seeds, differences` (lists), `mean`;
     `interval` over seeds, `both` over seeds and test images, `narrow` the same at 90 %, `image_interval` for one seed
     (each None where it has no coverage); `correlation` of the two sides over the seeds; `p` (sign-flip test; McNemar's
     for one seed), `holm_p` (corrected over its family), `planned`; `differs` and `equal`, None where that cannot be
@@ -57,11 +61,14 @@ def paired(study: Study) -> pd.DataFrame:
             family = one.family if planned else "" if plan or one.test == "null" else "chosen by the tool"
             rows.append(dict.fromkeys(COLUMNS) | found | {"planned": planned, "family": family})
     found = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(("correlation", "p", "holm_p"), float))
-    for _, mine in found[(found.family != "") & found.p.notna()].groupby("family"):
-        found.loc[mine.index, "holm_p"] = holm(mine.p.tolist())
+    sizes = families(found, plan)
+    for family, mine in found[(found.family != "") & found.p.notna()].groupby("family"):
+        absent = [1.0] * (sizes[family] - len(mine))
+        found.loc[mine.index, "holm_p"] = holm([*mine.p, *absent])[: len(mine)]
     enough = found.seeds.map(len) >= LEAST_SEEDS
-    family = found.groupby("family").p.transform("count")
-    attainable = 2.0 ** (1 - found.seeds.map(len)) * family <= ALPHA  # else not even the largest difference is shown
+    family = found.family.map(sizes)
+    sides = 2 - found.test.isin(["less", "greater"])
+    attainable = sides * 0.5 ** found.seeds.map(len) * family <= ALPHA  # else not even the largest difference is shown
     found["differs"] = [
         bool(p <= ALPHA and (both is None or both.excludes_zero)) if sure and pd.notna(p) else None
         for p, both, sure in zip(found.holm_p, found.both, enough & attainable, strict=True)
@@ -71,6 +78,12 @@ def paired(study: Study) -> pd.DataFrame:
                  for one in found.itertuples()]  # fmt: skip
         found["equal"] = pd.Series(equal, dtype=object).where(enough & (found.test == "equality"), None)
     return found
+
+
+def families(found: pd.DataFrame, plan: Plan | None) -> Counter[str]:
+    """How many comparisons are corrected together, by family of those `found`; a `plan`'s without runs count, too."""
+    present = Counter(found.family[(found.family != "") & found.p.notna()])
+    return Counter({name: max(size, plan.families[name] if plan else 0) for name, size in present.items()})
 
 
 def _comparisons(study: Study, plan: Plan | None) -> Iterator[tuple[Comparison, bool]]:
@@ -96,9 +109,12 @@ def _row(study: Study, one: Comparison) -> dict[str, Any] | None:
     if not seeds:
         return None
     plus, minus = (np.sum([table.accuracy[seeds] for table in side], axis=0) for side in sides)
-    differences = (plus - minus).tolist()
+    differences, side = (plus - minus).tolist(), one.test if one.test in ("less", "greater") else "two-sided"
     label, against = (" + ".join(study.labels[variant] for variant in side) for side in (one.plus, one.minus))
-    if len(one.plus) == 1 and (tags := first.tags.iloc[0]) == second.tags.iloc[0]:
+    if len(one.plus) == 2:
+        pairs = (one.plus[0], one.minus[0]), (one.minus[1], one.plus[1])
+        label, against = (f"({study.labels[a]} − {within(study.labels[b])})" for a, b in pairs)
+    elif len(one.plus) == 1 and (tags := first.tags.iloc[0]) == second.tags.iloc[0]:
         against = second.norm_label.iloc[0]
         label = first.norm_label.iloc[0] + setting_words(tags)
     found = {
@@ -107,7 +123,7 @@ def _row(study: Study, one: Comparison) -> dict[str, Any] | None:
         "quantity": one.quantity, "test": one.test, "seeds": seeds,
         "differences": differences, "mean": float(np.mean(differences)), "interval": mean_interval(differences),
         "runs": [[table.run[seed] for table in side for seed in seeds] for side in sides],
-        "p": None if one.test == "equality" else sign_flip_p(differences),
+        "p": None if one.test == "equality" else sign_flip_p(differences, side),
     }  # fmt: skip
     if len(seeds) >= LEAST_SEEDS and np.ptp(plus) and np.ptp(minus):
         found["correlation"] = float(np.corrcoef(plus, minus)[0, 1])
@@ -151,12 +167,15 @@ def null_words(study: Study) -> list[str]:
         return []
     names = dict(zip(study.runs.norm, study.runs.norm_label, strict=True))
     norms = [within(names[norm]) for norm in SAME_FUNCTION if norm in {*found["first"], *found["second"]}]
-    size, pairs = 100 * found.difference.abs(), "one pair" if len(found) == 1 else f"{len(found)} pairs"
-    typical = f", {(size**2).mean() ** 0.5:.2f} as root mean square" if len(found) > 1 else ""
-    nothing = ": a single difference of that size says nothing about the layers" * bool(size.max() > 0)
+    size, few = found.difference.abs(), len(found) < LEAST_PAIRS
+    typical = f", {number((size**2).mean() ** 0.5, 2, 100)} as root mean square" * (not few)
+    said = (
+        "too few to say how far two such runs are" if few else "a single difference of that size says nothing about the"
+    )
     return [
-        f"Two runs of the same function ({listed(norms)}) from one seed differ by up to {size.max():.2f} points on "
-        f"test ({pairs}{typical}){nothing}."
+        f"Two single runs of the same function ({listed(norms)}) from one seed differ by up to "
+        f"{number(size.max(), 2, 100)} points on test ({counted(len(found), 'pair')}{typical}): {said} "
+        f"{'apart' if few else 'layers'}."
     ]
 
 

@@ -45,7 +45,8 @@ def layers(rows: pd.DataFrame, subtitle: str) -> Figure:
     paths = {str(name): _paths(mine) for name, mine in rows.groupby("layer", observed=True, sort=False)}
     labels = list(dict.fromkeys(label for found in paths.values() for label in found))
     panels = labels + [""] * (len(paths) - 1) * len(labels)
-    about = subtitle + style.COMPRESSED * any(_far_apart(found.values()) for found in paths.values())
+    some = any(_far_apart(found.values()) for found in paths.values())
+    about = subtitle + " · rows with asinh: axis compressed beyond ±1" * some
     title, columns, share_axes = (
         "Distribution of every layer over training",
         len(labels),
@@ -110,18 +111,11 @@ def ridges(rows: pd.DataFrame, subtitle: str) -> Figure:
         str(label): {int(epoch): _shares(one) for epoch, one in mine.groupby("epoch")}
         for label, mine in finished_rows(rows).groupby("label", observed=True)
     }
-    ends = {
-        name: [np.interp((0.001, 0.999), share, at) for at, share in mine.values()] for name, mine in shares.items()
-    }
-    compressed = style.far_apart(float(np.abs(one).max()) for one in ends.values())
-    reach = np.concatenate([*ends.values()], axis=None)  # a run that goes on has fewer epochs than the others
-    low, high = reach.min(initial=0), reach.max(initial=0)
-    edges = np.linspace(low, high, 121)
-    if compressed:
-        edges = np.sinh(np.linspace(np.arcsinh(low), np.arcsinh(high), 121))
+    ends = [np.interp((0.001, 0.999), share, at) for mine in shares.values() for at, share in mine.values()]
+    edges = np.sinh(np.linspace(np.arcsinh(np.min(ends, initial=0)), np.arcsinh(np.max(ends, initial=0)), 121))
     centres = (edges[1:] + edges[:-1]) / 2
     epochs = sorted({epoch for mine in shares.values() for epoch in mine})
-    title, about = f"{rows.layer.iloc[0]}: distribution by epoch", subtitle + style.COMPRESSED * compressed
+    title, about = f"{rows.layer.iloc[0]}: distribution by epoch", subtitle + style.COMPRESSED
     figure, axes = style.sheet(title, about, [], list(shares), 4, 1.7, "Value", 8.5, sharex=True, sharey=True)
     for axis, (name, mine) in zip(axes, shares.items(), strict=True):
         heights = {epoch: np.diff(np.interp(edges, *mine[epoch])) for epoch in mine}
@@ -133,7 +127,7 @@ def ridges(rows: pd.DataFrame, subtitle: str) -> Figure:
             axis.fill_between(centres, base, ridge, facecolor=one.colour, alpha=0.35, linewidth=0, zorder=order)
             axis.plot(centres, ridge, **style.line(replace(one, dash=()), None, linewidth=1.1, zorder=order))
     axes[0].set_yticks(range(len(epochs)), [f"epoch {epoch}" for epoch in reversed(epochs)])
-    style.value_axis(axes[0], compressed, 3, "x")
+    style.value_axis(axes[0], True, 3, "x")
     return figure
 
 

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from jaxnorm.study.report.comparisons import chosen
-from jaxnorm.study.report.formats import DASH, listed, times, within
+from jaxnorm.study.report.comparisons import BASELINE, chosen
+from jaxnorm.study.report.formats import DASH, listed, number, percent, times, undecided, within
 from jaxnorm.study.report.frames import POOLED, Study, finished_rows
 from jaxnorm.study.report.page import Page, Section, Table
 from jaxnorm.study.report.sections import Sections
@@ -30,7 +30,7 @@ def page(study: Study) -> Page:
         cautions=parts.cautions(),
         sections=[
             parts.features(),
-            Section("Growth", tables=[growth_table(chosen_study, grown)]),
+            Section("Layers", tables=[layers_table(chosen_study, grown)]),
             parts.results(),
             parts.learning_rates(),
             parts.curves(),
@@ -55,28 +55,43 @@ def growth(study: Study) -> pd.DataFrame:
 
 
 def _answer(study: Study, grown: pd.DataFrame) -> list[str]:
-    """Whether features grow, by how much and where, without normalization and with it."""
-    words, known = [], grown.dropna(subset="ratio")
-    mine, others = known[known.variant == "none"], known[known.variant != "none"]
+    """How large features become without normalization, beside batch norm's; and how they change with normalization."""
+    words, top = [], study.quantiles[-1][1:]
+    mine, base = (grown[grown.variant == norm].set_index("layer") for norm in ("none", BASELINE))
     if len(mine):
-        most, pooled = mine.loc[mine.ratio.idxmax()], mine[mine.layer == POOLED]
-        fastest = others.groupby("layer", observed=True).ratio.max()
-        faster = (mine.ratio > mine.layer.map(fastest).astype(float)).sum()
-        at_pooled = f"of the pooled features grows {times(pooled.ratio.iloc[0])}; it " if len(pooled) else ""
+        pooled = [
+            _course(study, norm, rows) for norm, rows in (("none", mine), (BASELINE, base)) if POOLED in rows.index
+        ]
+        words += [f"The {top} % quantile of the pooled features goes {' and '.join(pooled)}."] * bool(pooled)
+        ends = (mine["last"] / base["last"]).where(base["last"] > 0).dropna().sort_values()
+        if len(ends):
+            words.append(
+                f"After the last epoch the quantile without normalization is {times(ends.iloc[0])} batch norm's at "
+                f"{ends.index[0]} to {times(ends.iloc[-1])} at {ends.index[-1]}."
+            )
+    others = grown.ratio[grown.variant != "none"].dropna()
+    if len(others):
         words.append(
-            f"Without normalization, the {study.quantiles[-1][1:]} % quantile {at_pooled}grows most at {most.layer}, "
-            f"{times(most.ratio)}. It grows faster than in every normalized variant at {faster} of {len(mine)} layers."
+            f"With normalization, the {top} % quantile after the last epoch is {times(others.min())} to "
+            f"{times(others.max())} that after the first, over all layers and variants."
         )
-    ratios = others.groupby("label", observed=True).ratio.agg(["min", "max"])
-    ranges = [f"{within(str(one.Index))} {times(one.min)} to {times(one.max)}" for one in ratios.itertuples()]
-    between = f"With normalization, the growth over the layers is between: {'; '.join(ranges)}."
-    return [*words, between] if ranges else words
+    few = undecided(study.runs.groupby("variant").size().max())
+    return [*words, *filter(None, [few])] if words else []
 
 
-def growth_table(study: Study, grown: pd.DataFrame) -> Table | None:
-    """By layer of a `study`, how many times its highest quantile has `grown`, see `growth`; None without layers."""
-    table = grown.assign(shown=grown.ratio.map(times)).pivot(index="layer", columns="label", values="shown")
-    frame = table.loc[list(dict.fromkeys(grown.layer))].fillna(DASH).rename(columns=str).rename_axis(None, axis=1)
-    frame = frame.rename_axis("Layer").reset_index().set_axis([""] * len(frame))
-    note = f"The {study.quantiles[-1][1:]} % quantile after the last epoch, as a multiple of that after the first."
-    return Table("Growth of each layer", frame, note) if len(frame) else None
+def _course(study: Study, norm: str, rows: pd.DataFrame) -> str:
+    """How the highest quantile of a norm's pooled features begins and ends, and what is learned by then."""
+    known, ends = finished_rows(study.epochs[study.epochs.norm == norm]), []
+    for place, epoch in (("first", known.epoch.min()), ("last", known.epoch.max())):
+        accuracy = percent(known.train_accuracy[known.epoch == epoch].mean())
+        ends.append(f"{number(rows[place][POOLED], 2)} after epoch {epoch} (training accuracy {accuracy} %)")
+    return f"from {' to '.join(ends)} with {within(rows.label.iloc[0])}"
+
+
+def layers_table(study: Study, grown: pd.DataFrame) -> Table | None:
+    """The highest quantile of each layer of a `study` at the end, from `growth`; None without layers."""
+    table = grown.assign(shown=grown["last"].map(lambda last: number(last, 2)))
+    table = table.pivot(index="layer", columns="label", values="shown").loc[list(dict.fromkeys(grown.layer))]
+    frame = table.fillna(DASH).rename(columns=str).rename_axis(None, axis=1).rename_axis("Layer").reset_index()
+    note = f"The {study.quantiles[-1][1:]} % quantile after the last epoch."
+    return Table("Layers", frame.set_axis([""] * len(frame)), note) if len(frame) else None

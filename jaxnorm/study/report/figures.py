@@ -153,13 +153,18 @@ def batch_sizes(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str) ->
     parts = evaluations[evaluations.ghost_batch_size.notna()]
     kinds = {kind: STATISTICS[kind] for kind in list(STATISTICS)[1:] if (evaluations.statistics == kind).any()}
     ghosts = {norm: replace(style.of(norm), marker="h", dash=style.DASHES[1], outline=True) for norm in parts.norm}
-    entries = style.run_legend(runs[runs.ghost_batch_size.isna()], "norm_label")
+    entries, labels = (
+        style.run_legend(runs[runs.ghost_batch_size.isna()], "norm_label"),
+        runs.groupby("norm").norm_label.first(),
+    )
     for name, marker in kinds.values():
         entries.append(style.entry(f"statistics: {name}", style.Style(style.INK, marker, outline=True), joined=False))
-    entries += [style.entry(f"ghosts, {norm}", look) for norm, look in ghosts.items()]
+    entries += [style.entry(f"ghosts, {labels[norm]}", look) for norm, look in ghosts.items()]
     title, rules, xlabel = "Validation error by batch size", rules_of(evaluations), "Batch size (log scale)"
-    panels = [f"{rule.capitalize()} rate: validation error (%)" for rule in rules]
-    figure, axes = style.sheet(title, subtitle, entries, panels, 2, 3.1, xlabel, sharey=True)
+    errors, panels = 1 - evaluations.accuracy, [f"{rule.capitalize()} rate" for rule in rules]
+    compressed = 0 < 4 * errors.min() < errors.max()
+    about = f"{subtitle} · validation error in %{', log scale' * bool(compressed)}"
+    figure, axes = style.sheet(title, about, entries, panels, 2, 3.1, xlabel, sharey=True)
     for axis, rule in zip(axes, rules, strict=True):
         for norm, rows in under_rule(evaluations, rule).groupby("norm", sort=False):
             one = style.of(str(norm))
@@ -177,8 +182,7 @@ def batch_sizes(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str) ->
         axis.set_xticks(sizes, [f"{size:g}" for size in sizes])
         axis.set_xticks([], minor=True)
         axis.set_xlim(max(sizes) * 2**0.35, min(sizes) / 2**0.6)  # the largest on the left, as in the group norm paper
-    errors = 1 - evaluations.accuracy
-    if 0 < 4 * errors.min() < errors.max():
+    if compressed:
         style.log_axis(axes[0])  # shared
     return figure
 
@@ -218,9 +222,8 @@ def steps(epochs: pd.DataFrame, images: int, subtitle: str) -> Figure:
     ]
     panels = [text for rule, _, rows in groups for text in (f"{rows.norm_label.iloc[0]}, {rule} rate", "")]
     about = f"{subtitle} · validation accuracy in %, logit scale"
-    figure, axes = style.sheet(
-        "Validation by epochs and by steps", about, entries, panels, 2, 1.4, "Epoch", sharex="col", sharey=True
-    )
+    title = "Validation by epochs and by steps"
+    figure, axes = style.sheet(title, about, entries, panels, 2, 1.5, "Epoch", sharex="col", sharey=True)
     for left, right, (_, norm, rows) in zip(axes[::2], axes[1::2], groups, strict=True):
         for _, mine in rows.groupby("variant", sort=False):
             middle, ghost = 100 * _of_finished(mine, "val_accuracy").median(axis=1), mine.ghost_batch_size.notna().any()
@@ -231,7 +234,7 @@ def steps(epochs: pd.DataFrame, images: int, subtitle: str) -> Figure:
         right.set_xscale("log")
         right.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
     axes[-1].set_xlabel("Step (log scale)")
-    style.logit_axis(axes[0], images)  # shared
+    style.logit_axis(axes[0], images, most=4)  # shared
     return figure
 
 
@@ -259,6 +262,6 @@ def confusion(evaluations: pd.DataFrame, class_names: Sequence[str], subtitle: s
         axis.xaxis.label.set_fontsize(8)
         axis.tick_params(length=0, pad=1)
     bar = figure.colorbar(image, ax=axes, ticks=[0, 1, 5, 20, 50, 100], shrink=0.8, pad=0.01, aspect=30)
-    bar.set_label("images of the class (%)", size=9)
+    bar.set_label("images of the class (%),\npower scale (exponent 0.4)", size=9)
     bar.outline.set_visible(False)
     return figure

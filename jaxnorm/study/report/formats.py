@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from jaxnorm.study.report.statistics import LEAST_SEEDS
+from jaxnorm.study.words import counted
 
 DASH = "–"
 """The cell of a table where there is no value."""
@@ -16,10 +17,13 @@ NAMED = 6
 
 
 def number(value: Any, digits: int = 0, scale: float = 1.0) -> str:
-    """`scale` times `value` with `digits` decimals and a true minus sign; a dash where there is none."""
+    """`scale` times `value` with `digits` decimals and a true minus sign; a dash where there is none.
+
+    Ties are rounded away from zero whatever their last bits are: 77.045 is 77.05.
+    """
     if pd.isna(value) or not math.isfinite(value):
         return DASH
-    return f"{scale * value:,.{digits}f}".replace("-", "−")
+    return f"{scale * value * (1 + 1e-12):z,.{digits}f}".replace("-", "−")
 
 
 def percent(value: Any, digits: int = 1) -> str:
@@ -29,8 +33,8 @@ def percent(value: Any, digits: int = 1) -> str:
 
 def points(value: Any, digits: int = 2) -> str:
     """`value`, a difference of fractions, in percentage points with `digits` decimals, always signed."""
-    rounded = float("nan") if value is None else round(100 * value, digits) + 0.0  # no "−0.00"
-    return ("+" if rounded > 0 else "") + number(rounded, digits)
+    shown = number(value, digits, 100)
+    return "+" * (shown[0].isdigit() and bool(shown.strip("0."))) + shown
 
 
 def spread(values: Iterable[float], digits: int, scale: float = 1.0) -> str:
@@ -50,6 +54,11 @@ def spread(values: Iterable[float], digits: int, scale: float = 1.0) -> str:
 def interval_points(interval: Any, digits: int = 2) -> str:
     """`interval`, an `Interval` of fractions, in points with `digits` decimals; a dash for None."""
     return DASH if interval is None else f"{points(interval.low, digits)} to {points(interval.high, digits)}"
+
+
+def undecided(seeds: int, end: str = ".") -> str:
+    """That no verdict is possible from so few `seeds`, with the `end` of the sentence; empty for enough."""
+    return "" if seeds >= LEAST_SEEDS else f"No verdict is possible from {counted(seeds, 'seed')}{end}"
 
 
 def p_value(value: Any) -> str:

@@ -57,8 +57,8 @@ def _line(text: str) -> str:
 
 
 def _unbroken(value: Any) -> Any:
-    """`value` with its per cent signs kept on the line of their numbers."""
-    return value.replace(" %", "\u00a0%") if type(value) is str else value
+    """`value` with its signs for per cent and times kept on the line of their numbers."""
+    return re.sub(" (?=[%×])", "\u00a0", value) if type(value) is str else value
 
 
 def _path(marker: str) -> str:

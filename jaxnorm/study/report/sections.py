@@ -2,19 +2,17 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from jaxnorm.study.config import REVISABLE
 from jaxnorm.study.planned import recorded
 from jaxnorm.study.report import accuracy_figures, feature_figures, figures, style, tables
-from jaxnorm.study.report.comparisons import BASELINE, chosen, null_words, nulls, paired, plan_of
+from jaxnorm.study.report.comparisons import BASELINE, LEAST_PAIRS, chosen, families, null_words, nulls, paired, plan_of
 from jaxnorm.study.report.formats import NAMED, interval_points, listed, number, p_value, percent, points, within
 from jaxnorm.study.report.frames import POOLED, Study
-from jaxnorm.study.report.page import Picture, Section, Table
+from jaxnorm.study.report.page import Picture, Section
 from jaxnorm.study.report.published import published_for
 from jaxnorm.study.report.statistics import LEAST_SEEDS, Interval, mean_interval, wilson
 from jaxnorm.study.words import counted
@@ -37,6 +35,10 @@ class Sections:
     @cached_property
     def _found(self) -> pd.DataFrame:
         return paired(self.study)
+
+    @property
+    def _has_rates(self) -> bool:
+        return len((self.all_rates.plan.get("grid") or {}).get("learning_rates") or ()) > 1
 
     @cached_property
     def about(self) -> str:
@@ -76,10 +78,12 @@ class Sections:
         found = found[found.norm.ne(BASELINE) & (found.test != "null") & (found.test != "equality")]
         groups: dict[str, list[str]] = {}
         for one in found.itertuples():
+            unplanned = one.differs is not None and not one.planned
+            verdict = _VERDICTS[one.differs] + " (comparisons not planned)" * unplanned
             text = f"{within(one.label)} {points(one.mean)}"
             if one.both:
                 text += f" ({interval_points(one.both)})"
-            groups.setdefault(_VERDICTS[one.differs], []).append(text)
+            groups.setdefault(verdict, []).append(text)
         said = "; ".join(f"{start}: {listed(texts)}" for start, texts in groups.items())
         both = ", with the 95 % interval for another seed and other test images" if found.both.notna().any() else ""
         few = found.seeds.map(len).max() < LEAST_SEEDS if len(found) else False
@@ -96,6 +100,22 @@ class Sections:
             f"Pairing by seed: over {counted(len(found), 'comparison')} the correlation of the two accuracies is "
             f"{number(found.mean(), 2)} on average; at 0 it gains nothing."
         ]
+
+    def planned(self, quantity: str = "accuracy") -> list[str]:
+        """What the planned tests of differences in a `quantity` show."""
+        lines, found = [], self._found[self._found.planned & self._found.p.notna()]
+        for one in found[found.quantity == quantity].itertuples():
+            said = f"test accuracy, {within(one.label)} against {within(one.against)}: {points(one.mean)} points"
+            if one.both:
+                said += f" (95 % interval for another seed and other test images {interval_points(one.both)})"
+            if quantity == "train_loss":
+                ends = [number(end, 3) for end in (one.interval.low, one.interval.high)] if one.interval else []
+                said = f"training loss of the last epoch, {within(one.label)} against {within(one.against)}: "
+                said += number(one.mean, 3) + f" (95 % interval over seeds {' to '.join(ends)})" * bool(ends)
+            test = "" if one.test == "difference" else f", one-sided ({one.test})"
+            p = f"{counted(len(one.seeds), 'seed')}, corrected p {p_value(one.holm_p)}{test}"
+            lines.append(f"Planned: {said}, {p}: {_VERDICTS[one.differs]}.")
+        return lines
 
     def equality(self) -> list[str]:
         """What the equality tests of the plan say; of others only the interval."""
@@ -116,11 +136,18 @@ class Sections:
         if study.recipe.get("dataset") == "digits":
             images = int(test.num_images.iloc[0]) if len(test) else int(study.data.get("num_test") or 360)
             means = test.groupby("label", observed=True).accuracy.mean().tolist() or [0.95]
-            ends = [f"{percent(max(means))} % on them is {percent(one.low)} to {percent(one.high)} % on other images"
-                    for one in [wilson(max(means), images)]]  # fmt: skip
+            ends = wilson(max(means), images)
             found.append(
-                f"This is a demonstration on {images} test images of small handwritten digits: {ends[0]} (95 % "
+                f"This is a demonstration on {images} test images of small handwritten digits: {percent(max(means))} % "
+                f"on them is {percent(ends.low)} to {percent(ends.high)} % on other images with the same weights (95 % "
                 "interval, Wilson). The full experiment needs CIFAR-10: --preset study."
+            )
+        rates, runs = sorted(self.all_rates.runs.learning_rate.unique()), study.finished.drop_duplicates("norm")
+        edge = runs.norm_label[runs.learning_rate.isin([rates[0], rates[-1]])].map(within).tolist()
+        if edge and self._has_rates:
+            found.append(
+                f"The rate that was chosen is the lowest or the highest of the tried ones for {listed(edge)}: a rate "
+                "beyond it may be better, which would change the differences."
             )
         if "jpeg" in data.lower():
             found.append(f"The images are {data}, not the original pixels: differences from the paper include this.")
@@ -156,10 +183,10 @@ class Sections:
         known = {norm: one.test for norm, one in published_for(study.recipe).items()}
         caption = "Accuracy after the last epoch. Bar: 95 % interval for other test images (Wilson)."
         if study.digits == 2:
-            caption = (
-                "Pale dots: seeds. Large mark: their mean. Bar: its 95 % interval over seeds, which is not paired; "
-            )
-            caption += f"of fewer than {LEAST_SEEDS} seeds, lowest to highest."
+            enough = test.groupby("label", observed=True).size() >= LEAST_SEEDS
+            bars = ["its 95 % interval over seeds, which is not paired"] * bool(enough.any())
+            bars += ["lowest to highest of the few seeds"] * (not enough.all())
+            caption = f"Pale dots: seeds. Large mark: their mean. Bar: {' or '.join(bars)}."
         caption += " Hollow diamonds: the original paper." * bool(set(known) & set(test.norm))
         drawn = accuracy_figures.test_accuracy(test, ends, self.about, known)
         return Section("Results", tables=[table], figures=[self.picture("test_accuracy", caption, drawn)])
@@ -167,7 +194,7 @@ class Sections:
     def comparison(self) -> Section:
         """Paired differences and what they can show."""
         found, words = self._found, [self._planned()]
-        n, m = max(map(len, found.seeds), default=0), int(found.holm_p.notna().sum())
+        n, corrected = max(map(len, found.seeds), default=0), families(found, plan_of(self.study))
         if n < 2:
             words.append(
                 "One seed: nothing here shows how much another seed would change a difference. Interval: Bonett and "
@@ -180,18 +207,12 @@ class Sections:
                 f"random effects, for another seed and other images{'; ' * bool(few)}{few}. p: two-sided sign-flip "
                 f"test, for {n} seeds at least {2 / 2**n:.3g}. A large p does not show that two variants are equal."
             )
-        if m:
-            words.append(f"Holm's correction is over {counted(m, 'comparison')}.")
-        if len((self.all_rates.plan.get("grid") or {}).get("learning_rates") or ()) > 1:
+        if corrected:
+            sizes = [f"{counted(size, 'comparison')} ({name})" for name, size in corrected.items()]
+            words.append(f"Holm's correction is over {listed(sizes)}.")
+        if self._has_rates:
             words.append("Each norm is compared at the rate that was chosen on validation data, see below.")
-        for one in found[found.quantity == "train_loss"].itertuples():
-            ends = [number(end, 3) for end in (one.interval.low, one.interval.high)] if one.interval else []
-            sure = f", 95 % interval over seeds {' to '.join(ends)}" * bool(ends)
-            words.append(
-                f"Planned: training loss of the last epoch, {within(one.label)} against {within(one.against)}: "
-                f"{number(one.mean, 3)}{sure}, {counted(len(one.seeds), 'seed')}, p "
-                f"{p_value(one.holm_p)}."
-            )
+        words += self.planned("train_loss")
         return Section("Paired differences", words, [tables.comparison(found)], self._forest(found))
 
     def _planned(self) -> str:
@@ -199,8 +220,9 @@ class Sections:
         known, plan = recorded(self.study.plan, self.study.folder / "study.json"), plan_of(self.study)
         if not known or not plan:
             return "The comparisons were chosen by the tool: no plan was recorded before the first run."
-        absent = set(plan.seeds) - set(self.study.finished.seed)
-        missing = f" Of its seeds {len(absent)} of {len(plan.seeds)} have not finished." * bool(absent)
+        wanted = {seed for one in plan.comparisons for seed in one.seeds or plan.seeds}
+        absent = wanted - set(self.study.finished.seed)
+        missing = f" Of its seeds {len(absent)} of {len(wanted)} have not finished." * bool(absent)
         tested = f"{self._found.planned.sum()} of its {counted(len(plan.comparisons), 'comparison')}"
         return (
             f"Planned: {known.file} (SHA-256 {known.sha256[:12]}), recorded on {known.date} before the first run; the "
@@ -212,18 +234,22 @@ class Sections:
         found = found[found.quantity != "train_loss"]
         if not len(found):
             return []
-        over_seeds, same = found.both.notna(), nulls(self.study).difference
+        over_seeds, same, seeds = found.both.notna(), nulls(self.study).difference, found.seeds.map(len).max()
         bars, caption = found.assign(interval=found.both.where(over_seeds, found.image_interval)), "Marks: differences."
         if bars.interval.notna().any():
             caption += f" Bars: 95 % intervals for {'another seed and ' * bool(over_seeds.any())}other test images."
-        caption += " Pale dots: seeds." * bool(found.seeds.map(len).max() > 1)
-        caption += " Band: the largest difference between two single runs of the same function." * bool(len(same))
-        null = float(same.abs().max()) if len(same) else None
+        caption += " Pale dots: seeds." * bool(seeds > 1)
+        null = float(same.abs().max()) if len(same) >= LEAST_PAIRS else None
+        if null is not None:
+            means = f"; marks are means of {seeds} seeds" * bool(seeds > 1)
+            caption += f" Band: the largest difference between two single runs of the same function{means}."
+        elif len(same):
+            caption += f" No band: too few pairs of runs of the same function ({len(same)})."
         return [self.picture("differences", caption, accuracy_figures.forest(bars, null, self.about))]
 
     def learning_rates(self) -> Section:
         """The control over learning rates, where the study has one."""
-        if len((self.all_rates.plan.get("grid") or {}).get("learning_rates") or ()) < 2:
+        if not self._has_rates:
             return Section("Learning rates")
         best = chosen(self.all_rates)
         by_rate = best.finished.drop_duplicates("norm").groupby("learning_rate")
@@ -281,6 +307,11 @@ class Sections:
         for label, mine in last.groupby("label", observed=True):
             low, middle, high = (number(float(value), 2) for value in np.quantile(mine.gate, (0.1, 0.5, 0.9)))
             moved, name = float((np.abs(mine.gate - 1) > 1e-6).mean()), within(str(label))
+            if not moved:
+                words.append(
+                    f"All {len(mine):,} gates of {name} are at 1, their start, after epoch {mine.epoch.iloc[0]}."
+                )
+                continue
             words.append(
                 f"Of the {len(mine):,} gates of {name}, {percent(moved, 0)} % are below their start at 1 after epoch "
                 f"{mine.epoch.iloc[0]}; the median is {middle}, and 80 % are between {low} and {high}."
@@ -297,33 +328,8 @@ class Sections:
             names = [str(name) for name in study.data.get("class_names") or ()]
             caption = "Share of each class's test images (row) by the predicted class (column), over all seeds."
             confusion = [self.picture("confusion", caption, figures.confusion(test, names, self.about))]
-        plan = {name: study.plan.get(name) for name in ("study", "preset", "norms", "seeds")}
-        varied = {name.removesuffix("s"): values for name, values in (study.plan.get("grid") or {}).items() if values}
-        plan["command"] = "; ".join(str(study.plan.get("command") or "").splitlines())
-        facts = {name: _text(value) for name, value in {**plan, **study.recipe, **varied}.items()}
-        facts |= _provenance(self.all_rates)
-        frame = pd.DataFrame({"Name": facts.keys(), "Value": facts.values()}).set_axis([""] * len(facts))
         return [
             Section("Classes", figures=confusion, folded=True),
             Section("Runs", tables=[tables.runs(self.all_rates)], folded=True),
-            Section("Configuration", tables=[Table("Configuration", frame)], folded=True),
+            Section("Configuration", tables=[tables.configuration(study, self.all_rates)], folded=True),
         ]
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return " ".join(map(_text, value)) or "none"
-    return {"None": "none", "": "none", "True": "yes", "False": "no"}.get(str(value), str(value))
-
-
-def _provenance(study: Study) -> dict[str, str]:
-    """What the runs recorded about themselves; where they differ, every value."""
-    own = ("label", "command", "started", "earlier", "changes", "options")
-    known = [{key: each for key, each in one.items() if key not in own} for one in study.runs.provenance if one]
-    table = pd.json_normalize(known).map(_text).sort_index(axis=1)
-    found = {str(name): "; ".join(values.unique()) for name, values in table.items()}
-    changes = [f"{run.name}: {text}" for run in study.runs.itertuples() for text in run.provenance.get("changes", ())]
-    for name in set(REVISABLE) & set(study.recipe):
-        for run in study.runs[study.runs[name] != study.recipe[name]].to_dict("records"):
-            changes.append(f"{run['name']}: {name} {run[name]} instead of {study.recipe[name]}")
-    return found | ({"changed on the way": "; ".join(changes)} if changes else {})

@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.path import Path as MarkerPath
 from matplotlib.text import Annotation
 from PIL import Image
 
@@ -175,8 +176,9 @@ def sheet(
     rows = math.ceil(len(panels) / columns)
     lines = textwrap.wrap(plain(subtitle, 400), LETTERS) or [""]
     longest = max((len(str(one.get_label())) for one in legend), default=0)
-    ncols = max(1, min(4, LETTERS // (longest + 8)))
-    head = 0.35 + 0.18 * len(lines) + 0.22 * math.ceil(len(legend) / ncols)
+    legend_rows = math.ceil(len(legend) / max(1, min(4, LETTERS // (longest + 8))))
+    ncols = math.ceil(len(legend) / max(1, legend_rows))
+    head = 0.35 + 0.18 * len(lines) + 0.22 * legend_rows
     figure = Figure(figsize=(WIDTH, rows * height + head), dpi=DPI, layout="constrained")
     # The title reserves lines for the subtitle, which is attached to it: constrained layout then knows of both.
     heading = figure.suptitle(plain(title) + "\n" * len(lines), x=0.01, ha="left", size=11.5, weight="bold")
@@ -249,10 +251,11 @@ def far_apart(sizes: Iterable[float]) -> bool:
     return bool(ordered and ordered[-1] > 4 * (ordered[len(ordered) // 2] or 1.0))
 
 
-def logit_axis(axis: Axes, images: int, which: str = "y") -> None:
+def logit_axis(axis: Axes, images: int, which: str = "y", most: int = 10) -> None:
     """Makes the `which` scale ("x" or "y") of `axis`, drawn in per cent of so many `images`, that of the logit.
 
-    ln((k + 1/2) / (n - k + 1/2)) of k right answers for n images: it separates the top, and is finite at 100 %.
+    ln((k + 1/2) / (n - k + 1/2)) of k right answers for n images: it separates the top, and is finite at 100 %, before
+    which a break is drawn. Labels are about a share of 0.7 / `most` apart.
     """
 
     def logit(percent: Any) -> Any:
@@ -264,7 +267,12 @@ def logit_axis(axis: Axes, images: int, which: str = "y") -> None:
         return 100 * (odds * (images + 0.5) - 0.5) / (images * (1 + odds))
 
     levels = (_ROUND, range(0, 101, 10), range(0, 101, 5), range(101), np.arange(0, 100, 0.1).round(1))
-    _scale(axis, which, "function", logit, 10, levels, functions=(logit, percent))
+    _scale(axis, which, "function", logit, most, levels, functions=(logit, percent))
+    if getattr(axis.dataLim, f"{which}1") >= 100:
+        at, strokes = 100 - 15 / images, np.array([(-0.7, -1), (-0.1, 1), (0.1, -1), (0.7, 1)])
+        place, turned = (([at], [0]), strokes) if which == "x" else (([0], [at]), strokes[:, ::-1])
+        look: dict[str, Any] = dict(marker=MarkerPath(turned, [1, 2, 1, 2]), markersize=10, color=MUTED, clip_on=False)
+        axis.plot(*place, transform=getattr(axis, f"get_{which}axis_transform")(), markeredgewidth=1.2, **look)
 
 
 _ROUND = (50, 90, 99, 100, 99.9, 10, 20, 80, 95, 98, 99.5)

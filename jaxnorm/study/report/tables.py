@@ -6,11 +6,13 @@ from typing import Any
 
 import pandas as pd
 
+from jaxnorm.study.config import REVISABLE
 from jaxnorm.study.report import formats
-from jaxnorm.study.report.formats import DASH, number, percent, points, spread
+from jaxnorm.study.report.formats import DASH, listed, number, percent, points, spread
 from jaxnorm.study.report.frames import SPLITS, Study
 from jaxnorm.study.report.page import Table
 from jaxnorm.study.report.published import SOURCE, comparable, published_for
+from jaxnorm.study.report.statistics import LEAST_SEEDS
 from jaxnorm.study.words import counted, duration
 
 Columns = Mapping[Any, "pd.Series[Any]"]
@@ -36,6 +38,15 @@ def texts(rows: pd.DataFrame, column: str, text: Callable[..., str], *args: Any)
 
 def _mean(values: pd.Series, digits: int, scale: float = 1.0) -> str:
     return number(values.mean(), digits, scale)
+
+
+def averaged(study: Study) -> str:
+    """What a cell is where a variant of a `study` has several finished seeds: a note of every table of accuracies."""
+    sizes = [size for size in study.finished.groupby("variant").size() if size > 1]
+    kinds = {
+        "± standard deviation" if size >= LEAST_SEEDS else "in brackets the lowest to the highest" for size in sizes
+    }
+    return f"Mean over the finished seeds, {listed(sorted(kinds))}. " if kinds else ""
 
 
 def status(run: Any) -> str:
@@ -84,8 +95,7 @@ def results(study: Study) -> Table | None:
         ("On test", "Macro F1, %"): texts(test, "macro_f1", _mean, places, 100),
         ("On test", "Loss"): texts(test, "loss", _mean, 3),
     }
-    spreads = "± standard deviation on test, or lowest to highest of two or three"
-    note = f"Mean over the finished seeds, {spreads}. " if places == 2 else ""
+    note = averaged(study)
     if known:
         norms = study.runs.drop_duplicates("label").set_index("label").norm.rename(index=str)
         for split in ("test", "validation", "train"):
@@ -149,10 +159,40 @@ def rates(study: Study, best: Study) -> Table:
     columns["Chosen", "rate"] = test.learning_rate.first().map("{:g}".format)
     columns["Chosen", "Test, %"] = test.accuracy.agg(spread, 2, 100)
     frame = pd.DataFrame(columns).reindex(study.norms).fillna(DASH)
-    note = "Validation accuracy after the last epoch decides; test accuracy is shown for the chosen rate alone."
+    note = f"{averaged(study)}Validation accuracy after the last epoch decides; test accuracy is of the chosen rate."
     return Table("Learning rates", frame, f"{note} {whose_statistics(study)}")
 
 
 def _lost(statuses: pd.Series) -> str:
     counts = statuses.value_counts()
     return "".join(f", {counts[fate]} {fate}" for fate in ("diverged", "crashed") if fate in counts)
+
+
+def configuration(study: Study, all_rates: Study) -> Table:
+    """Settings of a `study`, and what the runs of `all_rates` recorded about themselves."""
+    plan = {name: study.plan.get(name) for name in ("study", "preset", "norms", "seeds")}
+    varied = {name.removesuffix("s"): values for name, values in (study.plan.get("grid") or {}).items() if values}
+    plan["command"] = "; ".join(str(study.plan.get("command") or "").splitlines())
+    facts = {name: _text(value) for name, value in {**plan, **study.recipe, **varied}.items()}
+    facts |= _provenance(all_rates)
+    frame = pd.DataFrame({"Name": facts.keys(), "Value": facts.values()}).set_axis([""] * len(facts))
+    return Table("Configuration", frame)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(_text, value)) or "none"
+    return {"None": "none", "": "none", "True": "yes", "False": "no"}.get(str(value), str(value))
+
+
+def _provenance(study: Study) -> dict[str, str]:
+    """What the runs recorded about themselves; where they differ, every value."""
+    own = ("label", "command", "started", "earlier", "changes", "options")
+    known = [{key: each for key, each in one.items() if key not in own} for one in study.runs.provenance if one]
+    table = pd.json_normalize(known).map(_text).sort_index(axis=1)
+    found = {str(name): "; ".join(values.unique()) for name, values in table.items()}
+    changes = [f"{run.name}: {text}" for run in study.runs.itertuples() for text in run.provenance.get("changes", ())]
+    for name in set(REVISABLE) & set(study.recipe):
+        for run in study.runs[study.runs[name] != study.recipe[name]].to_dict("records"):
+            changes.append(f"{run['name']}: {name} {run[name]} instead of {study.recipe[name]}")
+    return found | ({"changed on the way": "; ".join(changes)} if changes else {})

@@ -5,10 +5,11 @@ import pytest
 
 from jaxnorm import UserError, files, read_study
 from jaxnorm.study.planned import read_plan
-from jaxnorm.study.report import compare_norms
+from jaxnorm.study.report import batch_sizes, compare_norms
 from jaxnorm.study.report.comparisons import chosen, null_words, nulls, paired
+from jaxnorm.study.report.formats import p_value, points
 from jaxnorm.study.report.publish import publish
-from jaxnorm.study.report.statistics import holm, mean_interval
+from jaxnorm.study.report.statistics import holm, mean_interval, sign_flip_p
 from jaxnorm.study.runs.manifest import read_sealed, sealed
 from tests.study.report.workdirs import reseal
 
@@ -59,10 +60,17 @@ family = "loss"
 plus = ["ln"]
 minus = ["bn"]
 quantity = "train_loss"
+test = "less"
 seeds = [5, 6]
+[[compare_norms]]
+plus = ["bin"]
+minus = ["bn"]
 [[batch_size_study]]
 plus = ["bn-bs2"]
 minus = ["bn-bs128"]
+[[batch_size_study]]
+plus = ["bn-bs2", "gn-bs128"]
+minus = ["bn-bs128", "gn-bs2"]
 """
 
 
@@ -84,15 +92,28 @@ def test_the_plan_says_what_is_tested(make_workdir):
     test = study.final("test").pivot(index="seed", columns="norm", values="accuracy")
     contrast = test.flax_bn + test.gn - test.bn - test.ln
     np.testing.assert_allclose(found.differences[1], contrast)
-    assert found.holm_p[:2].tolist() == holm(found.p[:2].tolist()) and found.differs[0] is True
+    # bin was planned, too, and has no runs
+    assert found.holm_p[:2].tolist() == holm([*found.p[:2], 1.0])[:2] and found.differs[0] is True
     assert found.holm_p[4:].isna().all() and found.differs[4] is None  # exploratory
     narrow = found.narrow[2]
     assert found.equal[2] == (max(-narrow.low, narrow.high) < 0.005) and found.equal.notna().sum() == 1
     last = study.epochs.drop_duplicates("run", keep="last").pivot(index="seed", columns="norm", values="train_loss")
     assert found.seeds[3] == [5, 6] and found.differences[3] == (last.ln - last.bn)[[5, 6]].tolist()
-    assert found.both[3] is None
+    assert found.both[3] is None and found.p[3] == sign_flip_p(found.differences[3], "less")
     text = compare_norms.page(study)
     assert "plan.toml" in next(section for section in text.sections if section.title == "Paired differences").text[0]
+
+
+def test_a_batch_page_begins_with_its_planned_contrasts(make_grid):
+    study = planned(make_grid("batches", seeds=range(7), sizes=(128, 2), rules=("fixed",)))
+    found, lead = paired(study), batch_sizes.page(study).lead
+    assert found.planned.sum() == 2
+    test = study.final("test").pivot(index="seed", columns="variant", values="accuracy")
+    lost = {norm: test[f"{norm}-bs2"] - test[f"{norm}-bs128"] for norm in ("bn", "gn")}
+    np.testing.assert_allclose(found.differences[0], lost["bn"])
+    np.testing.assert_allclose(found.differences[1], lost["bn"] - lost["gn"])
+    for one in found[found.planned].itertuples():
+        assert any(points(one.mean) in text and p_value(one.holm_p) in text for text in lead)
 
 
 def test_what_runs_of_one_function_differ_by(session_workdir):

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.path import Path as MarkerPath
 from PIL import Image
 
 from jaxnorm.study.report import accuracy_figures, feature_figures, figures, style
@@ -202,7 +203,7 @@ def test_test_accuracy_shows_seeds_mean_interval_and_published_value():
     assert [text.get_text() for text in axis.get_yticklabels()] == [LABELS["bn"], LABELS["gn"]]
 
 
-def test_the_scale_of_test_accuracy_is_the_logit_and_has_room_for_100_per_cent():
+def test_the_scale_of_test_accuracy_is_the_logit_and_is_broken_before_100_per_cent():
     test = make_evaluations(make_runs(("bn", "gn"), seeds=(0,))).assign(num_images=360, accuracy=[1.0, 0.9])
     ends = {LABELS["bn"]: (0.99, 1.0), LABELS["gn"]: (0.88, 0.92)}
     (axis,) = accuracy_figures.test_accuracy(test, ends, ABOUT, {}).axes
@@ -210,6 +211,8 @@ def test_the_scale_of_test_accuracy_is_the_logit_and_has_room_for_100_per_cent()
     right = np.array([324, 356.4, 360])
     np.testing.assert_allclose(places, np.log((right + 0.5) / (360 - right + 0.5)))
     assert axis.get_xlim()[1] > 100 and "logit" in axis.get_xlabel()
+    strokes = [line for line in axis.lines if isinstance(line.get_marker(), MarkerPath)]
+    assert len(strokes) == 1 and 99.9 < strokes[0].get_xdata()[0] < 100 and "broken" in axis.get_xlabel()
     assert {text.get_text() for text in axis.get_xticklabels()} >= {"90", "99", "100"}
 
 

@@ -91,12 +91,14 @@ def test_mcnemar_by_hand():
     assert statistics.mcnemar_p(np.zeros(9)) == 1.0
 
 
-def test_no_difference_is_found_in_one_family_of_twenty():
+@pytest.mark.parametrize(("seeds", "alternative"), [(8, "two-sided"), (10, "two-sided"), (10, "less")])
+def test_no_difference_is_found_in_one_family_of_twenty(seeds, alternative):
     # Five variants against one baseline, without any effect: in how many studies does a verdict say otherwise?
     rng, false = np.random.default_rng(4), 0
     for _ in range(300):
-        base, *others = (accuracies(rng, 8, 0.0075, 0.4, 360) for _ in range(6))
-        false += min(statistics.holm([statistics.sign_flip_p(one - base) for one in others])) <= statistics.ALPHA
+        base, *others = (accuracies(rng, seeds, 0.0075, 0.4, 360) for _ in range(6))
+        found = [statistics.sign_flip_p(one - base, alternative) for one in others]
+        false += min(statistics.holm(found)) <= statistics.ALPHA
     assert false / 300 <= 0.05 + 0.02  # two standard errors of the simulation
 
 
@@ -114,8 +116,16 @@ def test_the_difference_that_seeds_can_show():
     assert statistics.detectable(5, 0.4) == math.inf > statistics.detectable(6, 0.4)
 
 
-def test_an_accuracy_of_one_is_not_certain():
-    assert statistics.wilson(1.0, 360).low == pytest.approx(1 / (1 + 1.959964**2 / 360), rel=1e-6)
+def test_wilsons_interval_is_scipys_and_that_of_a_mean_over_seeds_covers():
+    for right in (0, 7, 355, 360):
+        ours, theirs = statistics.wilson(right / 360, 360), stats.binomtest(right, 360).proportion_ci(method="wilson")
+        assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    rng, hits, truth = np.random.default_rng(7), [], 0.97
+    for _ in range(400):  # ten seeds, whose errors are mostly on the same images
+        hard = rng.beta(0.1 * (1 - truth), 0.1 * truth, size=360)
+        found = statistics.wilson((rng.random((10, 360)) >= hard).mean(), 360)
+        hits.append(found.low <= truth <= found.high)
+    assert np.mean(hits) >= 0.93
 
 
 def test_one_seed_has_no_p():
@@ -144,6 +154,16 @@ def test_sign_flip_p_beyond_sixteen_is_sampled_and_close():
 
 def test_five_seeds_cannot_go_below_a_sixteenth():
     assert statistics.sign_flip_p([5.0, 6.0, 7.0, 8.0, 9.0]) == 2 / 32
+
+
+@given(st.lists(st.floats(-10, 10).filter(lambda x: abs(x) > 1e-3), min_size=2, max_size=9))
+def test_one_sided_sign_flip_p_is_scipys(differences):
+    for alternative in ("less", "greater"):
+        test = stats.permutation_test(
+            (np.array(differences),), np.mean, permutation_type="samples", n_resamples=2 ** len(differences),
+            alternative=alternative,
+        )  # fmt: skip
+        assert statistics.sign_flip_p(differences, alternative) == pytest.approx(test.pvalue, abs=1e-9)
 
 
 def test_holm_by_hand():

@@ -102,8 +102,16 @@ def test_what_small_batches_change_with_either_kind_of_statistics(tmp_path, runn
         edit(workdir, run, "result.json", statistics=found)
     cost, averages = batch_sizes.page(read_study(workdir)).lead
     change, other = round(100 * running - 90, 1), round(100 * precise - 91, 1)
-    assert numbers(cost) == [90.0, 128, 100 * running, 8, change]
-    assert numbers(averages) == [8, change, 128, other, 91.0, 100 * precise]  # a loss with precise ones is not hidden
+    assert numbers(cost) == [1, 90.0, 128, 100 * running, 8, change]
+    assert numbers(averages) == [
+        1,
+        8,
+        change,
+        128,
+        other,
+        91.0,
+        100 * precise,
+    ]  # a loss is not hidden
 
 
 def test_ghosts_are_beside_the_whole_batch_and_the_real_small_one(batches_workdir):
@@ -120,6 +128,7 @@ def test_ghosts_are_beside_the_whole_batch_and_the_real_small_one(batches_workdi
 
 
 def test_numbers_as_text():
+    assert number(0.7704499999999999, 2, 100) == number(0.77045, 2, 100) == "77.05" and number(-0.001, 2) == "0.00"
     assert number(-1234.5, 1) == "−1,234.5" and number(float("nan"), 1) == number(None) == "–"
     assert points(-0.00001) == "0.00" and points(0.0123) == "+1.23"
     assert (
