@@ -93,7 +93,8 @@ def batch_renorm(
         statistics = updated(statistics, moments, momentum)
         by_running = lax.rsqrt(running_average.var + epsilon)
         r = jnp.clip(jnp.sqrt(moments.var + epsilon) * by_running, 1 / r_max, r_max)
-        d = jnp.clip(((moments.shift - running_average.shift) + moments.offset) * by_running, -d_max, d_max)
+        d = ((moments.shift - running_average.shift) + moments.offset) * by_running
+        d = jnp.clip(d, jnp.negative(d_max), d_max)
         r, d = lax.stop_gradient((r, d))
         factor = r if scale is None else r * scale
         summand = (d if scale is None else d * scale) + (0 if bias is None else bias)

@@ -20,9 +20,8 @@ class FilterResponseNorm(nn.Module):
     Attributes:
         use_threshold: Whether the layer has a `threshold`, and so includes the activation.
         threshold_init: Initializer of `threshold`, by default zeros.
-        train_epsilon: Whether the layer has a parameter `epsilon`, of which the absolute value is added to the field.
-            Inputs with a single position need it.
-        epsilon_init: Initializer of the parameter `epsilon`, by default 1e-4.
+        train_epsilon: Whether the layer has a parameter `learned_epsilon`, from 1e-4, of which the absolute value is
+            added to `epsilon`. Inputs with a single position need it.
 
     Examples:
         >>> import jax
@@ -43,7 +42,6 @@ class FilterResponseNorm(nn.Module):
     use_threshold: bool = True
     threshold_init: Initializer = initializers.zeros
     train_epsilon: bool = False
-    epsilon_init: Initializer = initializers.constant(1e-4)
     axis_name: str | None = None
     axis_index_groups: Any = None
     force_float32_reductions: bool = True
@@ -62,7 +60,7 @@ class FilterResponseNorm(nn.Module):
         shape = jnp.shape(x)[-1:]
         arguments = arguments_of(self, filter_response_norm)
         if self.train_epsilon:
-            own = self.param("epsilon", self.epsilon_init, shape, self.param_dtype)
+            own = self.param("learned_epsilon", initializers.constant(1e-4), shape, self.param_dtype)
             arguments["epsilon"] = self.epsilon + jnp.abs(own)
         scale, bias = scale_and_bias(self, shape)
         threshold = (
