@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from jaxnorm import interop as interop
     from jaxnorm import nnx as nnx
     from jaxnorm.conv.convolution import Conv as Conv
+    from jaxnorm.conv.weight_standardization import ScaledWeightStandardizedConv as ScaledWeightStandardizedConv
+    from jaxnorm.conv.weight_standardization import WeightStandardizedConv as WeightStandardizedConv
     from jaxnorm.errors import UserError as UserError
+    from jaxnorm.norms import BatchGroupNorm as BatchGroupNorm
     from jaxnorm.norms import BatchInstanceNorm as BatchInstanceNorm
     from jaxnorm.norms import BatchNorm as BatchNorm
     from jaxnorm.norms import BatchRenorm as BatchRenorm
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from jaxnorm.norms import GroupNorm as GroupNorm
     from jaxnorm.norms import InstanceLayerNorm as InstanceLayerNorm
     from jaxnorm.norms import InstanceNorm as InstanceNorm
+    from jaxnorm.norms import IterNorm as IterNorm
     from jaxnorm.norms import LayerNorm as LayerNorm
     from jaxnorm.norms import RMSNorm as RMSNorm
     from jaxnorm.norms import SwitchableNorm as SwitchableNorm
@@ -61,11 +65,13 @@ __version__ = "0.1.0"
 
 _LIBRARY = {
     "jaxnorm.conv.convolution": ("Conv",),
+    "jaxnorm.conv.weight_standardization": ("ScaledWeightStandardizedConv", "WeightStandardizedConv"),
     "jaxnorm.errors": ("UserError",),
     "jaxnorm.tools.batch_statistics": ("recompute_statistics",),
     "jaxnorm.tools.folding": ("fold_batch_norm",),
     "jaxnorm.tools.norm_table": ("inspect_norms",),
     "jaxnorm.norms": (
+        "BatchGroupNorm",
         "BatchInstanceNorm",
         "BatchNorm",
         "BatchRenorm",
@@ -78,6 +84,7 @@ _LIBRARY = {
         "GroupNorm",
         "InstanceLayerNorm",
         "InstanceNorm",
+        "IterNorm",
         "LayerNorm",
         "RMSNorm",
         "SwitchableNorm",

@@ -5,6 +5,7 @@ Replace ``nnx.BatchNorm`` of flax by ``jaxnorm.nnx.BatchNorm`` and change nothin
 `jaxnorm.functional`, which the layers call. In bfloat16, too, running statistics are float32 and used as they are.
 """
 
+from jaxnorm.nnx.batch_group_norm import BatchGroupNorm
 from jaxnorm.nnx.batch_instance_norm import BatchInstanceNorm
 from jaxnorm.nnx.batch_norm import BatchNorm
 from jaxnorm.nnx.batch_renorm import BatchRenorm
@@ -15,11 +16,14 @@ from jaxnorm.nnx.global_response_norm import GlobalResponseNorm
 from jaxnorm.nnx.group_norm import GroupNorm
 from jaxnorm.nnx.instance_layer_norm import InstanceLayerNorm
 from jaxnorm.nnx.instance_norm import InstanceNorm
+from jaxnorm.nnx.iter_norm import IterNorm
 from jaxnorm.nnx.layer_norm import LayerNorm
 from jaxnorm.nnx.rms_norm import RMSNorm
 from jaxnorm.nnx.switchable_norm import SwitchableNorm
+from jaxnorm.nnx.weight_standardization import ScaledWeightStandardizedConv, WeightStandardizedConv
 
 __all__ = [
+    "BatchGroupNorm",
     "BatchInstanceNorm",
     "BatchNorm",
     "BatchRenorm",
@@ -32,7 +36,10 @@ __all__ = [
     "GroupNorm",
     "InstanceLayerNorm",
     "InstanceNorm",
+    "IterNorm",
     "LayerNorm",
     "RMSNorm",
+    "ScaledWeightStandardizedConv",
     "SwitchableNorm",
+    "WeightStandardizedConv",
 ]

@@ -49,8 +49,7 @@ class EvoNormB0(RunningLayer):
         absent: Any = nnx.data(None)
         self.slope = self.parameter(rngs, slope_init, slope_metadata) if self.use_slope else absent
 
-    @staticmethod
-    def starts() -> dict[str, Callable[..., Array]]:
+    def starts(self) -> dict[str, Callable[..., Array]]:
         """The running statistics by name, each as a function of shape and dtype.
 
         Returns:

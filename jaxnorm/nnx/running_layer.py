@@ -35,8 +35,7 @@ class RunningLayer(NormLayer):
         for name, start in self.starts().items():
             setattr(self, name, nnx.BatchStat(start((self.num_features,), dtype)))
 
-    @staticmethod
-    def starts() -> dict[str, Callable[..., Array]]:
+    def starts(self) -> dict[str, Callable[..., Array]]:
         """The running statistics by name, each as a function of shape and dtype.
 
         Returns:

@@ -59,7 +59,7 @@ class EvoNormB0(nn.Module):
             The output, of x's shape.
         """
         own = {"slope": self.slope_init} if self.use_slope else {}
-        return normalize_batch(self, evo_norm_b0, x, use_running_average, mask, ("var",), **own)
+        return normalize_batch(self, evo_norm_b0, x, use_running_average, mask, {"var": jnp.ones}, **own)
 
 
 @document_as(evo_norm_s0)

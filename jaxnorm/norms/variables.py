@@ -1,7 +1,8 @@
 """The variables of a linen layer: parameters and running statistics."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -58,7 +59,7 @@ def normalize_batch(
     x: Array,
     use_running_average: bool | None,
     mask: Array | None,
-    names: tuple[str, ...] = ("mean", "var"),
+    starts: Mapping[str, Callable[..., Array]] = MappingProxyType({"mean": jnp.zeros, "var": jnp.ones}),
     **own: Initializer | tuple[Initializer, tuple[int, ...]],
 ) -> Array:
     """The output of a layer with running statistics, which it updates in training.
@@ -69,7 +70,7 @@ def normalize_batch(
         x: The input.
         use_running_average: Whether to take the running statistics, unless the layer's field says so.
         mask: As for the function.
-        names: Of the running statistics.
+        starts: The running statistics by name, each as a function of shape and dtype.
         **own: Initializers of the parameters that the layer has besides `scale` and `bias`, with a shape where it is
             not that of the channels.
 
@@ -78,8 +79,7 @@ def normalize_batch(
     """
     shape = feature_shape(x, getattr(layer, "axis", -1), f"{function.__name__}'s axis")
     dtype = jnp.float32 if layer.force_float32_reductions else layer.param_dtype
-    starts = {"mean": jnp.zeros, "var": jnp.ones}
-    variables = {name: layer.variable("batch_stats", name, starts[name], shape, dtype) for name in names}
+    variables = {name: layer.variable("batch_stats", name, start, shape, dtype) for name, start in starts.items()}
     running = {name: variable.value for name, variable in variables.items()}
     train = not nn.merge_param("use_running_average", layer.use_running_average, use_running_average)
     scale, bias = scale_and_bias(layer, shape)

@@ -108,6 +108,8 @@ NORMS = {
         lengths={"alpha": (), "shift": ()},
         masked=False,
     ),
+    "bgn": Norm("BatchGroupNorm", functional.batch_group_norm, running=BOTH, fields={"group_size": 4}),
+    "iter": Norm("IterNorm", functional.iter_norm, running=("mean", "cov"), lengths={"cov": (1, 8, 8)}),
     "grn": Norm("GlobalResponseNorm", functional.global_response_norm),
     "iln": Norm("InstanceLayerNorm", functional.instance_layer_norm, ("scale", "bias", "gate")),
 }

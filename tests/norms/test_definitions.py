@@ -1,6 +1,7 @@
 """Every further normalization computes its definition: float64 NumPy, written from the papers."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx as flax_nnx
 from scipy import special
 
-from jaxnorm import UserError, functional
+import jaxnorm
+from jaxnorm import UserError, functional, nnx
 
 SHAPE = (4, 3, 5, 6)
 EPSILON = 1e-3
@@ -105,6 +108,50 @@ def switchable(x, p, mask, running, train):
     return (x - m) / np.sqrt(v + EPSILON) * p["scale"] + p["bias"], new
 
 
+def bgn(x, p, mask, running, train):
+    """Parts of two samples and three channels; evaluation weighs a sample's own moments with 0.3."""
+    scaled = lambda m, v: (x - m) / np.sqrt(v + EPSILON) * p["scale"] + p["bias"]  # noqa: E731
+    where = np.ones(SHAPE, bool) if mask is None else mask
+
+    def of_parts(samples):
+        m, square, count = np.zeros(SHAPE), np.zeros(SHAPE), np.zeros(SHAPE)
+        for first in range(0, len(x), samples):
+            for channel in (0, 3):
+                at = (slice(first, first + samples), ..., slice(channel, channel + 3))
+                m[at], square[at] = x[at][where[at]].mean(), (x[at][where[at]] ** 2).mean()
+                count[at] = where[at].sum()
+        return m, square, count
+
+    if not train:
+        m, square, _ = of_parts(1)
+        weighed = 0.3 * m + 0.7 * running["mean"]
+        return scaled(weighed, 0.3 * square + 0.7 * (running["var"] + running["mean"] ** 2) - weighed**2), running
+    m, square, count = of_parts(2)
+    v, parts = square - m**2, slice(None, None, 2)
+    share = count[parts, 0, 0] / count[parts, 0, 0].sum(0)
+    return scaled(m, v), update(running, *((share * each[parts, 0, 0]).sum(0) for each in (m, v)))
+
+
+def whitened(x, p, mask, running, train):
+    """Groups of three channels, five iterations."""
+    where = np.broadcast_to(True if mask is None else mask, SHAPE)
+    m, cov, new = running["mean"], running["cov"], running
+    if train:
+        m = mean(x, BATCH, mask)
+        d = ((x - m) * where).reshape(-1, 2, 3)
+        both = where.reshape(-1, 2, 3).astype(float)
+        cov = np.einsum("ngi,ngj->gij", d, d) / np.einsum("ngi,ngj->gij", both, both)
+        new = {"mean": 0.9 * running["mean"] + 0.1 * m.ravel(), "cov": 0.9 * running["cov"] + 0.1 * cov}
+    roots = []
+    for matrix in cov + EPSILON * np.eye(3):
+        root = np.eye(3)
+        for _ in range(5):
+            root = (3 * root - np.linalg.matrix_power(root, 3) @ matrix / np.trace(matrix)) / 2
+        roots.append(root / np.sqrt(np.trace(matrix)))
+    y = np.einsum("...gi,gij->...gj", (x - m).reshape(*SHAPE[:-1], 2, 3), np.stack(roots)).reshape(SHAPE)
+    return y * p["scale"] + p["bias"], new
+
+
 @dataclasses.dataclass(frozen=True)
 class Definition:
     function: Callable[..., Any]
@@ -131,6 +178,13 @@ DEFINITIONS = {
     "switchable": Definition(
         functional.switchable_norm, switchable, ("scale", "bias", "mean_weights", "var_weights"), BOTH
     ),
+    "bgn": Definition(
+        functional.batch_group_norm,
+        bgn,
+        running=BOTH,
+        fields=dict(group_size=3, ghost_batch_size=2, own_weight=0.3),
+    ),
+    "iter": Definition(functional.iter_norm, whitened, running=("mean", "cov"), fields=dict(group_size=3)),
 }
 
 
@@ -140,6 +194,9 @@ def arrays(definition, dtype):
     size = {"mean_weights": 3, "var_weights": 3}
     parameters = {name: rng.uniform(0.5, 1.5, size.get(name, 6)) for name in definition.parameters}
     running = {name: rng.uniform(0.5, 1.5, 6) for name in definition.running}
+    if "cov" in running:
+        factors = rng.normal(size=(2, 3, 3))
+        running["cov"] = factors @ factors.transpose(0, 2, 1) + np.eye(3)
     return jax.tree.map(lambda value: value.astype(dtype), (x, parameters, running))
 
 
@@ -213,7 +270,15 @@ def test_batch_renorm_is_batch_norm_whose_scale_and_bias_are_corrected():
 def test_large_means_cost_no_digits_and_half_precision_does_not_overflow(name):
     definition = DEFINITIONS[name]
     x, parameters, running = arrays(definition, np.float32)
-    if name in ("iln", "evo_b0", "evo_s0", "renorm", "switchable"):  # the others divide by the mean square
+    if name in (
+        "iln",
+        "evo_b0",
+        "evo_s0",
+        "renorm",
+        "switchable",
+        "bgn",
+        "iter",
+    ):  # the others divide by the mean square
         moved = (x + np.float32(1e4)).astype(np.float32)
         y = np.asarray(apply(definition, moved, parameters, running, None, True)[0])
         expected = definition.oracle(*jax.tree.map(np.float64, (moved, parameters)), None, running, True)[0]
@@ -254,3 +319,87 @@ def test_a_mistake_names_rule_value_and_fix():
         functional.evo_norm_b0(x, running={"mean": np.zeros(6)}, train=False)
     with pytest.raises(UserError, match="evo_norm_b0 needs more than one value per channel to train"):
         functional.evo_norm_b0(x[:1, :1, :1], train=True)
+    with pytest.raises(UserError, match="own_weight must be from 0 to 1, but is 1.5; choose"):
+        functional.batch_group_norm(x, train=True, own_weight=1.5)
+    with pytest.raises(
+        UserError, match="iter_norm's group_size must divide the 6 channels, but is 4; choose a divisor"
+    ):
+        functional.iter_norm(x, train=True, group_size=4)
+    with pytest.raises(UserError, match=r"running cov must have the shape \(1, 6, 6\), but has \(2, 3, 3\); give what"):
+        functional.iter_norm(x, running={"mean": np.zeros(6), "cov": np.zeros((2, 3, 3))}, train=False)
+    with pytest.raises(
+        UserError, match=r"needs more than one weight per output channel, but a kernel of shape \(1, 4\)"
+    ):
+        functional.standardize_weights(np.ones((1, 4)))
+
+
+CORNERS = {
+    "batch": (dict(group_size=1), lambda x: functional.batch_norm(x, train=True, epsilon=EPSILON)[0]),
+    "ghost": (
+        dict(group_size=1, ghost_batch_size=2),
+        lambda x: functional.batch_norm(x, train=True, epsilon=EPSILON, ghost_batch_size=2)[0],
+    ),
+    "group": (
+        dict(group_size=3, ghost_batch_size=1),
+        lambda x: functional.group_norm(x, num_groups=2, epsilon=EPSILON),
+    ),
+    "instance": (dict(group_size=1, ghost_batch_size=1), lambda x: functional.instance_norm(x, epsilon=EPSILON)),
+    "layer": (
+        dict(num_groups=1, group_size=None, ghost_batch_size=1),
+        lambda x: functional.layer_norm(x, reduction_axes=SAMPLE, epsilon=EPSILON),
+    ),
+}
+
+
+@pytest.mark.parametrize("corner", CORNERS)
+def test_the_corners_of_batch_group_norm_are_other_norms(corner):
+    fields, other = CORNERS[corner]
+    x = np.random.default_rng(0).normal(3, 2, SHAPE).astype(np.float32)
+    y, _ = functional.batch_group_norm(x, train=True, epsilon=EPSILON, **fields)
+    np.testing.assert_allclose(y, other(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 4, 5), (6, 5)])
+def test_standardized_weights_are_those_of_the_definitions(shape):
+    kernel, gain = np.random.default_rng(0).normal(2, 3, shape), np.random.default_rng(1).normal(size=5)
+    axes, count = tuple(range(len(shape) - 1)), kernel[..., 0].size
+    centered, var = kernel - kernel.mean(axes), kernel.var(axes)
+    with jax.enable_x64(True):
+        for found, expected in (
+            (functional.standardize_weights(kernel), centered / (kernel.std(axes, ddof=1) + 1e-5)),
+            (functional.standardize_weights(kernel, epsilon=1e-6, unbiased=False), centered / np.sqrt(var + 1e-6)),
+            (
+                functional.standardize_and_scale_weights(kernel, gain),
+                centered * gain / np.sqrt(np.maximum(count * var, 1e-4)),
+            ),
+        ):
+            np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def convolution(x, kernel):
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@pytest.mark.parametrize("name", ["WeightStandardizedConv", "ScaledWeightStandardizedConv"])
+def test_convolutions_standardize_their_kernels_in_both_interfaces(name):
+    x = np.random.default_rng(0).normal(size=(2, 5, 5, 3)).astype(np.float32)
+    linen = getattr(jaxnorm, name)(4, (3, 3), use_bias=False)
+    variables = linen.init(jax.random.key(0), x)
+    kernel = variables["params"]["kernel"]
+    layer = getattr(nnx, name)(3, 4, (3, 3), use_bias=False, rngs=flax_nnx.Rngs(0))
+    layer.kernel[...] = kernel
+    function = functional.standardize_weights
+    if name.startswith("Scaled"):
+        variables["params"]["gain"] = layer.gain[...] = jnp.arange(1.0, 5.0)
+        function = functools.partial(functional.standardize_and_scale_weights, gain=jnp.arange(1.0, 5.0))
+
+    def loss(kernel):
+        return (convolution(x, function(kernel)) ** 2).sum()
+
+    value, gradient = jax.value_and_grad(loss)(kernel)
+    found = jax.value_and_grad(lambda variables: (linen.apply(variables, x) ** 2).sum())(variables)
+    np.testing.assert_allclose(found[0], value, rtol=1e-5)
+    np.testing.assert_allclose(found[1]["params"]["kernel"], gradient, rtol=1e-4, atol=1e-2)
+    of_nnx = flax_nnx.value_and_grad(lambda layer: (layer(x) ** 2).sum())(layer)
+    np.testing.assert_allclose(of_nnx[0], value, rtol=1e-5)
+    np.testing.assert_allclose(of_nnx[1]["kernel"][...], gradient, rtol=1e-4, atol=1e-2)

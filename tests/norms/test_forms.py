@@ -65,7 +65,7 @@ MISTAKES = {
     "a dtype of integers": (list(NORMS), {"dtype": jnp.int32}, FULL, None, "dtype must be floating-point or complex"),
     "other channels": (list(NORMS), {}, FULL[..., :4], None, r"must have the shape of the feature axes, \(4,\), but"),
     "one value": (
-        ["batch", "mixed", "renorm", "switchable", "evo_b0"],
+        ["batch", "mixed", "renorm", "switchable", "evo_b0", "iter"],
         {},
         FULL[:1, :1, :1],
         None,
