@@ -73,7 +73,7 @@ def write_reference(norm: str, folder: Path, tiny: bool) -> None:
     import numpy as np
     import optax
 
-    from jaxnorm.study.training.optimizer import project_gates
+    from jaxnorm.study.param_groups import project
     from jaxnorm.study.training.step import loss_and_gradients
 
     state = smooth_state(norm, np.float64, tiny)
@@ -85,7 +85,7 @@ def write_reference(norm: str, folder: Path, tiny: bool) -> None:
         for name, tree in (("params", state.params), ("model_state", state.model_state), ("gradients", gradients)):
             arrays |= {f"{name}{step}_{i:03}": leaf for i, leaf in enumerate(jax.tree.leaves(tree))}
         updates, opt_state = state.tx.update(gradients, state.opt_state, state.params)
-        params = project_gates(optax.apply_updates(state.params, updates))
+        params = project(optax.apply_updates(state.params, updates))
         state = state.replace(params=params, model_state=model_state, opt_state=opt_state)
     part = folder / f"{norm}.part.npz"
     np.savez(part, **arrays)

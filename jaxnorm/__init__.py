@@ -27,12 +27,26 @@ if TYPE_CHECKING:
     from jaxnorm import interop as interop
     from jaxnorm import nnx as nnx
     from jaxnorm.conv.convolution import Conv as Conv
+    from jaxnorm.conv.weight_standardization import ScaledWeightStandardizedConv as ScaledWeightStandardizedConv
+    from jaxnorm.conv.weight_standardization import WeightStandardizedConv as WeightStandardizedConv
     from jaxnorm.errors import UserError as UserError
+    from jaxnorm.norms import BatchGroupNorm as BatchGroupNorm
     from jaxnorm.norms import BatchInstanceNorm as BatchInstanceNorm
     from jaxnorm.norms import BatchNorm as BatchNorm
+    from jaxnorm.norms import BatchRenorm as BatchRenorm
+    from jaxnorm.norms import DynamicErf as DynamicErf
+    from jaxnorm.norms import DynamicTanh as DynamicTanh
+    from jaxnorm.norms import EvoNormB0 as EvoNormB0
+    from jaxnorm.norms import EvoNormS0 as EvoNormS0
+    from jaxnorm.norms import FilterResponseNorm as FilterResponseNorm
+    from jaxnorm.norms import GlobalResponseNorm as GlobalResponseNorm
     from jaxnorm.norms import GroupNorm as GroupNorm
+    from jaxnorm.norms import InstanceLayerNorm as InstanceLayerNorm
     from jaxnorm.norms import InstanceNorm as InstanceNorm
+    from jaxnorm.norms import IterNorm as IterNorm
     from jaxnorm.norms import LayerNorm as LayerNorm
+    from jaxnorm.norms import RMSNorm as RMSNorm
+    from jaxnorm.norms import SwitchableNorm as SwitchableNorm
     from jaxnorm.study.config import DEFAULT_NORMS as DEFAULT_NORMS
     from jaxnorm.study.config import PRESETS as PRESETS
     from jaxnorm.study.config import Config as Config
@@ -51,11 +65,30 @@ __version__ = "0.1.0"
 
 _LIBRARY = {
     "jaxnorm.conv.convolution": ("Conv",),
+    "jaxnorm.conv.weight_standardization": ("ScaledWeightStandardizedConv", "WeightStandardizedConv"),
     "jaxnorm.errors": ("UserError",),
     "jaxnorm.tools.batch_statistics": ("recompute_statistics",),
     "jaxnorm.tools.folding": ("fold_batch_norm",),
     "jaxnorm.tools.norm_table": ("inspect_norms",),
-    "jaxnorm.norms": ("BatchInstanceNorm", "BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm"),
+    "jaxnorm.norms": (
+        "BatchGroupNorm",
+        "BatchInstanceNorm",
+        "BatchNorm",
+        "BatchRenorm",
+        "DynamicErf",
+        "DynamicTanh",
+        "EvoNormB0",
+        "EvoNormS0",
+        "FilterResponseNorm",
+        "GlobalResponseNorm",
+        "GroupNorm",
+        "InstanceLayerNorm",
+        "InstanceNorm",
+        "IterNorm",
+        "LayerNorm",
+        "RMSNorm",
+        "SwitchableNorm",
+    ),
 }
 _STUDY = {
     "jaxnorm.study.config": ("DEFAULT_NORMS", "PRESETS", "Config"),

@@ -16,10 +16,40 @@ JAX too. All of them differ from Flax's layers in three ways:
 """
 
 from jaxnorm.functional.batch import batch_norm
+from jaxnorm.functional.batch_group import batch_group_norm
 from jaxnorm.functional.batch_instance import batch_instance_norm
+from jaxnorm.functional.batch_renorm import batch_renorm
+from jaxnorm.functional.dynamic import dynamic_erf, dynamic_tanh
+from jaxnorm.functional.evo import evo_norm_b0, evo_norm_s0
+from jaxnorm.functional.filter_response import filter_response_norm
+from jaxnorm.functional.global_response import global_response_norm
 from jaxnorm.functional.group import group_norm
 from jaxnorm.functional.instance import instance_norm
+from jaxnorm.functional.instance_layer import instance_layer_norm
+from jaxnorm.functional.iter_norm import iter_norm
 from jaxnorm.functional.layer import layer_norm
 from jaxnorm.functional.rms import rms_norm
+from jaxnorm.functional.switchable import switchable_norm
+from jaxnorm.functional.weight_standardization import standardize_and_scale_weights, standardize_weights
 
-__all__ = ["batch_instance_norm", "batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
+__all__ = [
+    "batch_group_norm",
+    "batch_instance_norm",
+    "batch_norm",
+    "batch_renorm",
+    "dynamic_erf",
+    "dynamic_tanh",
+    "evo_norm_b0",
+    "evo_norm_s0",
+    "filter_response_norm",
+    "global_response_norm",
+    "group_norm",
+    "instance_layer_norm",
+    "instance_norm",
+    "iter_norm",
+    "layer_norm",
+    "rms_norm",
+    "standardize_and_scale_weights",
+    "standardize_weights",
+    "switchable_norm",
+]

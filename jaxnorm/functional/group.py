@@ -76,13 +76,14 @@ def group_norm(
     return given.output(normalize(given.x, moments, scale, bias, epsilon), scale, bias)
 
 
-def count_groups(channels: int, num_groups: int | None, group_size: int | None) -> int:
+def count_groups(channels: int, num_groups: int | None, group_size: int | None, function: str = "group_norm") -> int:
     """The number of groups.
 
     Args:
         channels: Length of the last axis.
         num_groups: As in `group_norm`.
         group_size: As in `group_norm`.
+        function: Which function asks, for error messages.
 
     Returns:
         `num_groups`, or channels / group_size.
@@ -92,10 +93,10 @@ def count_groups(channels: int, num_groups: int | None, group_size: int | None) 
     """
     if (num_groups is None) == (group_size is None):
         raise UserError(
-            f"group_norm takes num_groups or group_size, but was given num_groups={num_groups} and "
+            f"{function} takes num_groups or group_size, but was given num_groups={num_groups} and "
             f"group_size={group_size}; set one of them to None"
         )
     name, divisor = ("group_size", group_size) if num_groups is None else ("num_groups", num_groups)
     if divisor is None or divisor <= 0 or channels % divisor:
-        raise UserError(f"group_norm's {name} must divide the {channels} channels, but is {divisor}; choose a divisor")
+        raise UserError(f"{function}'s {name} must divide the {channels} channels, but is {divisor}; choose a divisor")
     return channels // divisor if num_groups is None else divisor

@@ -32,6 +32,21 @@ class Input(NamedTuple):
     dtype: DTypeLike | None
     name: str
 
+    def real(self) -> "Input":
+        """This input, if it is real.
+
+        Returns:
+            The input.
+
+        Raises:
+            UserError: If it is complex.
+        """
+        if jnp.iscomplexobj(self.x):
+            raise UserError(
+                f"{self.name}'s input must be real, but is {self.x.dtype}; normalize real and imaginary part apart"
+            )
+        return self
+
     def axes(self, axes: Axes, argument: str) -> tuple[int, ...]:
         """Axes of the input, see `canonical_axes`.
 

@@ -100,11 +100,32 @@ def mean_square(
     Returns:
         A real array with length 1 on `axes`; zero for an empty set.
     """
-    square = abs_square(x if mask is None else jnp.where(mask, x, 0))
-    inner = _inner_axes(x.shape, axes, None)
-    total = sum_over(sum_over(square, inner), tuple(axis for axis in axes if axis not in inner))
-    total, count = _psum((total, _count(x, axes, None, mask)), axis_name, axis_index_groups)
+    values = _sum_of_squares(x, axes, mask), _count(x, axes, None, mask)
+    total, count = _psum(values, axis_name, axis_index_groups)
     return (total / jnp.maximum(count, 1)).astype(total.dtype)
+
+
+def sum_of_squares(
+    x: jax.Array,
+    axes: tuple[int, ...],
+    *,
+    mask: jax.Array | None = None,
+    axis_name: Any = None,
+    axis_index_groups: Any = None,
+) -> jax.Array:
+    """The sum of |x|^2 over `axes`, over the true positions of `mask` and over the devices of `axis_name`.
+
+    Args:
+        x: Floating-point or complex array.
+        axes: Axes to reduce, as non-negative numbers in ascending order.
+        mask: As in `compute_moments`.
+        axis_name: As in `compute_moments`.
+        axis_index_groups: As in `compute_moments`.
+
+    Returns:
+        A real array with length 1 on `axes`.
+    """
+    return _psum(_sum_of_squares(x, axes, mask), axis_name, axis_index_groups)
 
 
 def combine(parts: Moments, axes: tuple[int, ...], axis_name: Any = None, axis_index_groups: Any = None) -> Moments:
@@ -232,6 +253,12 @@ def _one_pass(x: jax.Array, axes: tuple[int, ...], num_groups: int | None, mask:
         total, square = (over_groups(sum_over, each, outer, num_groups) for each in (total, square))
     offset = mean(total)
     return Moments(shift, offset, _variance(mean(square), offset), count)
+
+
+def _sum_of_squares(x: jax.Array, axes: tuple[int, ...], mask: jax.Array | None) -> jax.Array:
+    square = abs_square(x if mask is None else jnp.where(mask, x, 0))
+    inner = _inner_axes(x.shape, axes, None)
+    return sum_over(sum_over(square, inner), tuple(axis for axis in axes if axis not in inner))
 
 
 def _two_pass(

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
@@ -16,6 +17,7 @@ def rms_norm(
     x: ArrayLike,
     scale: ArrayLike | None = None,
     *,
+    scale_offset: float = 0.0,
     reduction_axes: Axes = -1,
     feature_axes: Axes = -1,
     epsilon: float = 1e-6,
@@ -25,7 +27,7 @@ def rms_norm(
     dtype: DTypeLike | None = None,
     force_float32_reductions: bool = True,
 ) -> jax.Array:
-    """y = scale * x / sqrt(E[x^2] + epsilon), with E over `reduction_axes`: layer norm without a mean.
+    """y = (scale_offset + scale) * x / sqrt(E[x^2] + epsilon), with E over `reduction_axes`: layer norm without a mean.
 
     `scale` has the shape of the feature axes. The default reduces the last axis. Training and evaluation are the same.
 
@@ -34,6 +36,7 @@ def rms_norm(
 
     Args:
         x: Any shape that has the axes.
+        scale_offset: Added to `scale`. With 1, as in Gemma, a scale that starts at 0 and decays to 0 is neutral.
         reduction_axes: Axes over which the mean square is taken, by default the last.
         feature_axes: Axes of `scale`, by default the last.
 
@@ -60,4 +63,8 @@ def rms_norm(
     )
     scale, _ = given.scale_and_bias(scale, None, given.axes(feature_axes, "feature_axes"))
     y = given.x * lax.rsqrt(square + epsilon)
-    return given.output(y if scale is None else y * scale, scale, None)
+    if scale is not None and scale_offset:  # in the precision of the statistics: 1 + 1e-3 is 1 in bfloat16
+        y = y * (scale_offset + scale.astype(jnp.promote_types(scale.dtype, y.real.dtype)))
+    elif scale is not None:
+        y = y * scale
+    return given.output(y, scale, None)

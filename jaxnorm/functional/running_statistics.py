@@ -14,18 +14,23 @@ Running = Mapping[str, ArrayLike]
 
 
 def start_or_check(
-    running: Running | None, given: Input, feature_axes: tuple[int, ...], train: bool
+    running: Running | None,
+    given: Input,
+    feature_axes: tuple[int, ...],
+    train: bool,
+    names: tuple[str, ...] = ("mean", "var"),
 ) -> dict[str, jax.Array]:
     """The running statistics; mean 0 and variance 1 if training starts without any.
 
     Args:
-        running: `mean` and `var`, or None.
+        running: The statistics by name, or None.
         given: The input.
         feature_axes: As from `canonical_axes`.
         train: Whether the batch's statistics are taken.
+        names: Those that there are, of `mean` and `var`.
 
     Returns:
-        `mean` and `var`.
+        The statistics of these names.
 
     Raises:
         UserError: If they are missing.
@@ -33,14 +38,15 @@ def start_or_check(
     if running is None and train:
         shape = tuple(given.x.shape[axis] for axis in feature_axes)
         dtype = given.x.real.dtype
-        return {"mean": jnp.zeros(shape, dtype), "var": jnp.ones(shape, dtype)}
-    if running is None or not {"mean", "var"} <= set(running):
+        starts = {"mean": jnp.zeros, "var": jnp.ones}
+        return {name: starts[name](shape, dtype) for name in names}
+    if running is None or not set(names) <= set(running):
         found = "None" if running is None else f"a dict of {', '.join(sorted(running)) or 'nothing'}"
         raise UserError(
-            f"{given.name}'s running statistics must be a dict of mean and var, but are {found}; give what training "
-            "returned"
+            f"{given.name}'s running statistics must be a dict of {' and '.join(names)}, but are {found}; "
+            "give what training returned"
         )
-    return {name: jnp.asarray(running[name]) for name in ("mean", "var")}
+    return {name: jnp.asarray(running[name]) for name in names}
 
 
 def running_moments(running: dict[str, jax.Array], given: Input, feature_axes: tuple[int, ...]) -> Moments:
@@ -70,8 +76,9 @@ def updated(running: dict[str, jax.Array], batch: Moments, momentum: float) -> d
         The new `mean` and `var`.
     """
     result = {}
-    for name, value in (("mean", batch.mean), ("var", batch.var)):
-        result[name] = old = running[name]
+    for name, old in running.items():
+        value = batch.mean if name == "mean" else batch.var
+        result[name] = old
         if isinstance(batch.count, float) and not batch.count:
             continue
         new = momentum * old + (1 - momentum) * value.reshape(old.shape)

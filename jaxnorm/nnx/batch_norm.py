@@ -1,24 +1,17 @@
 """Batch normalization."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
 
-import jax.numpy as jnp
-from flax import nnx
-from flax.nnx.nn.dtypes import canonicalize_dtype
 from flax.typing import Array, Axes
-from jax import lax
 
-from jaxnorm.errors import UserError
 from jaxnorm.functional import batch_norm
-from jaxnorm.functional.fields import document_as, fields_of
-from jaxnorm.nnx.norm_layer import NormLayer
+from jaxnorm.functional.fields import document_as
+from jaxnorm.nnx.running_layer import RunningLayer
 
 
 @document_as(batch_norm)
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
-class BatchNorm(NormLayer):
+class BatchNorm(RunningLayer):
     """`jaxnorm.functional.batch_norm` as a module of flax.nnx, with the parameters `scale` and `bias`. The running
     `mean` and `var` are of type `nnx.BatchStat`.
 
@@ -35,18 +28,8 @@ class BatchNorm(NormLayer):
         >>> y = layer(x)
     """
 
-    use_running_average: bool | None = False
     axis: Axes = -1
-    momentum: float = 0.99
-    epsilon: float = 1e-5
     ghost_batch_size: int | None = None
-
-    def __post_init__(self, *arguments: Any) -> None:
-        """Makes the parameters and the running statistics."""
-        super().__post_init__(*arguments)
-        dtype = jnp.float32 if self.force_float32_reductions else self.param_dtype
-        self.mean = nnx.BatchStat(jnp.zeros((self.num_features,), dtype))
-        self.var = nnx.BatchStat(jnp.ones((self.num_features,), dtype))
 
     def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
         """Normalizes an array, and updates the running statistics in training.
@@ -60,35 +43,3 @@ class BatchNorm(NormLayer):
             The normalized array, of x's shape.
         """
         return self._normalize(batch_norm, x, use_running_average, mask)
-
-    set_view = nnx.BatchNorm.set_view
-
-    def _normalize(
-        self,
-        function: Callable[..., Any],
-        x: Array,
-        use_running_average: bool | None,
-        mask: Array | None,
-        **parameters: Array,
-    ) -> Array:
-        if use_running_average is None:
-            use_running_average = self.use_running_average
-        if use_running_average is None:
-            raise UserError(
-                f"{function.__name__}'s use_running_average must be True or False, but is None in the layer and in the "
-                "call; call train() or eval()"
-            )
-        mean, var = self.mean[...], self.var[...]
-        running = {"mean": mean, "var": var}
-        x, mean, var, scale, bias = arrays = self.arrays(x, mean, var)
-        if use_running_average:
-            running = {"mean": mean, "var": var}
-        settings = fields_of(self, function)
-        if self.dtype is None:  # flax.nnx takes the running statistics' dtype into account too
-            settings["dtype"] = canonicalize_dtype(*arrays)
-        y, running = function(
-            x, scale, bias, running, train=not use_running_average, mask=mask, **parameters, **settings
-        )
-        if not use_running_average:
-            self.mean[...], self.var[...] = (lax.stop_gradient(running[name]) for name in ("mean", "var"))
-        return y

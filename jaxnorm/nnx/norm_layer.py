@@ -17,19 +17,14 @@ Metadata = Mapping[str, Any] | None
 
 @document
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
-class NormLayer(nnx.Module):
+class AffineLayer(nnx.Module):
     """A layer with the parameters `scale` and `bias`. A subclass adds fields and its `__call__`."""
 
     num_features: int = dataclasses.field(kw_only=False)
-    epsilon: float = 1e-6
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     use_bias: bool = True
     use_scale: bool = True
-    axis_name: str | None = None
-    axis_index_groups: Any = None
-    use_fast_variance: bool = True
-    force_float32_reductions: bool = True
     promote_dtype: PromoteDtypeFn | None = None
     rngs: InitVar[nnx.Rngs]
     bias_init: InitVar[Initializer] = initializers.zeros
@@ -50,18 +45,21 @@ class NormLayer(nnx.Module):
         self.scale = self.parameter(rngs, scale_init, scale_metadata) if self.use_scale else absent
         self.bias = self.parameter(rngs, bias_init, bias_metadata) if self.use_bias else absent
 
-    def parameter(self, rngs: nnx.Rngs, init: Initializer, metadata: Metadata) -> nnx.Param[Array]:
+    def parameter(
+        self, rngs: nnx.Rngs, init: Initializer, metadata: Metadata, shape: tuple[int, ...] | None = None
+    ) -> nnx.Param[Array]:
         """A new parameter.
 
         Args:
             rngs: Random keys.
             init: Its initializer.
             metadata: Of the variable, or None.
+            shape: Of the value; None for a value of each feature.
 
         Returns:
             The variable.
         """
-        value = init(rngs.params(), (self.num_features,), self.param_dtype)
+        value = init(rngs.params(), (self.num_features,) if shape is None else shape, self.param_dtype)
         return nnx.Param(value, **(metadata or {}))
 
     def arrays(self, *given: Array) -> tuple[Any, ...]:
@@ -76,3 +74,15 @@ class NormLayer(nnx.Module):
         parameters = (None if variable is None else variable[...] for variable in (self.scale, self.bias))
         arrays = (*given, *parameters)
         return arrays if self.promote_dtype is None else self.promote_dtype(arrays, dtype=self.dtype)
+
+
+@document
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
+class NormLayer(AffineLayer):
+    """A layer with statistics."""
+
+    epsilon: float = 1e-6
+    axis_name: str | None = None
+    axis_index_groups: Any = None
+    use_fast_variance: bool = True
+    force_float32_reductions: bool = True

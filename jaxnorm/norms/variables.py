@@ -1,6 +1,8 @@
 """The variables of a linen layer: parameters and running statistics."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -23,9 +25,12 @@ def arguments_of(layer: Any, function: Callable[..., Any]) -> dict[str, Any]:
     """
     fields = fields_of(layer, function)
     if layer.is_initializing():
-        fields |= {"axis_name": None}
+        if "axis_name" in fields:
+            fields |= {"axis_name": None}
         if "ghost_batch_size" in fields:
-            fields |= {"ghost_batch_size": None, "_checked": False}
+            fields |= {"ghost_batch_size": None}
+        if "_checked" in inspect.signature(function).parameters:
+            fields |= {"_checked": False}
     return fields
 
 
@@ -54,7 +59,8 @@ def normalize_batch(
     x: Array,
     use_running_average: bool | None,
     mask: Array | None,
-    **own: Initializer,
+    starts: Mapping[str, Callable[..., Array]] = MappingProxyType({"mean": jnp.zeros, "var": jnp.ones}),
+    **own: Initializer | tuple[Initializer, tuple[int, ...]],
 ) -> Array:
     """The output of a layer with running statistics, which it updates in training.
 
@@ -64,19 +70,21 @@ def normalize_batch(
         x: The input.
         use_running_average: Whether to take the running statistics, unless the layer's field says so.
         mask: As for the function.
-        **own: Initializers of the parameters that the layer has besides `scale` and `bias`.
+        starts: The running statistics by name, each as a function of shape and dtype.
+        **own: Initializers of the parameters that the layer has besides `scale` and `bias`, with a shape where it is
+            not that of the channels.
 
     Returns:
         The output, of x's shape.
     """
-    shape = feature_shape(x, layer.axis, f"{function.__name__}'s axis")
+    shape = feature_shape(x, getattr(layer, "axis", -1), f"{function.__name__}'s axis")
     dtype = jnp.float32 if layer.force_float32_reductions else layer.param_dtype
-    starts = {"mean": jnp.zeros, "var": jnp.ones}
     variables = {name: layer.variable("batch_stats", name, start, shape, dtype) for name, start in starts.items()}
     running = {name: variable.value for name, variable in variables.items()}
     train = not nn.merge_param("use_running_average", layer.use_running_average, use_running_average)
     scale, bias = scale_and_bias(layer, shape)
-    parameters = {name: layer.param(name, init, shape, layer.param_dtype) for name, init in own.items()}
+    inits = {name: init if isinstance(init, tuple) else (init, shape) for name, init in own.items()}
+    parameters = {name: layer.param(name, *init, layer.param_dtype) for name, init in inits.items()}
     settings = arguments_of(layer, function)
     y, running = function(x, scale, bias, running, train=train, mask=mask, **parameters, **settings)
     if train and not layer.is_initializing():

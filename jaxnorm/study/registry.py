@@ -4,15 +4,37 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
 from flax import linen as nn
 
+from jaxnorm.conv.convolution import Conv
+from jaxnorm.conv.weight_standardization import ScaledWeightStandardizedConv, WeightStandardizedConv
 from jaxnorm.errors import UserError
-from jaxnorm.norms import BatchInstanceNorm, BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from jaxnorm.norms import (
+    BatchGroupNorm,
+    BatchInstanceNorm,
+    BatchNorm,
+    BatchRenorm,
+    DynamicErf,
+    DynamicTanh,
+    EvoNormB0,
+    EvoNormS0,
+    FilterResponseNorm,
+    GlobalResponseNorm,
+    GroupNorm,
+    InstanceLayerNorm,
+    InstanceNorm,
+    IterNorm,
+    LayerNorm,
+    RMSNorm,
+    SwitchableNorm,
+)
 from jaxnorm.study.config import GHOST_BATCH_NORMS, nearest
+from jaxnorm.study.param_groups import ParamGroup, ParamGroups, checked
 
 EPSILON = 1e-5  # the original paper's, as is the weight of the old running value
 MOMENTUM = 0.9
@@ -47,6 +69,9 @@ class Norm:
         id: as the drivers' `--norms` takes it; part of the names of run directories.
         label: its name in tables and figures.
         build: see `register_norm`.
+        activation: see `register_norm`.
+        conv: see `register_norm`.
+        param_groups: see `register_norm`; pairs of a pattern and a group.
 
     Examples:
         >>> NORMS["gn"].label, type(NORMS["gn"](train=True)).__name__
@@ -56,6 +81,9 @@ class Norm:
     id: str
     label: str
     build: Callable[..., nn.Module]
+    activation: Callable[..., nn.Module] | None = None
+    conv: Callable[..., nn.Module] = Conv
+    param_groups: ParamGroups = ()
 
     def __call__(self, *, train: bool, axis_name: Any = None, dtype: Any = None, name: str | None = None) -> nn.Module:
         """Builds the layer.
@@ -76,7 +104,15 @@ NORMS: dict[str, Norm] = {}
 """Every registered normalization by id; the built-in ones first, in the order of the published tables."""
 
 
-def register_norm(id: str, build: Callable[..., nn.Module], *, label: str | None = None) -> None:
+def register_norm(
+    id: str,
+    build: Callable[..., nn.Module],
+    *,
+    label: str | None = None,
+    activation: Callable[..., nn.Module] | None = None,
+    conv: Callable[..., nn.Module] = Conv,
+    param_groups: Mapping[str, ParamGroup] = MappingProxyType({}),
+) -> None:
     """Adds a normalization to `NORMS`, so that every driver can train it.
 
     Args:
@@ -86,9 +122,16 @@ def register_norm(id: str, build: Callable[..., nn.Module], *, label: str | None
             on the other images of its batch. `axis_name` is the mapped axis over which to combine statistics, or
             None. `dtype` is that of the computation, or None. `name` must be passed on to the module.
         label: name in tables and figures; by default the id.
+        activation: like `build`, for a norm that contains the activation: its layer replaces norm and ReLU. Before the
+            addition of a block, and in a shortcut, `build` is called. None for a norm that ReLU follows.
+        conv: builds each convolution, see `ConvBuilder`.
+        param_groups: parameters that are trained in their own way: a `ParamGroup` for each pattern. A pattern is
+            compared with the parameter's path, such as "stage1_block1/norm1/alpha"; ``*`` stands for any text. The
+            first that fits counts. Parameters named ``gate`` have the learning rate of `gate_lr_multiplier` and are
+            kept in [0, 1].
 
     Raises:
-        UserError: if the id is malformed or taken by another build, or `build` cannot be called.
+        UserError: if the id is malformed or taken by another build, or a builder cannot be called, or a group is none.
 
     Examples:
         >>> register_norm("ln_last", lambda *, train, axis_name, dtype, name: LayerNorm(dtype=dtype, name=name))
@@ -102,16 +145,21 @@ def register_norm(id: str, build: Callable[..., nn.Module], *, label: str | None
     label = id if label is None else label
     if not isinstance(label, str) or not label.isprintable() or not 1 <= len(label) <= 60:
         raise UserError(f"a norm's label must be one line of 1 to 60 printable characters, but is {label!r}; change it")
-    try:
-        inspect.signature(build).bind(train=True, axis_name=None, dtype=None, name=id)
-    except TypeError as error:
-        raise UserError(
-            f"a norm's build must take the keywords train, axis_name, dtype and name, but that of {id!r} does not "
-            f"({error}); see the docstring of register_norm"
-        ) from None
+    builders = {"build": build} if activation is None else {"build": build, "activation": activation}
+    for name, builder in builders.items():
+        try:
+            inspect.signature(builder).bind(train=True, axis_name=None, dtype=None, name=id)
+        except TypeError as error:
+            raise UserError(
+                f"a norm's {name} must take the keywords train, axis_name, dtype and name, but that of {id!r} does not "
+                f"({error}); see the docstring of register_norm"
+            ) from None
+    if not callable(conv):
+        raise UserError(f"a norm's conv must build a convolution, but that of {id!r} is {conv!r}; give a Flax class")
+    groups = checked(param_groups)
     if id in NORMS and NORMS[id].build is not build:
         raise UserError(f"a norm's id must be new, but {id!r} is registered as {NORMS[id].label!r}; choose another id")
-    NORMS[id] = Norm(id, label, build)
+    NORMS[id] = Norm(id, label, build, activation, conv, groups)
 
 
 def make_norm(id: str, *, train: bool, axis_name: Any = None, dtype: Any = None, name: str | None = None) -> nn.Module:
@@ -189,6 +237,14 @@ def _sample(cls: Any, **fields: Any) -> Callable[..., nn.Module]:
     return build
 
 
+def _value(cls: Any) -> Callable[..., nn.Module]:
+    # No statistics, and so no epsilon.
+    def build(*, train: bool, axis_name: Any, dtype: Any, name: str | None) -> nn.Module:  # noqa: ARG001
+        return cls(dtype=dtype, name=name)
+
+    return build
+
+
 def _identity(*, train: bool, axis_name: Any, dtype: Any, name: str | None) -> nn.Module:  # noqa: ARG001
     return Identity(name=name)
 
@@ -201,3 +257,36 @@ register_norm("bin", _batch(BatchInstanceNorm), label="Batch-instance norm")
 register_norm("ln", _sample(LayerNorm, reduction_axes=(1, 2, 3)), label="Layer norm")
 register_norm("gn", _sample(GroupNorm, num_groups=None, group_size=4), label="Group norm")
 register_norm("bin_frozen", _batch(BatchInstanceNorm, train_gate=False), label="Batch-instance norm, frozen gate")
+
+GROUPS = dict(num_groups=None, group_size=4)
+register_norm("rms", _sample(RMSNorm, reduction_axes=(1, 2, 3)), label="RMS norm")
+register_norm("brn", _batch(BatchRenorm), label="Batch renorm")
+register_norm(
+    "frn",
+    _sample(FilterResponseNorm, use_threshold=False),
+    label="Filter response norm",
+    activation=_sample(FilterResponseNorm),
+)
+register_norm("gn_ws", NORMS["gn"].build, label="Group norm, standardized weights", conv=WeightStandardizedConv)
+register_norm("bn_ws", NORMS["bn"].build, label="Batch norm, standardized weights", conv=WeightStandardizedConv)
+register_norm(
+    "sws",
+    _identity,
+    label="Scaled standardized weights",
+    conv=ScaledWeightStandardizedConv,
+    param_groups={"*conv*/kernel": ParamGroup(clipping=0.01)},
+)
+register_norm("sn", _batch(SwitchableNorm), label="Switchable norm")
+register_norm("evo_b0", _batch(EvoNormB0, use_slope=False), label="EvoNorm-B0", activation=_batch(EvoNormB0))
+register_norm(
+    "evo_s0",
+    _sample(EvoNormS0, use_slope=False, **GROUPS),
+    label="EvoNorm-S0",
+    activation=_sample(EvoNormS0, **GROUPS),
+)
+register_norm("dyt", _value(DynamicTanh), label="Dynamic tanh")
+register_norm("derf", _value(DynamicErf), label="Dynamic erf")
+register_norm("grn", _sample(GlobalResponseNorm), label="Global response norm")
+register_norm("iln", _sample(InstanceLayerNorm), label="Instance-layer norm")
+register_norm("bgn", _batch(BatchGroupNorm, group_size=4), label="Batch-group norm")
+register_norm("iter", _batch(IterNorm), label="Iterative norm")

@@ -1,16 +1,22 @@
 """NORMS, and the way to add to it."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 
+from jaxnorm import ResNet, WeightStandardizedConv
 from jaxnorm.errors import UserError
 from jaxnorm.norms import BatchInstanceNorm, BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from jaxnorm.study.config import DEFAULT_NORMS
+from jaxnorm.study.param_groups import ParamGroup, project
 from jaxnorm.study.registry import NORMS, Norm, ghost_batch_norm, make_norm, register_norm
+from jaxnorm.study.training.optimizer import make_optimizer
 
 BUILT_IN = (*DEFAULT_NORMS, "bin_frozen")
 
@@ -27,6 +33,11 @@ def registry():
 def build_identity(*, train, axis_name, dtype, name):
     del train, axis_name, dtype
     return nn.Dense(1, name=name)
+
+
+def build_dense(*, train, axis_name, dtype, name):
+    del train, axis_name, dtype
+    return nn.Dense(2, name=name)
 
 
 def test_the_built_in_norms_come_first_in_the_published_order():
@@ -112,3 +123,50 @@ def test_only_our_norms_with_batch_statistics_have_ghost_batches():
     for norm in set(NORMS) - {"bn", "bin", "bin_frozen"}:
         with pytest.raises(UserError, match=f"but the norm is {norm}"):
             ghost_batch_norm(norm, 4)
+
+
+def test_what_a_registration_may_say_beside_the_build(registry):
+    groups = {"*/alpha": ParamGroup(learning_rate=2.0)}
+    register_norm("all", build_identity, activation=build_dense, conv=WeightStandardizedConv, param_groups=groups)
+    norm = registry["all"]
+    assert (norm.activation, norm.conv, norm.param_groups) == (build_dense, WeightStandardizedConv, (*groups.items(),))
+    for wrong, words in (
+        (dict(activation="relu"), "a norm's activation must take the keywords"),
+        (dict(conv="conv"), "a norm's conv must build a convolution, but that of 'mine' is 'conv'"),
+        (dict(param_groups={"*": ParamGroup()}), "a parameter named gate has a group already"),
+    ):
+        with pytest.raises(UserError, match=words):
+            register_norm("mine", build_identity, **wrong)
+    assert "mine" not in registry
+
+
+@pytest.mark.parametrize("id", [id for id in NORMS if id not in BUILT_IN])
+def test_every_further_norm_trains_in_the_network(id):
+    """A step changes every parameter; what is included is left out before the addition and in the shortcut."""
+    norm = NORMS[id]
+    network = ResNet(num_blocks=1, num_filters=4, norm=norm, conv=norm.conv)
+    x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+    tx = make_optimizer(0.1, 10.0, 1, 1, norm.param_groups)
+
+    @jax.jit
+    def step(variables):
+        def loss(params):
+            y, state = network.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])
+            return (y[:, 0] ** 2).mean() - y[:, 1].mean(), state
+
+        gradients, state = jax.grad(loss, has_aux=True)(variables["params"])
+        updates, _ = tx.update(gradients, tx.init(variables["params"]), variables["params"])
+        return {"params": project(optax.apply_updates(variables["params"], updates), norm.param_groups), **state}
+
+    before = jax.jit(functools.partial(network.init, train=False))(jax.random.key(0), x)
+    before = {name: tree for name, tree in before.items() if name in ("params", "batch_stats")}
+    after = step(before)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
+    assert jax.tree.structure(after["params"]) == jax.tree.structure(before["params"])
+    if id in ("frn", "evo_b0", "evo_s0"):
+        included = {"frn": "threshold"}.get(id, "slope")
+        has = {name: included in norms for name, norms in after["params"]["stage2_block1"].items() if "norm" in name}
+        assert has == {"norm1": True, "norm2": False, "norm_proj": False}
+        assert included in after["params"]["stem_norm"]
+    moved = [bool((a != b).any()) for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True)]
+    assert np.mean(moved) > 0.6  # a bias before a norm, and a scale of zero's input, have no gradient

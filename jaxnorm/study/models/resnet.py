@@ -17,7 +17,10 @@ Weights = Literal["torch", "he"]
 
 
 class NormBuilder(Protocol):
-    """Builds one normalization layer: a Flax module that is applied to an NHWC array. Must be hashable."""
+    """Builds one normalization layer: a Flax module that is applied to an NHWC array. Must be hashable.
+
+    Its attribute `activation`, if it has one that is not None, builds a layer that takes the place of norm and ReLU.
+    """
 
     def __call__(self, *, train: bool, axis_name: str | None, dtype: Any, name: str) -> nn.Module:
         """Builds the layer.
@@ -133,8 +136,15 @@ def _conv(
     return layer(x)
 
 
-def _norm(build: NormBuilder | None, x: jax.Array, **fields: Any) -> jax.Array:
-    return x if build is None else build(**fields)(x)
+def _norm(
+    build: NormBuilder | None, x: jax.Array, activation: Callable[[jax.Array], jax.Array] | None = None, **fields: Any
+) -> jax.Array:
+    """The normalized input; with an `activation` that as well, unless the layer takes its place."""
+    included = getattr(build, "activation", None)
+    if activation is not None and included is not None:
+        return _norm(included, x, **fields)
+    y = x if build is None else build(**fields)(x)
+    return y if activation is None else activation(y)
 
 
 class Block(nn.Module):
@@ -174,7 +184,7 @@ class Block(nn.Module):
         norm = functools.partial(_norm, self.norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
         conv = functools.partial(_conv, self.conv, weights=self.weights, dtype=self.dtype)
         y = conv(x, self.num_filters, 3, self.strides, name="conv1")
-        y = self.activation(norm(y, name="norm1"))
+        y = norm(y, self.activation, name="norm1")
         y = conv(y, self.num_filters, 3, 1, name="conv2")
         y = norm(y, name="norm2")
         shortcut = x
@@ -237,8 +247,8 @@ class ResNet(nn.Module):
             Logits, (N, num_classes).
         """
         x = _conv(self.conv, x, self.num_filters, 3, 1, weights=self.weights, dtype=self.dtype, name="stem_conv")
-        x = _norm(self.norm, x, train=train, axis_name=self.axis_name, dtype=self.dtype, name="stem_norm")
-        x = self.activation(x)
+        fields: dict[str, Any] = dict(train=train, axis_name=self.axis_name, dtype=self.dtype)
+        x = _norm(self.norm, x, self.activation, **fields, name="stem_norm")
         for stage in range(3):
             for block in range(self.num_blocks):
                 x = Block(

@@ -1,4 +1,4 @@
-"""SGD on the original paper's stepped schedule, the gate's own rate, and the gate's projection to [0, 1]."""
+"""SGD on the original paper's stepped schedule, with groups of parameters that are trained in their own way."""
 
 import functools
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+
+from jaxnorm.study.param_groups import GATE, ParamGroup, ParamGroups, group_names
 
 Params = Any
 
@@ -69,18 +71,23 @@ def stepped_schedule(learning_rate: float, num_epochs: int, steps_per_epoch: int
 
 @functools.lru_cache  # jit compiles once for runs whose optimizer is the same object
 def make_optimizer(
-    learning_rate: float, gate_lr_multiplier: float, num_epochs: int, steps_per_epoch: int
+    learning_rate: float,
+    gate_lr_multiplier: float,
+    num_epochs: int,
+    steps_per_epoch: int,
+    param_groups: ParamGroups = (),
 ) -> optax.GradientTransformation:
     """Plain SGD; parameters named ``gate`` learn at `gate_lr_multiplier` times the rate.
 
-    There is neither momentum nor weight decay, as in the original paper. The gate's faster rate is that of Nam & Kim
-    2018 (arXiv 1805.07925); keep gates in range with `project_gates` after each update.
+    There is no momentum, and no weight decay outside of `param_groups`, as in the original paper. The gate's faster
+    rate is that of Nam & Kim 2018 (arXiv 1805.07925); keep parameters within bounds with `project` after each update.
 
     Args:
         learning_rate: the rate of the first epoch.
         gate_lr_multiplier: factor for gates.
         num_epochs: length of the schedule.
         steps_per_epoch: batches in an epoch.
+        param_groups: of the norm, see `register_norm`.
 
     Returns:
         The optimizer; the same object for equal arguments.
@@ -89,28 +96,19 @@ def make_optimizer(
         >>> make_optimizer(0.1, 10.0, 4, 5) is make_optimizer(0.1, 10.0, 4, 5)
         True
     """
-    rate = stepped_schedule(learning_rate, num_epochs, steps_per_epoch)
-    gate_rate = stepped_schedule(learning_rate * gate_lr_multiplier, num_epochs, steps_per_epoch)
-    return optax.multi_transform({"weight": optax.sgd(rate), "gate": optax.sgd(gate_rate)}, _labels)
 
+    def descent(group: ParamGroup, factor: float) -> optax.GradientTransformation:
+        rate = stepped_schedule(learning_rate * factor, num_epochs, steps_per_epoch)
+        parts = [optax.sgd(rate)]
+        if group.weight_decay:
+            parts.insert(0, optax.add_decayed_weights(group.weight_decay))
+        if group.clipping is not None:
+            parts.insert(0, optax.adaptive_grad_clip(group.clipping))
+        return parts[0] if len(parts) == 1 else optax.chain(*parts)
 
-def project_gates(params: Params) -> Params:
-    """Clips every parameter named ``gate`` to [0, 1] and leaves the rest unchanged.
-
-    Args:
-        params: the network's parameters.
-
-    Returns:
-        The parameters.
-
-    Examples:
-        >>> import jax.numpy as jnp
-        >>> project_gates({"norm1": {"gate": jnp.array([-0.5, 0.5, 1.5]), "scale": jnp.array([2.0])}})["norm1"]["gate"]
-        Array([0. , 0.5, 1. ], dtype=float32)
-    """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: optax.projections.projection_box(leaf, 0.0, 1.0) if _is_gate(path) else leaf, params
-    )
+    descents = {"weight": descent(ParamGroup(), 1.0), "gate": descent(GATE, gate_lr_multiplier)}
+    descents |= {name: descent(group, group.learning_rate) for name, group in param_groups}
+    return optax.multi_transform(descents, functools.partial(group_names, groups=param_groups))
 
 
 def gates(params: Params) -> dict[str, jax.Array]:
@@ -129,10 +127,6 @@ def gates(params: Params) -> dict[str, jax.Array]:
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {"/".join(key.key for key in path[:-1]): leaf for path, leaf in leaves if _is_gate(path)}
-
-
-def _labels(params: Params) -> Params:
-    return jax.tree_util.tree_map_with_path(lambda path, _: "gate" if _is_gate(path) else "weight", params)
 
 
 def _is_gate(path: tuple[Any, ...]) -> bool:

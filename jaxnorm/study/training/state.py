@@ -11,6 +11,7 @@ from flax import struct
 from jaxnorm.study.config import Config
 from jaxnorm.study.data.dataset import Dataset
 from jaxnorm.study.models import ResNet14
+from jaxnorm.study.param_groups import ParamGroups
 from jaxnorm.study.registry import NORMS, ghost_batch_norm
 from jaxnorm.study.training.optimizer import make_optimizer
 
@@ -53,6 +54,7 @@ class TrainState(struct.PyTreeNode):
         model: the network (static).
         tx: the optimizer (static).
         num_replicas: parts of the batch with batch statistics of their own (static).
+        param_groups: parameters of the norm that are trained in their own way (static).
     """
 
     step: jax.Array
@@ -65,6 +67,7 @@ class TrainState(struct.PyTreeNode):
     model: nn.Module = struct.field(pytree_node=False)
     tx: optax.GradientTransformation = struct.field(pytree_node=False)
     num_replicas: int = struct.field(pytree_node=False, default=1)
+    param_groups: ParamGroups = struct.field(pytree_node=False, default=())
 
     @property
     def saved(self) -> dict[str, Any]:
@@ -96,6 +99,7 @@ def create_state(
     image_shape: tuple[int, ...],
     *,
     num_replicas: int = 1,
+    param_groups: ParamGroups = (),
 ) -> TrainState:
     """The state before the first step: weights from fold_in(key(seed), 0), augmentation from fold_in(key(seed), 1).
 
@@ -108,6 +112,7 @@ def create_state(
         seed: 0 to 2**32 - 1.
         image_shape: (H, W, C).
         num_replicas: parts of the batch with batch statistics of their own.
+        param_groups: those that `tx` was made with.
 
     Returns:
         The state, on the default device.
@@ -130,6 +135,7 @@ def create_state(
         model=model,
         tx=tx,
         num_replicas=num_replicas,
+        param_groups=param_groups,
     )
 
 
@@ -151,7 +157,7 @@ def build_network(config: Config, num_classes: int) -> ResNet14:
     if config.ghost_batch_size is not None:
         norm = ghost_batch_norm(config.norm, config.ghost_batch_size)
     dtype = None if config.compute_dtype == "float32" else config.compute_dtype
-    return ResNet14(norm=norm, num_classes=num_classes, weights=config.init, dtype=dtype)
+    return ResNet14(norm=norm, conv=norm.conv, num_classes=num_classes, weights=config.init, dtype=dtype)
 
 
 def initial_state(config: Config, dataset: Dataset, model: nn.Module | None = None) -> TrainState:
@@ -167,5 +173,10 @@ def initial_state(config: Config, dataset: Dataset, model: nn.Module | None = No
     """
     steps_per_epoch = len(dataset.train) // config.batch_size
     model = build_network(config, dataset.num_classes) if model is None else model
-    tx = make_optimizer(config.peak_learning_rate, config.gate_lr_multiplier, config.num_epochs, steps_per_epoch)
-    return create_state(model, tx, config.seed, dataset.image_shape, num_replicas=config.num_replicas or 1)
+    groups = NORMS[config.norm].param_groups
+    tx = make_optimizer(
+        config.peak_learning_rate, config.gate_lr_multiplier, config.num_epochs, steps_per_epoch, groups
+    )
+    return create_state(
+        model, tx, config.seed, dataset.image_shape, num_replicas=config.num_replicas or 1, param_groups=groups
+    )

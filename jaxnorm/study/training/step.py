@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxnorm.study.data.augment import augment
+from jaxnorm.study.param_groups import project
 from jaxnorm.study.training.images import Images
-from jaxnorm.study.training.optimizer import project_gates
 from jaxnorm.study.training.state import EpochSums, TrainState, random_key
 
 
@@ -38,7 +38,7 @@ def _epoch_order(seed: jax.typing.ArrayLike, epoch: int, num_images: int) -> jax
 
 
 def train_step(state: TrainState, image: jax.Array, label: jax.Array) -> tuple[TrainState, jax.Array]:
-    """One update on a batch: loss, gradients, optimizer, projection of the gates, sums of metrics.
+    """One update on a batch: loss, gradients, optimizer, projection to bounds, sums of metrics.
 
     Args:
         state: before the step.
@@ -53,7 +53,7 @@ def train_step(state: TrainState, image: jax.Array, label: jax.Array) -> tuple[T
     updates, opt_state = state.tx.update(gradients, state.opt_state, state.params)
     stepped = state.replace(
         step=state.step + 1,
-        params=project_gates(optax.apply_updates(state.params, updates)),
+        params=project(optax.apply_updates(state.params, updates), state.param_groups),
         model_state=model_state,
         opt_state=opt_state,
         sums=EpochSums(

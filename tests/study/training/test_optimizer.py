@@ -4,10 +4,11 @@ import numpy as np
 import optax
 import pytest
 
+from jaxnorm import UserError
+from jaxnorm.study.param_groups import ParamGroup, checked, project
 from jaxnorm.study.training.optimizer import (
     learning_rate_in,
     make_optimizer,
-    project_gates,
     schedule_epochs,
     stepped_schedule,
 )
@@ -53,10 +54,54 @@ def test_an_update_is_plain_sgd_and_ten_times_that_for_a_gate():
 
 def test_only_gates_are_projected():
     params = {"gate": jnp.array([-1.0, 0.25, 2.0]), "scale": jnp.array([-1.0, 2.0])}
-    projected = project_gates(params)
+    projected = project(params)
     np.testing.assert_array_equal(projected["gate"], [0.0, 0.25, 1.0])
     np.testing.assert_array_equal(projected["scale"], [-1.0, 2.0])
 
 
 def test_equal_settings_share_one_optimiser_so_that_nothing_is_compiled_twice():
     assert make_optimizer(0.1, 10.0, 4, 5) is make_optimizer(0.1, 10.0, 4, 5)
+
+
+def test_a_group_has_a_rate_bounds_decay_and_clipping_of_its_own():
+    groups = checked(
+        {
+            "*/alpha": ParamGroup(learning_rate=5.0, bounds=(-1.0, 1.0)),
+            "*conv*/kernel": ParamGroup(clipping=0.01),
+            "*/kernel": ParamGroup(weight_decay=0.5),
+        }
+    )
+    params = {
+        "norm1": {"alpha": jnp.asarray([0.9]), "gate": jnp.asarray([0.9])},
+        "conv1": {"kernel": jnp.full((3, 3, 2, 4), 2.0)},
+        "head": {"kernel": jnp.full((4, 2), 2.0)},
+    }
+    gradients = jax.tree.map(lambda leaf: -jnp.ones_like(leaf), params)
+    tx = make_optimizer(0.1, 10.0, 100, 10, groups)
+    updates, _ = tx.update(gradients, tx.init(params), params)
+    np.testing.assert_allclose(updates["norm1"]["alpha"], 0.5)
+    np.testing.assert_allclose(updates["norm1"]["gate"], 1.0)
+    # The norm of 18 twos is twice that of as many ones: each gradient shrinks to 2 % of its length.
+    np.testing.assert_allclose(updates["conv1"]["kernel"], 0.1 * 0.02, rtol=1e-6)
+    np.testing.assert_allclose(updates["head"]["kernel"], 0.1 * (1 - 0.5 * 2.0), atol=1e-9)
+    projected = project(optax.apply_updates(params, updates), groups)
+    np.testing.assert_array_equal(projected["norm1"]["alpha"], [1.0])
+    np.testing.assert_array_equal(projected["norm1"]["gate"], [1.0])
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        (lambda: ParamGroup(learning_rate=-1.0), "learning_rate must be a number from 0, but is -1.0"),
+        (lambda: ParamGroup(clipping=float("nan")), "clipping must be a number from 0, but is nan"),
+        (
+            lambda: ParamGroup(bounds=(1.0, 0.0)),
+            r"bounds must be the least and the greatest value, but are \(1.0, 0.0\)",
+        ),
+        (lambda: checked({"*": ParamGroup()}), "named gate has a group already, but the pattern '\\*' takes it"),
+        (lambda: checked({"*/alpha": 3.0}), "must map patterns to ParamGroup, but have '\\*/alpha': 3.0"),
+    ],
+)
+def test_a_group_that_makes_no_sense_is_refused(wrong, words):
+    with pytest.raises(UserError, match=words):
+        wrong()

@@ -1,0 +1,43 @@
+"""Batch renormalization."""
+
+import dataclasses
+
+from flax.typing import Array, Axes
+
+from jaxnorm.functional import batch_renorm
+from jaxnorm.functional.fields import document_as
+from jaxnorm.nnx.running_layer import RunningLayer
+
+
+@document_as(batch_renorm)
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
+class BatchRenorm(RunningLayer):
+    """`jaxnorm.functional.batch_renorm` as a module of flax.nnx, with the parameters `scale` and `bias`. The
+    running `mean` and `var` are of type `nnx.BatchStat`.
+
+    Examples:
+        >>> import jax
+        >>> from flax.nnx import Rngs
+        >>> from jaxnorm import nnx
+        >>> layer = nnx.BatchRenorm(3, rngs=Rngs(0))
+        >>> y = layer(jax.random.normal(jax.random.key(0), (8, 4, 4, 3)))
+        >>> y.shape, layer.mean.shape
+        ((8, 4, 4, 3), (3,))
+    """
+
+    axis: Axes = -1
+    r_max: float = 3.0
+    d_max: float = 5.0
+
+    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
+        """Normalizes an array, and updates the running statistics in training.
+
+        Args:
+            x: Shape (N, ..., C).
+            use_running_average: Whether to take the running statistics (evaluation); None for what the layer says.
+            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
+
+        Returns:
+            The output, of x's shape.
+        """
+        return self._normalize(batch_renorm, x, use_running_average, mask)
