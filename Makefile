@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: accelerator compare test test-accelerators test-report test-durability test-notebook test-peers lint format clean
+.PHONY: accelerator compare test test-accelerators test-optimized test-report test-durability test-notebook test-peers lint format clean
 
 compare: .venv/study
 	$(BIN)/python experiments/compare_norms.py $(ARGS)
@@ -23,6 +23,10 @@ test-durability: .venv/test
 
 test-accelerators: .venv-accelerators
 	JAXNORM_ACCELERATORS=.venv-accelerators/bin/python $(BIN)/python -m pytest -m accelerators tests/test_accelerators.py $(ARGS)
+
+# The tests of values and bits again, with programs that are compiled as a user's are.
+test-optimized: .venv/test
+	JAXNORM_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m 'not peers' tests/norms tests/conv $(ARGS)
 
 test-peers: .venv/peers
 	$(BIN)/python -m pytest -m peers tests $(ARGS)

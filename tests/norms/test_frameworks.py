@@ -15,7 +15,19 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnorm.functional import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
+from jaxnorm.functional import (
+    batch_norm,
+    evo_norm_b0,
+    evo_norm_s0,
+    filter_response_norm,
+    global_response_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    rms_norm,
+    standardize_and_scale_weights,
+    standardize_weights,
+)
 
 pytestmark = pytest.mark.peers
 torch = pytest.importorskip("torch", reason="make test-peers installs it")
@@ -48,6 +60,7 @@ class Case:
         shape: Shape of the input, channels last.
         first: Whether the layer has the channels first.
         params: Shape of each parameter.
+        running: Names of the running statistics.
         unbiased: Whether the layer's running variance is unbiased.
         then: What the layer does with the normalized array.
     """
@@ -58,6 +71,7 @@ class Case:
     shape: tuple[int, ...] = (4, 5, 6, 8)
     first: bool = True
     params: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=lambda: dict(scale=(8,), bias=(8,)))
+    running: tuple[str, ...] = ()
     unbiased: bool = False
     then: Callable[[Any], Any] = lambda y: y
 
@@ -67,7 +81,7 @@ def of_torch(name, *arguments, **settings):
 
 
 def batch(layer, *, epsilon=1e-5, **case):
-    return Case(batch_norm, layer, dict(momentum=MOMENTUM, epsilon=epsilon), **case)
+    return Case(batch_norm, layer, dict(momentum=MOMENTUM, epsilon=epsilon), running=("mean", "var"), **case)
 
 
 NEW = 1 - MOMENTUM  # the weight that PyTorch calls momentum
@@ -76,6 +90,8 @@ LAST = dict(first=False)
 EACH = dict(first=False, params=dict(scale=(5, 6, 8), bias=(5, 6, 8)))
 ONLY_SCALE = dict(params=dict(scale=(8,)))
 E5 = dict(epsilon=1e-5)
+BOTH = dict(scale=(8,), bias=(8,))
+SLOPED = dict(**BOTH, slope=(8,))
 LINE, VOLUME = (4, 9, 8), (2, 3, 4, 5, 8)
 CASES = {
     "torch.BatchNorm1d": batch(of_torch("BatchNorm1d", 8, momentum=NEW), shape=(16, 8), unbiased=True),
@@ -106,6 +122,24 @@ CASES = {
     "timm.LayerNorm2d": Case(layer_norm, lambda: timm.LayerNorm2d(8)),
     "timm.RmsNorm": Case(rms_norm, lambda: timm.RmsNorm(8), **LAST, **ONLY_SCALE),
     "timm.RmsNorm2d": Case(rms_norm, lambda: timm.RmsNorm2d(8), **ONLY_SCALE),
+    "timm.FilterResponseNormTlu2d": Case(
+        filter_response_norm, lambda: timm.FilterResponseNormTlu2d(8), E5, params=dict(**BOTH, threshold=(8,))
+    ),
+    "timm.FilterResponseNormAct2d": Case(
+        filter_response_norm, lambda: timm.FilterResponseNormAct2d(8), E5, params=BOTH, then=jax.nn.relu
+    ),
+    "timm.EvoNorm2dB0": Case(
+        evo_norm_b0,
+        lambda: timm.EvoNorm2dB0(8, momentum=NEW),
+        dict(momentum=MOMENTUM, epsilon=1e-3),
+        params=SLOPED,
+        running=("var",),
+        unbiased=True,
+    ),
+    "timm.EvoNorm2dS0": Case(evo_norm_s0, lambda: timm.EvoNorm2dS0(8, groups=2), dict(num_groups=2), params=SLOPED),
+    "timm.GlobalResponseNorm": Case(
+        global_response_norm, lambda: timm.grn.GlobalResponseNorm(8), first=False, params=BOTH
+    ),
     "keras.BatchNormalization": batch(lambda: keras_layers.BatchNormalization(momentum=MOMENTUM), epsilon=1e-3, **LAST),
     "keras.BatchNormalization, axis 1": batch(
         lambda: keras_layers.BatchNormalization(axis=1, momentum=MOMENTUM), epsilon=1e-3
@@ -131,16 +165,16 @@ class Peer:
         case = CASES[name]
         self.first, self.is_keras = case.first, name.startswith("keras")
         self.layer = case.theirs()
-        names = dict(scale="weight", bias="bias", mean="running_mean", var="running_var")
+        names = dict(scale="weight", bias="bias", mean="running_mean", var="running_var", threshold="tau", slope="v")
         if self.is_keras:
             self.layer.build(self.there(np.empty(case.shape)).shape)
             scale = "scale" if case.function is rms_norm else "gamma"
             names = dict(scale=scale, bias="beta", mean="moving_mean", var="moving_variance")
         else:
             self.layer.double()
-        tensors = {ours: getattr(self.layer, theirs, None) for ours, theirs in names.items()}
+        tensors = {name: getattr(self.layer, names[name]) for name in (*params, *case.running)}
         tensors = {name: getattr(tensor, "value", tensor) for name, tensor in tensors.items()}
-        self.running = {name: tensors[name] for name in ("mean", "var") if tensors[name] is not None}
+        self.running = {name: tensors[name] for name in case.running}
         self.params = {name: tensors[name] for name in params}
         for name, value in params.items():
             self.params[name].data.copy_(torch.tensor(value))
@@ -164,6 +198,7 @@ def float64(monkeypatch):
     # Outside TensorFlow, Keras turns every float64 into float32 within its layers.
     monkeypatch.setitem(keras.src.backend.common.dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
     keras.config.set_dtype_policy("float64")
+    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)  # timm computes in float32 otherwise
     with jax.enable_x64(True):
         yield
     keras.config.set_dtype_policy("float32")
@@ -176,8 +211,8 @@ def test_values_gradients_and_running_statistics_are_the_peer_s(name, float64):
     @functools.partial(jax.jit, static_argnums=0)
     def step(train, params, running, x, cotangent):
         def apply(params, x):
-            if case.function is batch_norm:
-                y, updated = batch_norm(x, **params, running=running, train=train, **case.fields)
+            if case.running:
+                y, updated = case.function(x, **params, running=running, train=train, **case.fields)
             else:
                 y, updated = case.function(x, **params, **case.fields), running
             return case.then(y), updated
@@ -211,3 +246,28 @@ def test_keras_leaves_out_the_same_values_by_a_mask(float64):
     np.testing.assert_allclose(y[mask], theirs[mask], rtol=1e-11, atol=1e-12)
     for name, tensor in (("mean", layer.moving_mean), ("var", layer.moving_variance)):
         np.testing.assert_allclose(running[name], tensor.value.numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_standardized_weights_are_timm_s(scaled, float64):
+    """Their kernels are (O, I, h, w), and their epsilons are inside of the root."""
+    build = timm.ScaledStdConv2d if scaled else timm.StdConv2d
+    layer = build(3, 4, 3, bias=False, eps=1e-6).double()
+    ours = functools.partial(standardize_weights, epsilon=1e-6, unbiased=False)
+    if scaled:  # theirs adds to the variance, the authors' takes a maximum: alike where the variance is large
+        layer = build(3, 4, 3, bias=False, eps=1e-30).double()
+        layer.gain.data.copy_(torch.arange(1.0, 5.0).reshape(4, 1, 1, 1))
+        ours = functools.partial(standardize_and_scale_weights, gain=np.arange(1.0, 5.0))
+    kernel = layer.weight.detach().numpy()
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 3))
+    theirs = layer(torch.tensor(np.moveaxis(x, -1, 1).copy()))
+    theirs.sum().backward()
+
+    def apply(kernel):
+        settings = dict(padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jax.lax.conv_general_dilated(x, ours(kernel), (1, 1), **settings)
+
+    y, pullback = jax.vjp(apply, np.transpose(kernel, (2, 3, 1, 0)))
+    np.testing.assert_allclose(y, np.moveaxis(theirs.detach().numpy(), 1, -1), rtol=1e-10, atol=1e-12)
+    gradient = np.transpose(layer.weight.grad.numpy(), (2, 3, 1, 0))
+    np.testing.assert_allclose(pullback(np.ones_like(y))[0], gradient, rtol=1e-9, atol=1e-10)
