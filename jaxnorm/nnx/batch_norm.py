@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
@@ -35,6 +35,7 @@ class BatchNorm(NormLayer):
         >>> y = layer(x)
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(batch_norm)
     use_running_average: bool | None = False
     axis: Axes = -1
     momentum: float = 0.99
@@ -59,23 +60,11 @@ class BatchNorm(NormLayer):
         Returns:
             The normalized array, of x's shape.
         """
-        return self._normalize(batch_norm, x, use_running_average, mask)
-
-    set_view = nnx.BatchNorm.set_view
-
-    def _normalize(
-        self,
-        function: Callable[..., Any],
-        x: Array,
-        use_running_average: bool | None,
-        mask: Array | None,
-        **parameters: Array,
-    ) -> Array:
         if use_running_average is None:
             use_running_average = self.use_running_average
         if use_running_average is None:
             raise UserError(
-                f"{function.__name__}'s use_running_average must be True or False, but is None in the layer and in the "
+                f"{self._function.__name__}'s use_running_average must be True or False, but is None in layer and in "
                 "call; call train() or eval()"
             )
         mean, var = self.mean[...], self.var[...]
@@ -83,12 +72,22 @@ class BatchNorm(NormLayer):
         x, mean, var, scale, bias = arrays = self.arrays(x, mean, var)
         if use_running_average:
             running = {"mean": mean, "var": var}
-        settings = fields_of(self, function)
+        settings = fields_of(self, self._function)
         if self.dtype is None:  # flax.nnx takes the running statistics' dtype into account too
             settings["dtype"] = canonicalize_dtype(*arrays)
-        y, running = function(
-            x, scale, bias, running, train=not use_running_average, mask=mask, **parameters, **settings
+        y, running = self._function(
+            x, scale, bias, running, train=not use_running_average, mask=mask, **self.own_parameters(), **settings
         )
         if not use_running_average:
             self.mean[...], self.var[...] = (lax.stop_gradient(running[name]) for name in ("mean", "var"))
         return y
+
+    set_view = nnx.BatchNorm.set_view
+
+    def own_parameters(self) -> dict[str, Array]:
+        """The parameters of the function besides `scale` and `bias`.
+
+        Returns:
+            The values by name.
+        """
+        return {}

@@ -1,16 +1,16 @@
 """What all layers have: fields and the parameters `scale` and `bias`."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import InitVar
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Array, Dtype, Initializer, PromoteDtypeFn
 from jax.nn import initializers
 
-from jaxnorm.functional.fields import document
+from jaxnorm.functional.fields import document, fields_of
 
 Metadata = Mapping[str, Any] | None
 
@@ -18,8 +18,9 @@ Metadata = Mapping[str, Any] | None
 @document
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
 class NormLayer(nnx.Module):
-    """A layer with the parameters `scale` and `bias`. A subclass adds fields and its `__call__`."""
+    """A layer with the parameters `scale` and `bias`. A subclass names its function and adds fields."""
 
+    _function: ClassVar[Callable[..., Any]]
     num_features: int = dataclasses.field(kw_only=False)
     epsilon: float = 1e-6
     dtype: Dtype | None = None
@@ -49,6 +50,19 @@ class NormLayer(nnx.Module):
         absent: Any = nnx.data(None)
         self.scale = self.parameter(rngs, scale_init, scale_metadata) if self.use_scale else absent
         self.bias = self.parameter(rngs, bias_init, bias_metadata) if self.use_bias else absent
+
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        """Normalizes an array.
+
+        Args:
+            x: The input.
+            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
+
+        Returns:
+            The normalized array, of x's shape.
+        """
+        x, scale, bias = self.arrays(x)
+        return self._function(x, scale, bias, mask=mask, **fields_of(self, self._function))
 
     def parameter(self, rngs: nnx.Rngs, init: Initializer, metadata: Metadata) -> nnx.Param[Array]:
         """A new parameter.
