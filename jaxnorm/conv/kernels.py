@@ -94,41 +94,27 @@ def compiler() -> str | None:
     return library.find_compiler()
 
 
-def forward(y: Any, x: jax.Array, kernel: jax.Array, **settings: Any) -> jax.Array:
-    """The convolution of x (N, H, W, C) and kernel (h, w, C, O).
+def product(of: str, a: jax.Array, b: jax.Array, *, shape: tuple[int, ...], **settings: Any) -> jax.Array:
+    """One of the three products, as a call of a kernel, without derivatives.
 
-    Args:
-        y: Shape and dtype of the result.
-        x: Input.
-        kernel: Weights.
-        **settings: As in `gradients`.
-
-    Returns:
-        The output, (N, H', W', O).
-    """
-    return _product("y", y, _attributes(**settings), x, kernel)
-
-
-def gradients(x: jax.Array, kernel: jax.Array, g: jax.Array, **settings: Any) -> tuple[jax.Array, jax.Array]:
-    """The gradients with respect to x and kernel.
-
-    Unless the precision is the highest, 3x3 convolutions of stride 1 whose channels fill vectors need half the
-    multiplications, by Winograd's minimal filtering. On the whole this is as exact. But the error of an output is
+    Unless the precision is the highest, gradients of 3x3 convolutions of stride 1 whose channels fill vectors need half
+    the multiplications, by Winograd's minimal filtering. On the whole this is as exact. But the error of an output is
     relative to its largest input times its largest weight, a value that is not finite spreads to a tile of 2x2 outputs
     and may change from inf to nan, and inputs above 8e37 overflow.
 
     Args:
-        x: Input, (N, H, W, C).
-        kernel: Weights, (h, w, C, O).
-        g: Gradient with respect to the output, (N, H', W', O).
+        of: Which: a name in `PRODUCTS`.
+        a: The first factor; images (N, H, W, C).
+        b: The second factor; images or weights (h, w, C, O).
+        shape: Of the product.
         **settings: The convolution's `strides`, its `padding` in pixels and its `precision`.
 
     Returns:
-        The two gradients.
+        The product.
     """
-    attributes = _attributes(**settings)
-    by_input = _product("x", jax.typeof(x), attributes, g, kernel)
-    return by_input, _product("kernel", jax.typeof(kernel), attributes, x, g)
+    like = jax.typeof(a).update(shape=shape)
+    call = jax.ffi.ffi_call(f"jaxnorm_conv_{PRODUCTS[of][0]}", like, vmap_method="sequential")
+    return call(a, b, **dict(_attributes(**settings)))
 
 
 def _attributes(*, strides: tuple[int, int], padding: Sequence[tuple[int, int]], precision: Any) -> Attributes:
@@ -137,37 +123,6 @@ def _attributes(*, strides: tuple[int, int], padding: Sequence[tuple[int, int]],
     names = ("stride_y", "stride_x", "pad_y", "pad_x")
     numbers = zip(names, map(np.int64, (*strides, top, left)), strict=True)
     return (*numbers, ("exact", _is_highest(precision)))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _product(of: str, like: Any, attributes: Attributes, a: jax.Array, b: jax.Array) -> jax.Array:
-    """The product `of` in `PRODUCTS`, in the shape of `like`."""
-    call = jax.ffi.ffi_call(f"jaxnorm_conv_{PRODUCTS[of][0]}", like, vmap_method="sequential")
-    return call(a, b, **dict(attributes))
-
-
-def _product_forward(
-    of: str, like: Any, attributes: Attributes, a: jax.Array, b: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _product(of, like, attributes, a, b), (a, b)
-
-
-def _product_backward(
-    of: str,
-    like: Any,  # noqa: ARG001
-    attributes: Attributes,
-    factors: tuple[jax.Array, jax.Array],
-    cotangent: jax.Array,
-) -> tuple[jax.Array, ...]:
-    _, *names = PRODUCTS[of]
-    arrays = {of: cotangent, **dict(zip(names, factors, strict=True))}
-    return tuple(
-        _product(name, jax.typeof(arrays[name]), attributes, *(arrays[each] for each in PRODUCTS[name][1:]))
-        for name in names
-    )
-
-
-_product.defvjp(_product_forward, _product_backward)
 
 
 def _is_highest(precision: Any) -> bool:

@@ -12,11 +12,13 @@ from jaxnorm.functional.fields import document
 from jaxnorm.functional.ghost_batches import average, repeat_for_samples, split_batch
 from jaxnorm.functional.group import count_groups
 from jaxnorm.functional.inputs import prepare
+from jaxnorm.functional.meshes import on_any_mesh
 from jaxnorm.functional.moments import Moments, combine, compute_moments, normalize
 from jaxnorm.functional.running_statistics import Running, running_moments, start_or_check, updated
 
 
 @document
+@on_any_mesh
 def batch_group_norm(
     x: ArrayLike,
     scale: ArrayLike | None = None,

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
@@ -10,11 +11,13 @@ from jaxnorm.functional.batch import check_more_than_one_value
 from jaxnorm.functional.fields import document
 from jaxnorm.functional.ghost_batches import average, repeat_for_samples, split_batch
 from jaxnorm.functional.inputs import Axes, check_feature_axes, prepare
+from jaxnorm.functional.meshes import on_any_mesh
 from jaxnorm.functional.moments import Moments, combine, compute_moments, normalize_mixed
 from jaxnorm.functional.running_statistics import Running, running_moments, start_or_check, updated
 
 
 @document
+@on_any_mesh
 def batch_instance_norm(
     x: ArrayLike,
     scale: ArrayLike | None = None,
@@ -109,5 +112,5 @@ def _ghost_batches(instance: Moments, size: int, axis_name: Any) -> Moments:
     def split(leaf: jax.Array) -> jax.Array:
         return split_batch(leaf, size, axis_name)
 
-    counts = instance.count if isinstance(instance.count, float) else split(instance.count)
+    counts = split(instance.count) if jnp.ndim(instance.count) else instance.count
     return combine(Moments(split(instance.shift), split(instance.offset), split(instance.var), counts), (1,))

@@ -10,11 +10,13 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxnorm.functional.batch import check_more_than_one_value
 from jaxnorm.functional.fields import document
 from jaxnorm.functional.inputs import Axes, prepare
+from jaxnorm.functional.meshes import on_any_mesh
 from jaxnorm.functional.moments import compute_moments, normalize
 from jaxnorm.functional.running_statistics import Running, running_moments, start_or_check, updated
 
 
 @document
+@on_any_mesh
 def batch_renorm(
     x: ArrayLike,
     scale: ArrayLike | None = None,

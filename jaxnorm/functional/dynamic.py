@@ -7,9 +7,11 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jaxnorm.functional.fields import document
 from jaxnorm.functional.inputs import Axes, Input, prepare
+from jaxnorm.functional.meshes import on_any_mesh
 
 
 @document
+@on_any_mesh
 def dynamic_tanh(
     x: ArrayLike,
     scale: ArrayLike | None = None,
@@ -50,6 +52,7 @@ def dynamic_tanh(
 
 
 @document
+@on_any_mesh
 def dynamic_erf(
     x: ArrayLike,
     scale: ArrayLike | None = None,

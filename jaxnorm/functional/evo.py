@@ -11,11 +11,13 @@ from jaxnorm.functional.batch import check_more_than_one_value
 from jaxnorm.functional.fields import document
 from jaxnorm.functional.group import count_groups
 from jaxnorm.functional.inputs import prepare
+from jaxnorm.functional.meshes import on_any_mesh
 from jaxnorm.functional.moments import combine, compute_moments
 from jaxnorm.functional.running_statistics import Running, start_or_check, updated
 
 
 @document
+@on_any_mesh
 def evo_norm_b0(
     x: ArrayLike,
     scale: ArrayLike | None = None,
@@ -89,6 +91,7 @@ def evo_norm_b0(
 
 
 @document
+@on_any_mesh
 def evo_norm_s0(
     x: ArrayLike,
     scale: ArrayLike | None = None,

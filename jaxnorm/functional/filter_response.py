@@ -9,10 +9,12 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jaxnorm.functional.fields import document
 from jaxnorm.functional.inputs import prepare
+from jaxnorm.functional.meshes import on_any_mesh
 from jaxnorm.functional.moments import mean_square
 
 
 @document
+@on_any_mesh
 def filter_response_norm(
     x: ArrayLike,
     scale: ArrayLike | None = None,

@@ -8,10 +8,12 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jaxnorm.functional.fields import document
 from jaxnorm.functional.inputs import prepare
+from jaxnorm.functional.meshes import on_any_mesh
 from jaxnorm.functional.moments import sum_of_squares
 
 
 @document
+@on_any_mesh
 def global_response_norm(
     x: ArrayLike,
     scale: ArrayLike | None = None,

@@ -8,10 +8,12 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxnorm.errors import UserError
 from jaxnorm.functional.fields import document
 from jaxnorm.functional.inputs import Axes, prepare
+from jaxnorm.functional.meshes import on_any_mesh
 from jaxnorm.functional.moments import compute_moments, normalize
 
 
 @document
+@on_any_mesh
 def group_norm(
     x: ArrayLike,
     scale: ArrayLike | None = None,

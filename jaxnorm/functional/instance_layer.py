@@ -5,10 +5,12 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jaxnorm.functional.fields import document
 from jaxnorm.functional.inputs import prepare
+from jaxnorm.functional.meshes import on_any_mesh
 from jaxnorm.functional.moments import combine, compute_moments, normalize_mixed
 
 
 @document
+@on_any_mesh
 def instance_layer_norm(
     x: ArrayLike,
     scale: ArrayLike | None = None,

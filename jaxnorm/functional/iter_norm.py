@@ -13,6 +13,7 @@ from jaxnorm.errors import UserError
 from jaxnorm.functional.batch import check_more_than_one_value
 from jaxnorm.functional.fields import document
 from jaxnorm.functional.inputs import Input, prepare
+from jaxnorm.functional.meshes import on_any_mesh
 from jaxnorm.functional.moments import Moments, compute_moments
 from jaxnorm.functional.running_statistics import Running, start_or_check
 
@@ -20,6 +21,7 @@ _einsum = partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
 
 @document
+@on_any_mesh
 def iter_norm(
     x: ArrayLike,
     scale: ArrayLike | None = None,

@@ -21,7 +21,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnorm.functional.sums import MIN_BLOCK, abs_square, over_groups, set_size, sum_and_square, sum_over
+from jaxnorm.functional.sums import (
+    MIN_BLOCK,
+    abs_square,
+    at_least,
+    over_groups,
+    set_size,
+    sum_and_square,
+    sum_over,
+)
 
 FEW = 32
 """In a shorter set along the last axis any element can be the shift: no outlier is far enough to cost digits."""
@@ -36,7 +44,8 @@ class Moments(NamedTuple):
         shift: First part of the mean, a constant for derivatives.
         offset: Second part of the mean, which has the derivatives of the mean.
         var: Biased variance.
-        count: Number of values: a float without a mask, an array with one, None for running statistics.
+        count: Number of values: a float without a mask, an array with one or of a symbolic size, None for running
+            statistics.
     """
 
     shift: jax.Array
@@ -175,7 +184,7 @@ def normalize(
     d = x - moments.shift
     mul = lax.rsqrt(moments.var + epsilon)
     affine_shape = jnp.broadcast_shapes(mul.shape, *(p.shape for p in (scale, bias) if p is not None))
-    if MIN_BLOCK * math.prod(affine_shape) <= x.size:
+    if at_least(_repeats(x.shape, affine_shape), MIN_BLOCK):
         mul = mul if scale is None else mul * scale
         add = -moments.offset * mul
         return _affine(d, mul, add if bias is None else add + bias)
@@ -218,10 +227,15 @@ def normalize_mixed(
     return _affine(x - instance.shift, mul, add if bias is None else add + bias)
 
 
+def _repeats(shape: tuple[int, ...], of: tuple[int, ...]) -> int:
+    """How many values of an array of this shape have one coefficient of the shape `of`."""
+    return math.prod(length for length, own in zip(shape, of, strict=True) if own == 1)
+
+
 def _affine(d: jax.Array, mul: jax.Array, add: jax.Array) -> jax.Array:
     """d * mul + add, arranged so that the backward pass sums only the cotangent and the cotangent times d."""
     shape = jnp.broadcast_shapes(mul.shape, add.shape)
-    if d.size >= MIN_BLOCK * d.shape[0] * math.prod(shape[1:]):
+    if at_least(_repeats(d.shape[1:], shape[1:]), MIN_BLOCK):
         # One coefficient per sample: the backward pass then sums over positions first, which is faster and more exact.
         shape = (d.shape[0], *shape[1:])
     mul, add = lax.optimization_barrier((jnp.broadcast_to(mul, shape), jnp.broadcast_to(add, shape)))
@@ -283,9 +297,10 @@ def _two_pass(
 
 def _count(x: jax.Array, axes: tuple[int, ...], num_groups: int | None, mask: jax.Array | None) -> Any:
     """The number of values in each set, in float32 at least, because float16 ends at 65504."""
-    if mask is None:
-        return float(set_size(x.shape, axes, num_groups))
     dtype = jnp.promote_types(x.real.dtype, jnp.float32)
+    if mask is None:
+        size = set_size(x.shape, axes, num_groups)
+        return float(size) if isinstance(size, int) else jnp.asarray(size).astype(dtype)
     return over_groups(sum_over, jnp.broadcast_to(mask, x.shape).astype(dtype), axes, num_groups)
 
 
@@ -319,7 +334,7 @@ def _inner_axes(shape: tuple[int, ...], axes: tuple[int, ...], num_groups: int |
     inner = tuple(axis for axis in axes if axis > 0)
     if num_groups is not None or (inner == tuple(range(1, last + 1)) and last > 1):
         inner = tuple(axis for axis in inner if axis < last)
-    return inner if num_groups is not None or set_size(shape, inner, None) >= MIN_BLOCK else axes
+    return inner if num_groups is not None or at_least(set_size(shape, inner, None), MIN_BLOCK) else axes
 
 
 def _psum(values: Any, axis_name: Any, axis_index_groups: Any) -> Any:
@@ -333,11 +348,11 @@ def _representative(x: jax.Array, inner: tuple[int, ...], outer: tuple[int, ...]
     axis, the last selection, among four medians, is a reduction, whose result XLA stores. XLA would fuse medians into
     x - shift and select them again for every element of x.
     """
-    if inner == (x.ndim - 1,) and 0 < x.shape[-1] < FEW and not outer:
+    if inner == (x.ndim - 1,) and x.shape[-1] and not at_least(x.shape[-1], FEW) and not outer:
         # Selecting among neighbours in memory is slowest, and in a short set every element is near enough.
         return lax.slice_in_dim(x, x.shape[-1] // 2, x.shape[-1] // 2 + 1, axis=-1)
     *middle, last = inner or (None,)
-    if last is None or not (middle or outer) or x.shape[last] == 0:
+    if last is None or not (middle or outer) or not isinstance(x.shape[last], int) or x.shape[last] == 0:
         return over_groups(_median, _median(x, inner), outer, num_groups)
     length = x.shape[last]
     few = x if length < 4 else lax.slice_in_dim(x, length // 8, length // 8 + 3 * (length // 4) + 1, length // 4, last)

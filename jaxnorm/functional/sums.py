@@ -33,6 +33,19 @@ def set_size(shape: tuple[int, ...], axes: tuple[int, ...], num_groups: int | No
     return math.prod(shape[axis] for axis in axes) // (num_groups or 1)
 
 
+def at_least(size: Any, least: int) -> bool:
+    """Whether a size is so large. A symbolic size of `jax.export`, which may be anything from 1, counts as large.
+
+    Args:
+        size: Number of values.
+        least: The size to compare with.
+
+    Returns:
+        False if it is known to be smaller.
+    """
+    return not isinstance(size, int) or size >= least
+
+
 def over_groups(
     reduce: Callable[[jax.Array, tuple[int, ...]], jax.Array],
     x: jax.Array,
@@ -79,7 +92,7 @@ def sum_and_square(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.
     Returns:
         The two sums, with length 1 on `axes`.
     """
-    if axes == (x.ndim - 1,) and 0 < x.shape[-1] < SHORT:
+    if axes == (x.ndim - 1,) and x.shape[-1] and not at_least(x.shape[-1], SHORT):
         return lax.platform_dependent(x, abs_square(x), cpu=_sums_along_last, default=_two_sums_along_last)
     return sum_over(x, axes), sum_over(abs_square(x), axes)
 
@@ -111,11 +124,11 @@ def sum_over(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     Returns:
         The sum, in x's dtype.
     """
-    if len(axes) > 1 and set_size(x.shape, axes, None) > MAX_BLOCK:
+    if len(axes) > 1 and at_least(set_size(x.shape, axes, None), MAX_BLOCK + 1):
         return sum_over(lax.optimization_barrier(sum_over(x, axes[1:])), axes[:1])
-    if axes != (x.ndim - 1,) or x.shape[-1] < MIN_BLOCK:
+    if axes != (x.ndim - 1,) or not at_least(x.shape[-1], MIN_BLOCK):
         return jnp.sum(x, axes, keepdims=True)
-    if x.shape[-1] > MAX_PRODUCT:
+    if at_least(x.shape[-1], MAX_PRODUCT + 1):
         if x.shape[-1] % MAX_PRODUCT:
             return jnp.sum(x, axes, keepdims=True)
         return sum_over(x.reshape(*x.shape[:-1], -1, MAX_PRODUCT), (x.ndim,)).sum(-2)

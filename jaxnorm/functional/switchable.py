@@ -10,11 +10,13 @@ from jaxnorm.errors import UserError
 from jaxnorm.functional.batch import check_more_than_one_value
 from jaxnorm.functional.fields import document
 from jaxnorm.functional.inputs import prepare
+from jaxnorm.functional.meshes import on_any_mesh
 from jaxnorm.functional.moments import Moments, combine, compute_moments, normalize
 from jaxnorm.functional.running_statistics import Running, running_moments, start_or_check, updated
 
 
 @document
+@on_any_mesh
 def switchable_norm(
     x: ArrayLike,
     scale: ArrayLike | None = None,

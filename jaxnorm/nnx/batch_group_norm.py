@@ -1,8 +1,8 @@
 """Batch-group normalization."""
 
 import dataclasses
-
-from flax.typing import Array
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from jaxnorm.functional import batch_group_norm
 from jaxnorm.functional.fields import document_as
@@ -25,20 +25,8 @@ class BatchGroupNorm(RunningLayer):
         ((8, 4, 4, 3), (3,))
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(batch_group_norm)
     num_groups: int | None = None
     group_size: int | None = 1
     ghost_batch_size: int | None = None
     own_weight: float = 0.0
-
-    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
-        """Normalizes an array, and updates the running statistics in training.
-
-        Args:
-            x: Shape (N, ..., C).
-            use_running_average: Whether to take the running statistics (evaluation); None for what the layer says.
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
-
-        Returns:
-            The output, of x's shape.
-        """
-        return self._normalize(batch_group_norm, x, use_running_average, mask)

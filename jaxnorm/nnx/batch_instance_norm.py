@@ -1,11 +1,12 @@
 """Batch-instance normalization."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import InitVar
-from typing import Any
+from typing import Any, ClassVar
 
 from flax import nnx
-from flax.typing import Array, Initializer
+from flax.typing import Initializer
 from jax.nn import initializers
 
 from jaxnorm.functional import batch_instance_norm
@@ -34,6 +35,7 @@ class BatchInstanceNorm(BatchNorm):
         ((8, 4, 4, 3), (3,))
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(batch_instance_norm)
     train_gate: bool = True
     gate_init: InitVar[Initializer] = initializers.ones
     gate_metadata: InitVar[Metadata] = None
@@ -44,15 +46,10 @@ class BatchInstanceNorm(BatchNorm):
         super().__post_init__(rngs, *others)
         self.gate = self.parameter(rngs, gate_init, gate_metadata)
 
-    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
-        """Normalizes an array, and updates the running statistics in training.
-
-        Args:
-            x: Shape (N, ..., C).
-            use_running_average: Whether to take the running statistics (evaluation); None for what the layer says.
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
+    def own_parameters(self) -> dict[str, Any]:
+        """The arguments of the function that are parameters besides `scale` and `bias`.
 
         Returns:
-            The normalized array, of x's shape.
+            The values by name.
         """
-        return self._normalize(batch_instance_norm, x, use_running_average, mask, gate=self.gate[...])
+        return {"gate": self.gate[...]}

@@ -1,8 +1,10 @@
 """Batch normalization."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
 
-from flax.typing import Array, Axes
+from flax.typing import Axes
 
 from jaxnorm.functional import batch_norm
 from jaxnorm.functional.fields import document_as
@@ -28,18 +30,6 @@ class BatchNorm(RunningLayer):
         >>> y = layer(x)
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(batch_norm)
     axis: Axes = -1
     ghost_batch_size: int | None = None
-
-    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
-        """Normalizes an array, and updates the running statistics in training.
-
-        Args:
-            x: Shape (N, ..., C).
-            use_running_average: Whether to take the running statistics (evaluation); None for what the layer says.
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
-
-        Returns:
-            The normalized array, of x's shape.
-        """
-        return self._normalize(batch_norm, x, use_running_average, mask)

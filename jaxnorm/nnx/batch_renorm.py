@@ -1,8 +1,10 @@
 """Batch renormalization."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
 
-from flax.typing import Array, Axes
+from flax.typing import Axes
 
 from jaxnorm.functional import batch_renorm
 from jaxnorm.functional.fields import document_as
@@ -25,19 +27,7 @@ class BatchRenorm(RunningLayer):
         ((8, 4, 4, 3), (3,))
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(batch_renorm)
     axis: Axes = -1
     r_max: float = 3.0
     d_max: float = 5.0
-
-    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
-        """Normalizes an array, and updates the running statistics in training.
-
-        Args:
-            x: Shape (N, ..., C).
-            use_running_average: Whether to take the running statistics (evaluation); None for what the layer says.
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
-
-        Returns:
-            The output, of x's shape.
-        """
-        return self._normalize(batch_renorm, x, use_running_average, mask)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import InitVar
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
@@ -11,7 +11,7 @@ from flax.typing import Array, Initializer
 from jax.nn import initializers
 
 from jaxnorm.functional import evo_norm_b0, evo_norm_s0
-from jaxnorm.functional.fields import document_as, fields_of
+from jaxnorm.functional.fields import document_as
 from jaxnorm.functional.group import count_groups
 from jaxnorm.nnx.norm_layer import Metadata, NormLayer
 from jaxnorm.nnx.running_layer import RunningLayer
@@ -38,6 +38,7 @@ class EvoNormB0(RunningLayer):
         ((8, 4, 4, 3), (3,))
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(evo_norm_b0)
     use_slope: bool = True
     slope_init: InitVar[Initializer] = initializers.ones
     slope_metadata: InitVar[Metadata] = None
@@ -57,19 +58,13 @@ class EvoNormB0(RunningLayer):
         """
         return {"var": jnp.ones}
 
-    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
-        """Normalizes an array, and updates the running statistics in training.
-
-        Args:
-            x: Shape (N, ..., C).
-            use_running_average: Whether to take the running statistics (evaluation); None for what the layer says.
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
+    def own_parameters(self) -> dict[str, Any]:
+        """The arguments of the function that are parameters besides `scale` and `bias`.
 
         Returns:
-            The output, of x's shape.
+            The values by name.
         """
-        slope = None if self.slope is None else self.slope[...]
-        return self._normalize(evo_norm_b0, x, use_running_average, mask, slope=slope)
+        return {} if self.slope is None else {"slope": self.slope[...]}
 
 
 @document_as(evo_norm_s0)
@@ -92,6 +87,7 @@ class EvoNormS0(NormLayer):
         ((2, 8, 8, 6), (6,))
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(evo_norm_s0)
     num_groups: int | None = dataclasses.field(default=32, kw_only=False)
     group_size: int | None = dataclasses.field(default=None, kw_only=False)
     epsilon: float = 1e-5
@@ -107,16 +103,10 @@ class EvoNormS0(NormLayer):
         absent: Any = nnx.data(None)
         self.slope = self.parameter(rngs, slope_init, slope_metadata) if self.use_slope else absent
 
-    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-        """Normalizes an array.
-
-        Args:
-            x: Shape (N, ..., C).
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
+    def own_parameters(self) -> dict[str, Any]:
+        """The arguments of the function that are parameters besides `scale` and `bias`.
 
         Returns:
-            The output, of x's shape.
+            The values by name.
         """
-        x, scale, bias = self.arrays(x)
-        slope = None if self.slope is None else self.slope[...]
-        return evo_norm_s0(x, scale, bias, slope=slope, mask=mask, **fields_of(self, evo_norm_s0))
+        return {} if self.slope is None else {"slope": self.slope[...]}

@@ -1,22 +1,23 @@
 """Filter response normalization."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import InitVar
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
-from flax.typing import Array, Initializer
+from flax.typing import Initializer
 from jax.nn import initializers
 
 from jaxnorm.functional import filter_response_norm
-from jaxnorm.functional.fields import document_as, fields_of
-from jaxnorm.nnx.norm_layer import AffineLayer, Metadata
+from jaxnorm.functional.fields import document_as
+from jaxnorm.nnx.norm_layer import MaskedLayer, Metadata
 
 
 @document_as(filter_response_norm)
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
-class FilterResponseNorm(AffineLayer):
+class FilterResponseNorm(MaskedLayer):
     """`jaxnorm.functional.filter_response_norm` as a module of flax.nnx, with the parameters `scale`, `bias` and
     `threshold`.
 
@@ -37,6 +38,7 @@ class FilterResponseNorm(AffineLayer):
         (True, (3,))
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(filter_response_norm)
     epsilon: float = 1e-6
     use_threshold: bool = True
     train_epsilon: bool = False
@@ -56,19 +58,13 @@ class FilterResponseNorm(AffineLayer):
         if self.train_epsilon:
             self.learned_epsilon = self.parameter(rngs, initializers.constant(1e-4), None)
 
-    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-        """Normalizes an array.
-
-        Args:
-            x: Shape (N, ..., C).
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
+    def own_parameters(self) -> dict[str, Any]:
+        """The arguments of the function that are parameters besides `scale` and `bias`.
 
         Returns:
-            The output, of x's shape.
+            The values by name.
         """
-        x, scale, bias = self.arrays(x)
-        fields = fields_of(self, filter_response_norm)
+        own: dict[str, Any] = {} if self.threshold is None else {"threshold": self.threshold[...]}
         if self.learned_epsilon is not None:
-            fields["epsilon"] = self.epsilon + jnp.abs(self.learned_epsilon[...])
-        threshold = None if self.threshold is None else self.threshold[...]
-        return filter_response_norm(x, scale, bias, threshold, mask=mask, **fields)
+            own["epsilon"] = self.epsilon + jnp.abs(self.learned_epsilon[...])
+        return own

@@ -1,12 +1,13 @@
 """Group normalization."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
-from flax.typing import Array, Axes
+from flax.typing import Axes
 
 from jaxnorm.functional import group_norm
-from jaxnorm.functional.fields import document_as, fields_of
+from jaxnorm.functional.fields import document_as
 from jaxnorm.functional.group import count_groups
 from jaxnorm.nnx.norm_layer import NormLayer
 
@@ -25,6 +26,7 @@ class GroupNorm(NormLayer):
         (2, 8, 8, 6)
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(group_norm)
     num_groups: int | None = dataclasses.field(default=32, kw_only=False)
     group_size: int | None = dataclasses.field(default=None, kw_only=False)
     reduction_axes: Axes | None = None
@@ -33,16 +35,3 @@ class GroupNorm(NormLayer):
         """Checks the groups, and makes the parameters."""
         count_groups(self.num_features, self.num_groups, self.group_size)
         super().__post_init__(*arguments)
-
-    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-        """Normalizes an array.
-
-        Args:
-            x: Shape (N, ..., C).
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
-
-        Returns:
-            The normalized array, of x's shape.
-        """
-        x, scale, bias = self.arrays(x)
-        return group_norm(x, scale, bias, mask=mask, **fields_of(self, group_norm))

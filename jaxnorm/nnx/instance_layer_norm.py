@@ -1,21 +1,22 @@
 """Instance-layer normalization."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import InitVar
-from typing import Any
+from typing import Any, ClassVar
 
 from flax import nnx
-from flax.typing import Array, Initializer
+from flax.typing import Initializer
 from jax.nn import initializers
 
 from jaxnorm.functional import instance_layer_norm
-from jaxnorm.functional.fields import document_as, fields_of
-from jaxnorm.nnx.norm_layer import AffineLayer, Metadata
+from jaxnorm.functional.fields import document_as
+from jaxnorm.nnx.norm_layer import MaskedLayer, Metadata
 
 
 @document_as(instance_layer_norm)
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
-class InstanceLayerNorm(AffineLayer):
+class InstanceLayerNorm(MaskedLayer):
     """`jaxnorm.functional.instance_layer_norm` as a module of flax.nnx, with the parameters `scale`, `bias` and
     `gate`.
 
@@ -33,6 +34,7 @@ class InstanceLayerNorm(AffineLayer):
         ((2, 8, 8, 3), (3,))
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(instance_layer_norm)
     epsilon: float = 1e-5
     use_fast_variance: bool = True
     force_float32_reductions: bool = True
@@ -45,16 +47,10 @@ class InstanceLayerNorm(AffineLayer):
         super().__post_init__(rngs, *others)
         self.gate = self.parameter(rngs, gate_init, gate_metadata)
 
-    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-        """Normalizes an array.
-
-        Args:
-            x: Shape (N, ..., C).
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
+    def own_parameters(self) -> dict[str, Any]:
+        """The arguments of the function that are parameters besides `scale` and `bias`.
 
         Returns:
-            The output, of x's shape.
+            The values by name.
         """
-        x, scale, bias = self.arrays(x)
-        fields = fields_of(self, instance_layer_norm)
-        return instance_layer_norm(x, scale, bias, gate=self.gate[...], mask=mask, **fields)
+        return {"gate": self.gate[...]}

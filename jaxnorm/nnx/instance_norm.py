@@ -1,11 +1,13 @@
 """Instance normalization."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
 
-from flax.typing import Array, Axes
+from flax.typing import Axes
 
 from jaxnorm.functional import instance_norm
-from jaxnorm.functional.fields import document_as, fields_of
+from jaxnorm.functional.fields import document_as
 from jaxnorm.nnx.norm_layer import NormLayer
 
 
@@ -23,17 +25,5 @@ class InstanceNorm(NormLayer):
         (2, 8, 8, 3)
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(instance_norm)
     feature_axes: Axes = -1
-
-    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-        """Normalizes an array.
-
-        Args:
-            x: Shape (N, ..., C).
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
-
-        Returns:
-            The normalized array, of x's shape.
-        """
-        x, scale, bias = self.arrays(x)
-        return instance_norm(x, scale, bias, mask=mask, **fields_of(self, instance_norm))

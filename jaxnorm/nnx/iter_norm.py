@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax.typing import Array, Dtype
@@ -28,6 +29,7 @@ class IterNorm(RunningLayer):
         ((8, 4, 4, 3), (1, 3, 3))
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(iter_norm)
     group_size: int = 64
     num_iterations: int = 5
 
@@ -43,16 +45,3 @@ class IterNorm(RunningLayer):
             return identities(channels, whitened_together(channels, self.group_size), dtype)
 
         return {"mean": jnp.zeros, "cov": identity}
-
-    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
-        """Normalizes an array, and updates the running statistics in training.
-
-        Args:
-            x: Shape (N, ..., C).
-            use_running_average: Whether to take the running statistics (evaluation); None for what the layer says.
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
-
-        Returns:
-            The output, of x's shape.
-        """
-        return self._normalize(iter_norm, x, use_running_average, mask)

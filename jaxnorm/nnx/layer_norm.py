@@ -1,11 +1,13 @@
 """Layer normalization."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
 
-from flax.typing import Array, Axes
+from flax.typing import Axes
 
 from jaxnorm.functional import layer_norm
-from jaxnorm.functional.fields import document_as, fields_of
+from jaxnorm.functional.fields import document_as
 from jaxnorm.nnx.norm_layer import NormLayer
 
 
@@ -24,18 +26,6 @@ class LayerNorm(NormLayer):
         -1.342 -0.447 0.447 1.342
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(layer_norm)
     reduction_axes: Axes = -1
     feature_axes: Axes = -1
-
-    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-        """Normalizes an array.
-
-        Args:
-            x: Any shape that has the axes.
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
-
-        Returns:
-            The normalized array, of x's shape.
-        """
-        x, scale, bias = self.arrays(x)
-        return layer_norm(x, scale, bias, mask=mask, **fields_of(self, layer_norm))

@@ -1,16 +1,16 @@
 """What all layers have: fields and the parameters `scale` and `bias`."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import InitVar
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Array, Dtype, Initializer, PromoteDtypeFn
 from jax.nn import initializers
 
-from jaxnorm.functional.fields import document
+from jaxnorm.functional.fields import document, fields_of
 
 Metadata = Mapping[str, Any] | None
 
@@ -78,7 +78,37 @@ class AffineLayer(nnx.Module):
 
 @document
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
-class NormLayer(AffineLayer):
+class MaskedLayer(AffineLayer):
+    """A layer whose function takes a mask. A subclass names its function and adds fields."""
+
+    _function: ClassVar[Callable[..., Any]]
+
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        """Normalizes an array.
+
+        Args:
+            x: The input.
+            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
+
+        Returns:
+            The output, of x's shape.
+        """
+        x, scale, bias = self.arrays(x)
+        settings = {**fields_of(self, self._function), **self.own_parameters()}
+        return self._function(x, scale, bias, mask=mask, **settings)
+
+    def own_parameters(self) -> dict[str, Any]:
+        """The arguments of the function that are parameters besides `scale` and `bias`.
+
+        Returns:
+            The values by name.
+        """
+        return {}
+
+
+@document
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
+class NormLayer(MaskedLayer):
     """A layer with statistics."""
 
     epsilon: float = 1e-6

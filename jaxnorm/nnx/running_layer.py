@@ -18,7 +18,8 @@ from jaxnorm.nnx.norm_layer import NormLayer
 @document
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
 class RunningLayer(NormLayer):
-    """A layer with running statistics, which follow `train()` and `eval()`. A subclass adds fields and its `__call__`.
+    """A layer with running statistics, which follow `train()` and `eval()`. A subclass names its
+    function and adds fields.
 
     Attributes:
         momentum: Weight of the old running value.
@@ -43,21 +44,22 @@ class RunningLayer(NormLayer):
         """
         return {"mean": jnp.zeros, "var": jnp.ones}
 
-    set_view = nnx.BatchNorm.set_view
+    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
+        """Normalizes an array, and updates the running statistics in training.
 
-    def _normalize(
-        self,
-        function: Callable[..., Any],
-        x: Array,
-        use_running_average: bool | None,
-        mask: Array | None,
-        **parameters: Array,
-    ) -> Array:
+        Args:
+            x: Shape (N, ..., C).
+            use_running_average: Whether to take the running statistics (evaluation); None for what the layer says.
+            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
+
+        Returns:
+            The output, of x's shape.
+        """
         if use_running_average is None:
             use_running_average = self.use_running_average
         if use_running_average is None:
             raise UserError(
-                f"{function.__name__}'s use_running_average must be True or False, but is None in the layer and in the "
+                f"{self._function.__name__}'s use_running_average must be True or False, but is None in layer and in "
                 "call; call train() or eval()"
             )
         variables: dict[str, nnx.BatchStat[Array]] = {name: getattr(self, name) for name in self.starts()}
@@ -65,13 +67,13 @@ class RunningLayer(NormLayer):
         x, *cast, scale, bias = arrays = self.arrays(x, *running.values())
         if use_running_average:
             running = dict(zip(running, cast, strict=True))
-        settings = fields_of(self, function)
+        settings = {**fields_of(self, self._function), **self.own_parameters()}
         if self.dtype is None:  # flax.nnx takes the running statistics' dtype into account too
             settings["dtype"] = canonicalize_dtype(*arrays)
-        y, running = function(
-            x, scale, bias, running, train=not use_running_average, mask=mask, **parameters, **settings
-        )
+        y, running = self._function(x, scale, bias, running, train=not use_running_average, mask=mask, **settings)
         if not use_running_average:
             for name, variable in variables.items():
                 variable[...] = lax.stop_gradient(running[name])
         return y
+
+    set_view = nnx.BatchNorm.set_view

@@ -1,10 +1,10 @@
 """Switchable normalization."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from flax import nnx
-from flax.typing import Array
 from jax.nn import initializers
 
 from jaxnorm.functional import switchable_norm
@@ -29,22 +29,18 @@ class SwitchableNorm(RunningLayer):
         ((8, 4, 4, 3), (3,))
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(switchable_norm)
+
     def __post_init__(self, rngs: nnx.Rngs, *arguments: Any) -> None:
         """Makes the parameters and the running statistics."""
         super().__post_init__(rngs, *arguments)
         self.mean_weights = self.parameter(rngs, initializers.ones, None, (3,))
         self.var_weights = self.parameter(rngs, initializers.ones, None, (3,))
 
-    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
-        """Normalizes an array, and updates the running statistics in training.
-
-        Args:
-            x: Shape (N, ..., C).
-            use_running_average: Whether to take the running statistics (evaluation); None for what the layer says.
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
+    def own_parameters(self) -> dict[str, Any]:
+        """The arguments of the function that are parameters besides `scale` and `bias`.
 
         Returns:
-            The output, of x's shape.
+            The values by name.
         """
-        weights = {name: getattr(self, name)[...] for name in ("mean_weights", "var_weights")}
-        return self._normalize(switchable_norm, x, use_running_average, mask, **weights)
+        return {name: getattr(self, name)[...] for name in ("mean_weights", "var_weights")}

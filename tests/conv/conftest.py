@@ -12,6 +12,7 @@ def calls(monkeypatch):
     """The calls of kernels, by name and whether exact. The kernels behave as with a single CPU device."""
     skip_without_compiler()
     monkeypatch.setattr(kernels, "alone", lambda: True)
+    jax.clear_caches()  # of programs with or without a call
     made = []
     plain = jax.ffi.ffi_call
 

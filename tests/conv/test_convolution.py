@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxnorm import Conv
-from jaxnorm.conv import convolution
+from jaxnorm.conv import operations
 from jaxnorm.conv.convolution import convolve
 
 IMAGES = ("NHWC", "HWIO", "NHWC")
@@ -48,10 +48,10 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("slice_bytes", [convolution.SLICE_BYTES, 3000], ids=["whole", "sliced"])
+@pytest.mark.parametrize("slice_bytes", [operations.SLICE_BYTES, 3000], ids=["whole", "sliced"])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_values_and_gradients_are_those_of_the_plain_convolution_in_float64(case, slice_bytes, monkeypatch):
-    monkeypatch.setattr(convolution, "SLICE_BYTES", slice_bytes)
+    monkeypatch.setattr(operations, "SLICE_BYTES", slice_bytes)
     batch, size, features, kernel, strides, padding = case
     x, weights = arrays(batch, size, features, kernel)
     found = jax.jit(lambda *a: both_ways(lambda *b: convolve(*b, strides, padding, dimension_numbers=IMAGES), *a))(
@@ -70,7 +70,7 @@ def test_values_and_gradients_are_those_of_the_plain_convolution_in_float64(case
 
 @pytest.mark.parametrize("batch", [1, 7, 13, 16])
 def test_a_batch_that_is_no_multiple_of_a_slice_is_summed_completely(batch, monkeypatch):
-    monkeypatch.setattr(convolution, "SLICE_BYTES", 5 * 4 * 8 * 8 * 3 * 4)
+    monkeypatch.setattr(operations, "SLICE_BYTES", 5 * 4 * 8 * 8 * 3 * 4)
     x, weights = arrays(batch, (8, 8), (2, 2), (3, 3), np.float32)
     ours, own = (
         both_ways(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+from jax import export, lax
 
 from jaxnorm.conv.convolution import convolve
 from tests.conv.convolutions import IMAGES, ONE, arrays
@@ -97,3 +97,46 @@ def test_within_loops(calls):
         return lax.scan(step, kernel, xs), lax.map(lambda x: gradient_with(operation, (1, 1))(x, kernel), xs)
 
     agree(calls, looped)
+
+
+@STRIDES
+def test_forward_mode_and_transposition(strides, calls):
+    x, kernel, g = arrays(2, (5, 4), (16, 16), (3, 3), strides, ONE)
+    few, weights = x[:1, :, :2, :1], kernel[:, :, :1, :2]
+
+    def transformed(operation):
+        def convolved(*arrays):
+            return operation(*arrays, strides, ONE, dimension_numbers=IMAGES)
+
+        def size(x):
+            return (convolved(x, weights) ** 3).sum()
+
+        return (
+            jax.jvp(convolved, (x, kernel), (x + 1, kernel - 1)),
+            jax.jvp(jax.grad(lambda k: (convolved(x, k) ** 3).sum()), (kernel,), (kernel,)),
+            jax.jacfwd(size)(few),
+            jax.hessian(size)(few),
+            jax.linear_transpose(lambda x: convolved(x, kernel), x)(g),
+            jax.linear_transpose(lambda kernel: convolved(x, kernel), kernel)(g),
+            jax.vmap(lambda x: jax.jvp(convolved, (x, kernel), (x, kernel)))(np.stack([x, -x])),
+        )
+
+    agree(calls, lambda operation: jax.jit(lambda: transformed(operation))())
+
+
+@STRIDES
+def test_an_exported_program_has_no_kernel(strides, calls):
+    x, kernel, _ = arrays(2, (6, 5), (16, 16), (3, 3), strides, ONE)
+    gradient = jax.jit(gradient_with(convolve, strides))
+    exported = export.export(gradient)(x, kernel)
+    assert "jaxnorm_conv" not in exported.mlir_module()
+    expected = gradient(x, kernel)
+    assert calls
+    images = jax.ShapeDtypeStruct(export.symbolic_shape("b, h, 5, 16"), x.dtype)
+    symbolic = export.export(gradient)(images, kernel)
+    for program in (exported, symbolic):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max()),
+            program.call(x, kernel),
+            expected,
+        )
