@@ -44,7 +44,7 @@ def test_depth_is_6n_plus_2(num_blocks, layers):
 
 def test_all_variants_of_a_seed_start_with_the_same_weights():
     def weights(norm):
-        params = variables_of(ResNet14(norm=NORMS[norm]))["params"]
+        params = variables_of(ResNet(num_blocks=1, num_filters=4, norm=NORMS[norm]))["params"]
         return {
             jax.tree_util.keystr(path): np.asarray(leaf)
             for path, leaf in jax.tree_util.tree_leaves_with_path(params)
@@ -115,7 +115,7 @@ def test_logits_without_norms_equal_the_definition_in_float64():
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_in_evaluation_batch_mates_change_no_logits(norm):
-    model = ResNet14(norm=NORMS[norm])
+    model = ResNet(num_blocks=1, num_filters=4, norm=NORMS[norm], conv=NORMS[norm].conv)
     image = jax.random.normal(jax.random.key(2), (6, 16, 16, 3))
     variables = variables_of(model, image=image)
     apply = jax.jit(lambda image: model.apply(variables, image, train=False))
