@@ -21,13 +21,23 @@ ABOUT_AVERAGES = (
     "the number of steps."
 )
 
+OTHER_STATISTICS = (
+    "In each row the same weights. Precise: recomputed from augmented training images, in batches of the own size, "
+    "over which training took its statistics, or of 128. The evaluation batch: statistics of the evaluated images "
+    "themselves, in batches of the own size."
+)
+
 
 def page(study: Study) -> Page:
     """The page of a `study`: the answer, errors by batch size, whose statistics, differences, gates, details."""
     chosen_study = in_order(chosen(study))
     parts = Sections(chosen_study, study)
     sizes = listed([str(size) for size in sorted(set(chosen_study.runs.batch_size), reverse=True)])
-    rules = figures.rules_of(chosen_study.runs)
+    rules, ghosts = figures.rules_of(chosen_study.runs), sorted(set(study.runs.ghost_batch_size.dropna()), reverse=True)
+    kept = (
+        f" Runs with ghosts of {listed([f'{size:g}' for size in ghosts])} keep the whole batch and its steps, but take "
+        "batch norm's statistics over so many of its images at a time."
+    )
     answer = [text for rule in rules for text in (*_cost(chosen_study, rule), *_lost(chosen_study, rule))]
     return Page(
         title="When does batch norm break, and is it the training or only its averages?",
@@ -35,7 +45,7 @@ def page(study: Study) -> Page:
         introduction=(
             f"A 14-layer residual network is trained on {study.data_description} in batches of {sizes}, for the same "
             f"number of epochs, from {counted(study.runs.seed.nunique(), 'seed')} each. A smaller batch means more "
-            "steps, noisier gradients and, for batch norm, noisier statistics."
+            f"steps, noisier gradients and, for batch norm, noisier statistics.{kept * bool(ghosts)}"
         ),
         lead=parts.lead(answer + parts.planned()),
         cautions=parts.cautions(),
@@ -125,8 +135,7 @@ def _statistics(study: Study) -> Table | None:
             rows = found[(found.split == split) & (found.statistics == kind)]
             texts = tables.texts(rows, "accuracy", spread, study.digits, 100)
             columns[f"{split.capitalize()} accuracy, %, with", title] = texts
-    note = f"{tables.averaged(study)}In each row the same weights. Precise: recomputed from augmented training images."
-    return tables.of_variants(study, "Whose statistics", columns, note)
+    return tables.of_variants(study, "Whose statistics", columns, f"{tables.averaged(study)}{OTHER_STATISTICS}")
 
 
 def _errors(parts: Sections) -> list[Picture]:
@@ -142,15 +151,18 @@ def _errors(parts: Sections) -> list[Picture]:
     drawn = [parts.picture("batch_sizes", caption, figures.batch_sizes(parts.study.runs, rows, parts.about))]
     if (epochs := parts.study.epochs).epoch.nunique() > 1:
         medians = " Lines: median over the finished seeds." * (parts.study.digits == 2)
-        caption = (
-            f"Left: after as many images; right: after as many steps, of which a small batch takes more. The learning "
-            f"rate falls in epochs, so that after as many steps it is not the same.{medians}"
-        )
-        if rows.ghost_batch_size.notna().any():
+        caption, several = "Left: after as many images; right: after as many steps", epochs.batch_size.nunique() > 1
+        if several:
             caption += (
-                " Ghosts have the steps of a large batch: their distance from it is what the statistics of small "
-                "batches do, their distance from the small batches is what the steps do."
+                ", of which a small batch takes more. The learning rate falls in epochs, so that after as many steps "
+                "it is not the same"
             )
+        caption += f".{medians}"
+        if rows.ghost_batch_size.notna().any():
+            rest = (
+                "; from small batches they differ in all the rest: steps, noise of gradients, learning rate" * several
+            )
+            caption += f" Ghosts have the steps of the whole batch and differ from it in their statistics alone{rest}."
         figure = figures.steps(epochs, int(rows.num_images.max()), parts.about)
         drawn.append(parts.picture("steps", caption, figure))
     return drawn

@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter
 
 from jaxnorm.study.report import style
 from jaxnorm.study.report.frames import RULES, finished_rows, under_rule
+from jaxnorm.study.report.statistics import LEAST_SEEDS
 
 STATISTICS = {
     "running": ("running averages", ""),
@@ -105,8 +106,8 @@ def _draw_curve(
 ) -> None:
     """One variant's `column` over the epochs: the median of its finished runs, with a band between the quartiles.
 
-    Markers have a `size`; without, the line is thin. Every other run is a thin line of its own: a run that ended early
-    must not make the median jump.
+    Of two or three runs the band is from the lowest to the highest. Markers have a `size`; without, the line is thin.
+    Every other run is a thin line of its own: a run that ended early must not make the median jump.
     """
     table = _of_finished(rows, column)
     middle, above = table.median(axis=1, skipna=False), 3.5 if one.outline else 3
@@ -115,7 +116,8 @@ def _draw_curve(
         middle.index, middle, **style.line(one, size, markevery=_spaced(len(middle), offset), zorder=above, **width)
     )
     if table.shape[1] > 1:
-        low, high = table.quantile(0.25, axis=1), table.quantile(0.75, axis=1)
+        share = 0.25 if table.shape[1] >= LEAST_SEEDS else 0
+        low, high = table.quantile(share, axis=1), table.quantile(1 - share, axis=1)
         axis.fill_between(table.index, low, high, color=one.colour, alpha=0.25, lw=0)
     for _, run in rows[~rows.run.isin(table.columns)].groupby("run", sort=False):
         axis.plot(run.epoch, run[column], **style.line(one, 3.5, linewidth=1.1, markevery=_spaced(len(run))))
@@ -160,7 +162,8 @@ def batch_sizes(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str) ->
     for name, marker in kinds.values():
         entries.append(style.entry(f"statistics: {name}", style.Style(style.INK, marker, outline=True), joined=False))
     entries += [style.entry(f"ghosts, {labels[norm]}", look) for norm, look in ghosts.items()]
-    title, rules, xlabel = "Validation error by batch size", rules_of(evaluations), "Batch size (log scale)"
+    title, rules = "Validation error by batch size", rules_of(evaluations)
+    xlabel = f"Batch size{', or size of the ghosts' * bool(ghosts)} (log scale)"
     errors, panels = 1 - evaluations.accuracy, [f"{rule.capitalize()} rate" for rule in rules]
     compressed = 0 < 4 * errors.min() < errors.max()
     about = f"{subtitle} · validation error in %{', log scale' * bool(compressed)}"
@@ -212,9 +215,15 @@ def steps(epochs: pd.DataFrame, images: int, subtitle: str) -> Figure:
     own, parts = epochs.ghost_batch_size.fillna(epochs.batch_size), epochs.ghost_batch_size.notna()
     sizes = sorted(own.unique(), reverse=True)
     shades = dict(zip(sizes, np.linspace(0.3, 1, len(sizes)), strict=True))
-    entries = [style.entry(f"batch size {size:g}", style.Style(style.INK, ""), alpha=shades[size]) for size in sizes]
-    if parts.any():
-        entries.append(style.entry("ghosts in a large batch", style.Style(style.INK, "", style.DASHES[1])))
+    real, dashed = {*epochs.batch_size[~parts]}, style.Style(style.INK, "", style.DASHES[1])
+    entries = [
+        style.entry(f"batch size {size:g}", style.Style(style.INK, ""), alpha=shades[size])
+        if size in real
+        else style.entry(f"ghosts of {size:g}", dashed, alpha=shades[size])
+        for size in sizes
+    ]
+    if real & {*own[parts]}:
+        entries.append(style.entry("ghosts in a large batch", dashed))
     groups = [
         (rule, str(norm), pd.concat([rows, epochs[parts & (epochs.norm == norm)]]))
         for rule in rules_of(epochs)

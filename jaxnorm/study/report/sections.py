@@ -138,9 +138,9 @@ class Sections:
             means = test.groupby("label", observed=True).accuracy.mean().tolist() or [0.95]
             ends = wilson(max(means), images)
             found.append(
-                f"This is a demonstration on {images} test images of small handwritten digits: {percent(max(means))} % "
-                f"on them is {percent(ends.low)} to {percent(ends.high)} % on other images with the same weights (95 % "
-                "interval, Wilson). The full experiment needs CIFAR-10: --preset study."
+                f"This is a demonstration on {images} test images of small handwritten digits: the highest accuracy, "
+                f"{percent(max(means))} %, is {percent(ends.low)} to {percent(ends.high)} % on other images with the "
+                "same weights (95 % interval, Wilson). The full experiment needs CIFAR-10: --preset study."
             )
         rates, runs = sorted(self.all_rates.runs.learning_rate.unique()), study.finished.drop_duplicates("norm")
         edge = runs.norm_label[runs.learning_rate.isin([rates[0], rates[-1]])].map(within).tolist()
@@ -270,7 +270,10 @@ class Sections:
         if epochs.epoch.nunique() < 2:
             return Section("Training")
         caption = "Training accuracy: augmented batches of each epoch, while the weights change. Validation: after it."
-        caption += " Lines: median over the finished seeds; bands: quartiles." * (self.study.digits == 2)
+        seeds = self.study.finished.groupby("variant").size()
+        bands = ["quartiles"] * bool((seeds >= LEAST_SEEDS).any())
+        bands += ["lowest to highest of the few seeds"] * bool(seeds.between(2, LEAST_SEEDS - 1).any())
+        caption += f" Lines: median over the finished seeds; bands: {' or '.join(bands)}." * bool(bands)
         caption += " A cross: a run diverged." * bool((runs.status == "diverged").any())
         for kind, said in (("accuracy", caption), ("loss", "Cross entropy in nats.")):
             drawn.append(self.picture(kind, said, figures.curves(runs, epochs, kind, self.about)))

@@ -101,11 +101,13 @@ def results(study: Study) -> Table | None:
         for split in ("test", "validation", "train"):
             values = {norm: percent(getattr(one, split)) for norm, one in known.items()}
             columns["Original paper, accuracy, %", split.capitalize()] = norms.map(values)
-        note += f"The original paper is {SOURCE}: one seed each, with a standard error of about 0.3 points on test. "
+        note += f"The original paper is {SOURCE}: one seed each, with a standard error on test of 0.3 to 0.4 "
+        note += "points from the images alone. "
         if finished and all(comparable(run, run["epoch"]) for run in finished):
             differences = test.accuracy - test.norm.map({norm: one.test for norm, one in known.items()})
             means = differences.groupby(test.label.astype(str)).mean()
             columns["Original paper, accuracy, %", "Difference"] = means.map(lambda value: points(value, 1))
+            note += "Its single seed adds to every difference what seeds change, which is not known. "
         else:
             note += "Only runs of its own protocol, trained to the end, could be compared with them. "
     return of_variants(study, "Results", columns | {"Status": states(study)}, note + whose_statistics(study))

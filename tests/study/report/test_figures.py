@@ -130,25 +130,23 @@ def test_a_norm_has_one_style_whatever_is_beside_it():
                 assert (line.get_linestyle() == "-") == (not style.of(norm).dash)
 
 
-def test_curves_are_the_medians_of_the_finished_runs_with_a_band_between_the_quartiles():
-    norms, runs = ("flax_bn", "bn", "gn"), make_runs(fates={("gn", 1): ("diverged", 2), ("bn", 2): ("unfinished", 3)})
+@pytest.mark.parametrize(("seeds", "band_ends"), [(3, (0, 1)), (5, (0.25, 0.75))])
+def test_curves_are_medians_of_finished_runs_with_a_band_of_quartiles_or_of_the_range_of_a_few(seeds, band_ends):
+    fates = {("gn", 1): ("diverged", 2), ("bn", 2): ("unfinished", 3)}
+    norms, runs = ("flax_bn", "bn", "gn"), make_runs(seeds=range(seeds), fates=fates)
     epochs = make_epochs(runs)
     for kind, scale in (("accuracy", 100), ("loss", 1)):
         figure = figures.curves(runs, epochs, kind, ABOUT)
         for axis, norm in zip(figure.axes, norms, strict=True):
             done = epochs[(epochs.status == "complete") & (epochs.norm == norm)]
-            found = done.groupby("epoch")[[f"train_{kind}", f"val_{kind}"]].quantile([0.25, 0.5, 0.75]).unstack()
+            found = done.groupby("epoch")[[f"train_{kind}", f"val_{kind}"]].quantile([*band_ends, 0.5]).unstack()
             drawn = [line.get_ydata() for line in lines(axis, norm) if len(line.get_xdata()) == 6]
             np.testing.assert_allclose(drawn, scale * found.xs(0.5, axis=1, level=1).T)
             band = axis.collections[1].get_paths()[0].vertices
             last = band[band[:, 0] == 6][:, 1]
-            np.testing.assert_allclose([last.min(), last.max()], scale * found[f"val_{kind}"].loc[6, [0.25, 0.75]])
-        assert sorted(len(line.get_xdata()) for line in lines(figure.axes[1], "bn")) == [
-            3,
-            3,
-            6,
-            6,
-        ]  # one run ends early
+            np.testing.assert_allclose([last.min(), last.max()], scale * found[f"val_{kind}"].loc[6, list(band_ends)])
+        lengths = sorted(len(line.get_xdata()) for line in lines(figure.axes[1], "bn"))
+        assert lengths == [3, 3, 6, 6]  # one run ends early
     assert figure.axes[0].get_yscale() == "log"
 
 
@@ -380,6 +378,8 @@ def test_steps_show_the_same_accuracies_by_epoch_and_by_step():
         dashed = by_epoch.get_linestyle() == "--"
         drawn[dashed, by_step.get_xdata()[0]] = by_epoch.get_ydata()
     assert set(drawn) == {(False, 32), (False, 512), (True, 32)}  # ghosts have the steps of the large batch
+    alone = figures.steps(epochs[epochs.batch_size == 128], 360, ABOUT)  # no batch of 8 is in the legend
+    assert [text.get_text() for text in alone.legends[0].get_texts()] == ["batch size 128", "ghosts of 8"]
     wide = epochs[(epochs.norm == "bn") & (epochs.batch_size == 128)]
     for ghosts in (False, True):
         mine = wide[wide.ghost_batch_size.notna() == ghosts]
