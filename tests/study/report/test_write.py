@@ -165,7 +165,7 @@ def test_the_same_files_give_the_same_bytes(make_workdir):
 
 
 def test_a_file_in_place_of_the_figures_is_named(make_workdir):
-    workdir = make_workdir(norms=("gn",), fates={("gn", 0): ("unfinished", 1)}, num_epochs=2)
+    workdir = make_workdir(norms=("gn",), num_epochs=2)
     (workdir / "figures").write_text("")
     with pytest.raises(UserError, match="/figures cannot be written .File exists"):
         write_report(workdir)
