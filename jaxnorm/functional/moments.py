@@ -318,11 +318,11 @@ def _rounded(shift: jax.Array) -> jax.Array:
 
 
 def _variance(square: jax.Array, mean: jax.Array) -> jax.Array:
-    """E[|d|^2] - |E[d]|^2, not negative after rounding.
+    """E[|d|^2] - |E[d]|^2, not negative after rounding, and nan after overflow: a finite output would hide it.
 
     The derivative is that of the formula everywhere; `maximum` would halve it at zero.
     """
-    var = square - abs_square(mean)
+    var = jnp.where(jnp.isposinf(square), jnp.nan, square - abs_square(mean))
     return var - lax.stop_gradient(jnp.minimum(var, 0))
 
 
