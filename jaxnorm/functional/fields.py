@@ -17,7 +17,8 @@ mask: Booleans, broadcastable to x; False excludes a value from the statistics.
 axis_name: Mapped axis (of vmap, shard_map or pmap) over which statistics are combined. jit needs none.
 axis_index_groups: Groups of indices along that axis; each group has its own statistics.
 use_fast_variance: One pass over the input; False takes two.
-dtype: Dtype of the output; None takes the dtype of input and parameters. Statistics are float32 at least.
+dtype: Dtype of the output; None takes the dtype of input and parameters. Statistics are float32 at least. A real dtype
+    normalizes the real part of complex input.
 force_float32_reductions: Whether bfloat16 and float16 inputs have float32 statistics; False keeps their precision.
 use_running_average: Whether to take the running statistics (evaluation). May be given at the call instead.
 param_dtype: Dtype of the parameters.

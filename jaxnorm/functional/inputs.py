@@ -161,7 +161,9 @@ def prepare(
             f"{name}'s dtype must be floating-point or complex, but is {jnp.dtype(dtype)}; give float32 or None"
         )
     given = x
-    promoted = jnp.promote_types(jnp.result_type(x), dtype or jnp.result_type(x))
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.complexfloating):
+        x = jnp.real(x)
+    promoted = _inexact(jnp.promote_types(jnp.result_type(x), dtype or jnp.result_type(x)))
     if force_float32_reductions:
         promoted = jnp.promote_types(promoted, jnp.float32)
     x = jnp.asarray(x, promoted)

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxnorm.functional.shift import representative
 from jaxnorm.functional.sums import (
     MIN_BLOCK,
     abs_square,
@@ -30,9 +31,6 @@ from jaxnorm.functional.sums import (
     sum_and_square,
     sum_over,
 )
-
-FEW = 32
-"""In a shorter set along the last axis any element can be the shift: no outlier is far enough to cost digits."""
 
 
 class Moments(NamedTuple):
@@ -254,7 +252,7 @@ def _one_pass(x: jax.Array, axes: tuple[int, ...], num_groups: int | None, mask:
 
     count = _count(x, axes, num_groups, mask)
     if mask is None:
-        shift = lax.stop_gradient(_representative(x, inner, outer, num_groups))
+        shift = representative(lax.stop_gradient(x), inner, outer, num_groups)
         d = x - shift
     else:
         # Any element may be masked out, so the shift is a rough mean, for one more look at x.
@@ -320,11 +318,11 @@ def _rounded(shift: jax.Array) -> jax.Array:
 
 
 def _variance(square: jax.Array, mean: jax.Array) -> jax.Array:
-    """E[|d|^2] - |E[d]|^2, neither negative after rounding nor infinite after overflow.
+    """E[|d|^2] - |E[d]|^2, not negative after rounding, and nan after overflow: a finite output would hide it.
 
     The derivative is that of the formula everywhere; `maximum` would halve it at zero.
     """
-    var = jnp.where(jnp.isposinf(square), jnp.finfo(square.dtype).max, square - abs_square(mean))
+    var = jnp.where(jnp.isposinf(square), jnp.nan, square - abs_square(mean))
     return var - lax.stop_gradient(jnp.minimum(var, 0))
 
 
@@ -339,45 +337,3 @@ def _inner_axes(shape: tuple[int, ...], axes: tuple[int, ...], num_groups: int |
 
 def _psum(values: Any, axis_name: Any, axis_index_groups: Any) -> Any:
     return values if axis_name is None else lax.psum(values, axis_name, axis_index_groups=axis_index_groups)
-
-
-def _representative(x: jax.Array, inner: tuple[int, ...], outer: tuple[int, ...], num_groups: int | None) -> jax.Array:
-    """One element of each set, near its middle and no single outlier; zero if the set is empty.
-
-    The element is selected, not computed, so that every fusion has the same value (see `_rounded`). With more than one
-    axis, the last selection, among four medians, is a reduction, whose result XLA stores. XLA would fuse medians into
-    x - shift and select them again for every element of x.
-    """
-    if inner == (x.ndim - 1,) and x.shape[-1] and not at_least(x.shape[-1], FEW) and not outer:
-        # Selecting among neighbours in memory is slowest, and in a short set every element is near enough.
-        return lax.slice_in_dim(x, x.shape[-1] // 2, x.shape[-1] // 2 + 1, axis=-1)
-    *middle, last = inner or (None,)
-    if last is None or not (middle or outer) or not isinstance(x.shape[last], int) or x.shape[last] == 0:
-        return over_groups(_median, _median(x, inner), outer, num_groups)
-    length = x.shape[last]
-    few = x if length < 4 else lax.slice_in_dim(x, length // 8, length // 8 + 3 * (length // 4) + 1, length // 4, last)
-    medians = _median(over_groups(_median, few, outer, num_groups), tuple(middle))
-    if jnp.iscomplexobj(x):
-        return lax.slice_in_dim(medians, 0, 1, axis=last)
-    if length >= 4:  # the larger of two pairs' minima: one minimum would be too low
-        medians = jnp.min(medians.reshape(*medians.shape[:last], 2, 2, *medians.shape[last + 1 :]), last)
-    return jnp.max(medians, last, keepdims=True)
-
-
-def _median(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """The median of three elements along each axis: of x along the first, of these medians along the next, and so on.
-
-    The three elements are away from the borders, where padding makes values different.
-    """
-    for axis in axes:
-        length = x.shape[axis]
-        if length == 0:
-            x = jnp.zeros((*x.shape[:axis], 1, *x.shape[axis + 1 :]), x.dtype)
-            continue
-        positions = (length // 4, length // 2, length * 3 // 4)
-        low, middle, high = (lax.slice_in_dim(x, at, at + 1, axis=axis) for at in positions)
-        if jnp.iscomplexobj(x):
-            x = middle  # complex numbers have no order
-        else:
-            x = jnp.maximum(jnp.minimum(low, high), jnp.minimum(jnp.maximum(low, high), middle))
-    return x
