@@ -16,6 +16,7 @@ from jaxnorm.functional.inputs import Input, prepare
 from jaxnorm.functional.meshes import on_any_mesh
 from jaxnorm.functional.moments import Moments, compute_moments
 from jaxnorm.functional.running_statistics import Running, start_or_check
+from jaxnorm.functional.sums import as_count
 
 _einsum = partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
@@ -156,7 +157,7 @@ def _covariance(given: Input, moments: Moments, size: int, axis_name: Any, axis_
     d = (given.x - moments.shift) - moments.offset
     d = _grouped(d if given.mask is None else jnp.where(given.mask, d, 0), size)
     product = partial(_einsum, "...gi,...gj->gij")
-    count: Any = float(math.prod(given.x.shape[:-1]))
+    count: Any = as_count(math.prod(given.x.shape[:-1]), given.x.dtype)
     if given.mask is not None:
         where = _grouped(jnp.broadcast_to(given.mask, given.x.shape).astype(given.x.dtype), size)
         count = product(where, where)

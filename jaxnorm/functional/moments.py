@@ -25,6 +25,7 @@ from jaxnorm.functional.shift import representative
 from jaxnorm.functional.sums import (
     MIN_BLOCK,
     abs_square,
+    as_count,
     at_least,
     over_groups,
     set_size,
@@ -297,8 +298,7 @@ def _count(x: jax.Array, axes: tuple[int, ...], num_groups: int | None, mask: ja
     """The number of values in each set, in float32 at least, because float16 ends at 65504."""
     dtype = jnp.promote_types(x.real.dtype, jnp.float32)
     if mask is None:
-        size = set_size(x.shape, axes, num_groups)
-        return float(size) if isinstance(size, int) else jnp.asarray(size).astype(dtype)
+        return as_count(set_size(x.shape, axes, num_groups), dtype)
     return over_groups(sum_over, jnp.broadcast_to(mask, x.shape).astype(dtype), axes, num_groups)
 
 

@@ -46,6 +46,19 @@ def at_least(size: Any, least: int) -> bool:
     return not isinstance(size, int) or size >= least
 
 
+def as_count(size: Any, dtype: Any) -> Any:
+    """A number of values for a division.
+
+    Args:
+        size: The number, perhaps symbolic.
+        dtype: Of a symbolic number's array.
+
+    Returns:
+        A float, or an array for a symbolic size.
+    """
+    return float(size) if isinstance(size, int) else jnp.asarray(size).astype(dtype)
+
+
 def over_groups(
     reduce: Callable[[jax.Array, tuple[int, ...]], jax.Array],
     x: jax.Array,
