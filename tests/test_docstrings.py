@@ -12,6 +12,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from flax import nnx as flax_nnx
 
 import jaxnorm
 from jaxnorm import functional, interop, nnx
@@ -115,10 +116,14 @@ def test_sections_are_those_that_doc_tools_know(name):
 def fields_or_arguments(thing):
     if not inspect.isclass(thing):
         return {name for name in inspect.signature(thing).parameters if is_public(name)}
+    if thing is jaxnorm.Conv:  # which adds to the fields of flax.linen.Conv, and so do the next
+        return {"conv_general_dilated"}
+    if issubclass(thing, jaxnorm.Conv):
+        return set(thing.__annotations__) - INHERITED
+    if issubclass(thing, flax_nnx.Conv):
+        return set(inspect.signature(thing.__init__).parameters) - {"self"}
     if not dataclasses.is_dataclass(thing):
         return set()
-    if thing is jaxnorm.Conv:  # which adds to the fields of flax.linen.Conv
-        return {"conv_general_dilated"}
     return set(inspect.signature(thing.__init__).parameters) - INHERITED
 
 

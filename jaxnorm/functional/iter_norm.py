@@ -75,7 +75,7 @@ def iter_norm(
         >>> import jax.numpy as jnp
         >>> from jaxnorm.functional import iter_norm
         >>> x = jax.random.normal(jax.random.key(0), (1000, 3)) @ jnp.asarray([[1.0, 1, 0], [0, 1, 1], [0, 0, 1]])
-        >>> y, _ = iter_norm(x, train=True, num_iterations=20)
+        >>> y, _ = iter_norm(x, train=True, num_iterations=7)
         >>> bool(abs(jnp.cov(y.T, bias=True) - jnp.eye(3)).max() < 1e-3)
         True
     """

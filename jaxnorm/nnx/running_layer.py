@@ -54,6 +54,9 @@ class RunningLayer(NormLayer):
 
         Returns:
             The output, of x's shape.
+
+        Raises:
+            UserError: If neither the layer nor the call says whether to take the running statistics.
         """
         if use_running_average is None:
             use_running_average = self.use_running_average

