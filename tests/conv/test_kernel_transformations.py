@@ -132,7 +132,9 @@ def test_an_exported_program_has_no_kernel(strides, calls):
     assert "@jaxnorm_conv" not in exported.mlir_module()
     expected = gradient(x, kernel)
     assert calls
-    images = jax.ShapeDtypeStruct(export.symbolic_shape("b, h, 5, 16"), x.dtype)
+    # JAX's own convolution has no gradient for an unknown height at stride 2.
+    shape = "b, h, 5, 16" if strides == (1, 1) else "b, 6, 5, 16"
+    images = jax.ShapeDtypeStruct(export.symbolic_shape(shape), x.dtype)
     symbolic = export.export(gradient)(images, kernel)
     for program in (exported, symbolic):
         jax.tree.map(
