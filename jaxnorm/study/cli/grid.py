@@ -22,7 +22,7 @@ from jaxnorm.study.runs.provenance import command, surroundings
 from jaxnorm.study.runs.shared import check_same, noticing_losses
 from jaxnorm.study.runs.study import Execution, steps_left, train_grid, unfinished
 from jaxnorm.study.runs.workdir import Workdir
-from jaxnorm.study.training import devices
+from jaxnorm.study.training import devices, processes
 from jaxnorm.study.training.run import check_fits
 
 
@@ -40,7 +40,7 @@ def train_and_report(options: Options, configs: Sequence[Config], *, study: str)
     Raises:
         UserError: before anything is written, if devices, data and workdir do not fit.
     """
-    devices.initialize_processes(options.coordinator, options.num_processes, options.process_id)
+    processes.initialize_processes(options.coordinator, options.num_processes, options.process_id)
     trainer = _SideBySide(options) if options.jobs > 1 else _InThisProcess(options)
     configs = trainer.prepared(configs)
     workdir = Workdir(options.workdir, study=study, varied=options.varied)
@@ -82,7 +82,7 @@ class _InThisProcess:
     def __init__(self, options: Options) -> None:
         devices.start()
         self._execution = Execution(options.data_parallel, options.steps_per_call, options.checkpoint_every_seconds)
-        self.is_first = devices.is_first()
+        self.is_first = processes.is_first()
 
     def prepared(self, configs: Sequence[Config]) -> list[Config]:
         """The runs with their number of replicas; checks that the devices can share the batches."""
@@ -94,7 +94,7 @@ class _InThisProcess:
 
     def check_same(self, dataset: Dataset) -> None:
         """Checks that all processes have read the same images, and compute with them in the same way."""
-        if devices.num_processes() > 1:
+        if processes.num_processes() > 1:
             check_same(surroundings(dataset.to_json()))
 
     def examine(self, dataset: Dataset) -> plan.Machine:
@@ -112,7 +112,7 @@ class _SideBySide:
     is_first = True
 
     def __init__(self, options: Options) -> None:
-        if devices.is_distributed():
+        if processes.is_distributed():
             raise UserError(f"--jobs starts its processes itself, but is {options.jobs} in one of several; drop it")
         self._execution = Execution(1, options.steps_per_call, options.checkpoint_every_seconds)
         self._jobs = options.jobs

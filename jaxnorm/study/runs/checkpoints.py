@@ -17,7 +17,7 @@ from jaxnorm.errors import UserError, one_line
 from jaxnorm.study import home
 from jaxnorm.study.compact_json import compact_json
 from jaxnorm.study.runs.manifest import MANIFEST, Entry, entry, read_sealed, sealed
-from jaxnorm.study.training.devices import num_processes, process_index
+from jaxnorm.study.training.processes import num_processes, process_index
 
 logging.getLogger("absl").setLevel(logging.WARNING)  # orbax reports every save
 KEPT = 2

@@ -21,7 +21,7 @@ from jaxnorm.study import home, imported
 from jaxnorm.study.config import Config
 from jaxnorm.study.registry import NORMS, Norm
 from jaxnorm.study.runs.lock import timestamp
-from jaxnorm.study.training import devices
+from jaxnorm.study.training import devices, processes
 
 _SILENT = re.compile(
     "cache|debug|_log|trac|dump|pprint|report|timeout|transfer|transport|mtls|export|serializ|share_binary|guard|check|"
@@ -212,7 +212,7 @@ def device() -> dict[str, Any]:
     if platform_of == "cpu":
         kind = library.processor().get("model name") or platform.machine()
     found = {"platform": platform_of, "kind": kind, "count": devices.device_count(), "cores": len(cores())}
-    return found if devices.num_processes() == 1 else {**found, "processes": devices.num_processes()}
+    return found if processes.num_processes() == 1 else {**found, "processes": processes.num_processes()}
 
 
 @functools.cache  # as it was when the program began

@@ -14,7 +14,7 @@ from jaxnorm.study.data.dataset import Dataset
 from jaxnorm.study.runs.provenance import differences
 from jaxnorm.study.runs.signals import StopRequest
 from jaxnorm.study.streams import tell
-from jaxnorm.study.training.devices import any_of, barrier, broadcast, num_processes, process_index
+from jaxnorm.study.training.processes import any_of, barrier, broadcast, num_processes, process_index
 from jaxnorm.study.training.record import Memory, Record, Row
 from jaxnorm.study.training.run import Result
 

@@ -21,7 +21,8 @@ from jaxnorm.study.runs.provenance import provenance, surroundings
 from jaxnorm.study.runs.shared import Follower, SharedRecord, broadcast_selection, check_all_crashed, raise_if_lost
 from jaxnorm.study.runs.signals import StopRequest
 from jaxnorm.study.runs.workdir import Workdir
-from jaxnorm.study.training.devices import NumDevices, any_of, broadcast, devices_for, is_first, num_processes
+from jaxnorm.study.training.devices import NumDevices, devices_for
+from jaxnorm.study.training.processes import any_of, broadcast, is_first, num_processes
 from jaxnorm.study.training.record import Stopped
 from jaxnorm.study.training.run import train
 

@@ -1,4 +1,4 @@
-"""The devices and processes of a run. Only this file asks JAX which of them there are."""
+"""The devices of a run. Only this file asks JAX which there are."""
 
 import dataclasses
 import math
@@ -9,18 +9,15 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxnorm.errors import UserError, one_line
 from jaxnorm.private_folder import private_folder
 from jaxnorm.study.config import Config
+from jaxnorm.study.training.processes import num_processes
 
 AXIS = "data"
-HEARTBEAT_SECONDS = 30
-"""A process that is silent for so long counts as dead, and the others end."""
 NumDevices = int | Literal["auto"]
 """How many devices share each batch; "auto" leaves the choice to `devices_for`."""
 
@@ -231,79 +228,6 @@ def device_count() -> int:
     return jax.device_count()
 
 
-def num_processes() -> int:
-    """Number of processes that train together.
-
-    Returns:
-        1 without `initialize_processes`.
-    """
-    return jax.process_count()
-
-
-def process_index() -> int:
-    """Place of this process among those that train together.
-
-    Returns:
-        A number from 0.
-    """
-    return jax.process_index()
-
-
-def is_first() -> bool:
-    """Whether this process writes files and messages; all others only compute.
-
-    Returns:
-        True in the first process.
-    """
-    return process_index() == 0
-
-
-def is_distributed() -> bool:
-    """Whether `initialize_processes` has connected this process to others. Does not start any device.
-
-    Returns:
-        True if it has.
-    """
-    return bool(jax.distributed.is_initialized())
-
-
-def initialize_processes(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Connects this process to the others that train with it; does nothing where there is only one.
-
-    Call it before anything else in JAX. Slurm, Open MPI and TPU pods on Kubernetes need no arguments.
-
-    Args:
-        coordinator: HOST:PORT of the first process; "auto" lets JAX look for any launcher that it knows; None takes
-            one of the three above, if there is one.
-        num_processes: how many there are; None asks the launcher.
-        process_id: place of this one, from 0; None asks the launcher.
-
-    Raises:
-        UserError: if the others cannot be reached.
-    """
-    if coordinator is None and not _is_launched_with_others():
-        return
-    coordinator = None if coordinator == "auto" else coordinator
-    # Programs dispatched together on CPU may run in any order, but collectives need one order in all processes.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-    jax.config.update("jax_enable_preemption_service", False)  # it would catch SIGTERM and stop nothing
-    try:
-        jax.distributed.initialize(
-            coordinator,
-            num_processes,
-            process_id,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=HEARTBEAT_SECONDS,
-            initialization_timeout=60,
-        )
-    except (RuntimeError, ValueError) as error:
-        text = one_line(error, 200)
-        raise UserError(
-            f"the processes must find each other, but {coordinator or 'the launcher'} gives: {text}; check "
-            "--coordinator, --num-processes and --process-id of each"
-        ) from error
-
-
 def use_compilation_cache(folder: Path) -> None:
     """Keeps compiled programs in `folder` for later runs; not on CPU, where JAX rejects its own (jax issue 38445).
 
@@ -314,54 +238,3 @@ def use_compilation_cache(folder: Path) -> None:
         jax.config.update("jax_compilation_cache_dir", str(private))
         # The many small programs of a network's initial weights, too.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-
-
-def any_of(flag: bool) -> bool:
-    """Whether something is true in any process; all processes must call it at the same point.
-
-    Args:
-        flag: whether it is true here.
-
-    Returns:
-        The same value in every process.
-    """
-    if num_processes() == 1:
-        return flag
-    return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
-
-
-def broadcast(tree: Any) -> Any:
-    """The arrays of the first process's `tree` in every process, as NumPy arrays; all processes must call it.
-
-    Args:
-        tree: arrays; in the other processes, arrays of the same shapes and dtypes.
-
-    Returns:
-        The first process's arrays; with one process, `tree` itself.
-    """
-    return tree if num_processes() == 1 else multihost_utils.broadcast_one_to_all(tree)
-
-
-def barrier(name: str) -> bool:
-    """Waits until every process has reached the same call.
-
-    The wait ends after `HEARTBEAT_SECONDS`: a process that waits for a collective of the others never arrives.
-
-    Args:
-        name: used once in the life of the processes.
-
-    Returns:
-        Whether all arrived in time.
-    """
-    try:
-        ocp.multihost.get_barrier_sync_fn()(key=name, timeout_ms=1000 * HEARTBEAT_SECONDS)
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
-
-
-def _is_launched_with_others() -> bool:
-    """Whether a launcher that JAX knows has started this process as one of several."""
-    sizes = (os.environ.get(name, "") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
-    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    return any(size.isdigit() and int(size) > 1 for size in sizes) or "," in hosts
