@@ -113,7 +113,7 @@ def test_logits_without_norms_equal_the_definition_in_float64():
     np.testing.assert_allclose(got, want, atol=2e-6)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", ["flax_bn", "bin", "gn_ws", "evo_b0"])  # the contract tests ask it of each layer
 def test_in_evaluation_batch_mates_change_no_logits(norm):
     model = ResNet(num_blocks=1, num_filters=4, norm=NORMS[norm], conv=NORMS[norm].conv)
     image = jax.random.normal(jax.random.key(2), (6, 16, 16, 3))
