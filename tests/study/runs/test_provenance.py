@@ -120,7 +120,7 @@ def test_whatever_changes_numbers_is_recorded_however_it_is_set(tmp_path):
     (tmp_path / "helper.py").write_text(HELPER)
     for name in ("lazily", "deep"):
         (tmp_path / f"{name}.py").write_text("FACTOR = 0.5\n")
-    before = recorded(tmp_path, "config.py", "norm.py")
+    before = recorded(tmp_path, "config.py", "norm.py", XLA_FLAGS="")
     assert set(before["imported"]) == {"config.py", "norm.py", "helper", "lazily", "deep"}
     assert before["options"]["jax_random_seed_offset"] == 3
     variables = {
