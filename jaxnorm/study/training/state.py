@@ -172,8 +172,8 @@ def initial_state(config: Config, dataset: Dataset, model: nn.Module | None = No
         The state, on the default device.
     """
     steps_per_epoch = len(dataset.train) // config.batch_size
+    groups = NORMS[config.norm].param_groups if model is None else ()
     model = build_network(config, dataset.num_classes) if model is None else model
-    groups = NORMS[config.norm].param_groups
     tx = make_optimizer(
         config.peak_learning_rate, config.gate_lr_multiplier, config.num_epochs, steps_per_epoch, groups
     )

@@ -63,6 +63,7 @@ def digits_batches():
     return [(split.image[index] / 255 - 0.3, split.label[index]) for index in order[: 20 * 32].reshape(20, 32)]
 
 
+@pytest.mark.optimized  # without optimization it takes two minutes
 def test_the_librarys_batch_norm_and_ours_train_alike(digits_batches):
     """In float64: there, rounding stays small enough to tell a difference of definition from one of rounding.
 
