@@ -243,9 +243,10 @@ def test_keras_leaves_out_the_same_values_by_a_mask(float64):
     layer = keras_layers.BatchNormalization(momentum=MOMENTUM)
     theirs = layer(torch.tensor(x), training=True, mask=torch.tensor(mask)).detach().numpy()
     y, running = batch_norm(x, train=True, momentum=MOMENTUM, epsilon=1e-3, mask=mask[..., None])
-    np.testing.assert_allclose(y[mask], theirs[mask], rtol=1e-11, atol=1e-12)
+    # With a mask Keras adds 1e-7 to the count of values.
+    np.testing.assert_allclose(y[mask], theirs[mask], rtol=1e-6, atol=1e-7)
     for name, tensor in (("mean", layer.moving_mean), ("var", layer.moving_variance)):
-        np.testing.assert_allclose(running[name], tensor.value.numpy(), rtol=1e-12)
+        np.testing.assert_allclose(running[name], tensor.value.numpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("scaled", [False, True])
