@@ -24,10 +24,10 @@ test-durability: .venv/test
 test-accelerators: .venv-accelerators
 	JAXNORM_ACCELERATORS=.venv-accelerators/bin/python $(BIN)/python -m pytest -m accelerators tests/test_accelerators.py $(ARGS)
 
-# The tests of precision, of the convolution and of a step again, with programs that are compiled as a user's are.
+# The tests of precision and of the convolution again, and what needs programs that are compiled as a user's are.
 test-optimized: .venv/test
-	JAXNORM_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m 'not peers' tests/norms/test_numerics.py tests/conv \
-	  tests/study/training/test_devices.py tests/study/training/test_step.py $(ARGS)
+	JAXNORM_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m 'not peers' tests/norms/test_numerics.py tests/conv $(ARGS)
+	JAXNORM_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -m optimized tests/study/training $(ARGS)
 
 test-peers: .venv/peers
 	$(BIN)/python -m pytest -m peers tests $(ARGS)
