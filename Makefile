@@ -19,7 +19,7 @@ test-report: .venv/test
 	$(BIN)/python -m pytest -m browser tests/study/report $(ARGS)
 
 test-durability: .venv/test
-	$(BIN)/python -m pytest -m durability tests $(ARGS)
+	JAXNORM_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -m durability tests $(ARGS)
 
 test-accelerators: .venv-accelerators
 	JAXNORM_ACCELERATORS=.venv-accelerators/bin/python $(BIN)/python -m pytest -m accelerators tests/test_accelerators.py $(ARGS)
