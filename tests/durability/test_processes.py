@@ -25,6 +25,14 @@ def rows_of(workdir):
     return [json.loads(line) for line in (workdir / "gn-seed0" / "metrics.jsonl").read_text().splitlines()]
 
 
+def check_ended_by_loss(code, errors, of_coordinator):
+    """The first process is the coordinator: between two collectives, JAX's own thread notices its loss and aborts."""
+    aborted = of_coordinator and code == -signal.SIGABRT
+    assert aborted or code == 1, errors
+    assert ("another task died" if aborted else "error: another process of this run is gone") in errors
+    assert "Traceback" not in errors
+
+
 def test_two_processes_train_what_one_trains_and_only_the_first_writes(tmp_path, report):
     arguments = [*FAST, "--norms", "gn"]
     places = [tmp_path / "first", tmp_path / "second"]
@@ -51,9 +59,7 @@ def test_a_dead_process_ends_the_run_within_a_minute_and_the_run_goes_on(tmp_pat
     killed_at = time.monotonic()
     _, errors = started[1 - victim].communicate(timeout=60)
     assert time.monotonic() - killed_at < 60
-    assert started[1 - victim].returncode == 1, errors
-    assert "error: another process of this run is gone" in errors
-    assert "Traceback" not in errors
+    check_ended_by_loss(started[1 - victim].returncode, errors, of_coordinator=victim == 0)
     started[victim].communicate()
     # Alone, on one device: the same numbers to rounding as never interrupted on two.
     again = drive("compare_norms", places[0], *RUN, "--workdir", "w")
@@ -100,10 +106,10 @@ def test_a_process_that_crashes_alone_ends_the_run_within_a_minute(tmp_path, vic
     began = time.monotonic()
     said = [process.communicate(timeout=120) for process in started]
     assert time.monotonic() - began < 100, "compiled, trained and ended within a minute of the crash"
-    assert [process.returncode for process in started] == [1, 1], said
+    assert started[victim].returncode == 1, said
     assert f"error: gn-seed0 has crashed in process {victim} alone (RuntimeError: of its own)" in said[victim][1]
-    assert "error: another process of this run is gone" in said[1 - victim][1]
-    assert "Traceback" not in said[0][1] + said[1][1]
+    assert "Traceback" not in said[victim][1]
+    check_ended_by_loss(started[1 - victim].returncode, said[1 - victim][1], of_coordinator=victim == 0)
     assert (places[0] / "w" / "gn-seed0" / "crash.txt").exists() == (victim == 0)
     again = drive("compare_norms", places[0], *RUN, "--workdir", "w")
     assert again.returncode == 0, again.stderr
@@ -159,9 +165,7 @@ def test_a_signal_before_training_ends_both_at_once(tmp_path, number, code, word
     assert time.monotonic() - sent_at < 5
     assert (started[0].returncode, errors.splitlines()[-1]) == (code, word)
     _, errors = started[1].communicate(timeout=30)
-    # Where the coordinator goes before a collective began, jax itself may be the first to end the other.
-    assert started[1].returncode in (1, -signal.SIGABRT), errors
-    assert ("error: another process of this run is gone" in errors) == (started[1].returncode == 1)
+    check_ended_by_loss(started[1].returncode, errors, of_coordinator=True)
     report(f"{number.name} to the first of two processes that downloads", 1, "nothing")
 
 
