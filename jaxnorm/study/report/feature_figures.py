@@ -25,7 +25,9 @@ def feature_quantiles(
     """
     paths, known, share_axes = _paths(rows), published or {}, dict(sharex=True, sharey=True)
     compressed, title, panels = _far_apart(paths.values()), "Distribution of the pooled features", list(paths)
-    about, entries = subtitle + style.COMPRESSED * compressed, _quantile_legend(rows)
+    about, entries = subtitle + style.COMPRESSED * compressed, [*_quantile_legend(rows)]
+    if {*rows.norm} & {*known}:
+        entries.append(style.entry("original paper, epoch 100", style.PUBLISHED, joined=False))
     figure, axes = style.sheet(title, about, entries, panels, 4, 1.9, "Epoch", **share_axes)
     for axis, (label, path) in zip(axes, paths.items(), strict=True):
         norm = _draw_fan(axis, path, rows, label)

@@ -161,7 +161,7 @@ def batch_sizes(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str) ->
     )
     for name, marker in kinds.values():
         entries.append(style.entry(f"statistics: {name}", style.Style(style.INK, marker, outline=True), joined=False))
-    entries += [style.entry(f"ghosts, {labels[norm]}", look) for norm, look in ghosts.items()]
+    entries += [style.entry(f"{labels[norm]}, ghosts", look) for norm, look in ghosts.items()]
     title, rules = "Validation error by batch size", rules_of(evaluations)
     xlabel = f"Batch size{', or size of the ghosts' * bool(ghosts)} (log scale)"
     errors, panels = 1 - evaluations.accuracy, [f"{rule.capitalize()} rate" for rule in rules]
@@ -256,7 +256,11 @@ def confusion(evaluations: pd.DataFrame, class_names: Sequence[str], subtitle: s
     groups = {str(label): rows for label, rows in evaluations.groupby("label", observed=True)}
     title, height = "Confusions on the test images", 1.7 + 0.9 / math.ceil(len(groups) / 4)  # names below the lowest
     share_axes = dict(sharex=True, sharey=True)
-    figure, axes = style.sheet(title, subtitle, [], list(groups), 4, height, "Predicted class", 8, **share_axes)
+    panels = [*groups, *[""] * (4 - len(groups))]  # always four columns, about square
+    figure, axes = style.sheet(title, subtitle, [], panels, 4, height, "Predicted class", 8, **share_axes)
+    for spare in axes[len(groups) :]:
+        spare.remove()
+    axes = axes[: len(groups)]
     places = range(len(evaluations.confusion_matrix.iloc[0]))
     names = [style.plain(str(name), 12) for name in (class_names if len(class_names) == len(places) else places)]
     size = 6.5 if len(names) <= 10 else 4
@@ -271,6 +275,7 @@ def confusion(evaluations: pd.DataFrame, class_names: Sequence[str], subtitle: s
         axis.xaxis.label.set_fontsize(8)
         axis.tick_params(length=0, pad=1)
     bar = figure.colorbar(image, ax=axes, ticks=[0, 1, 5, 20, 50, 100], shrink=0.8, pad=0.01, aspect=30)
-    bar.set_label("images of the class (%),\npower scale (exponent 0.4)", size=9)
+    bar.set_label("images of the class (%),\npower scale (exponent 0.4)", size=8)
+    bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
     return figure
