@@ -79,7 +79,7 @@ def forest(found: pd.DataFrame, null: float | None, subtitle: str) -> Figure:
     entries = [] if null is None else [Patch(label=band, facecolor=style.GRID)]
     title, height, xlabel = (
         "Paired differences",
-        (0.36 + 0.15 * max(0, lines - 1)) * len(words) + 0.45,
+        (0.36 + 0.13 * lines) * len(words) + 0.45,
         "Points of test accuracy",
     )
     figure, (axis,) = style.sheet(

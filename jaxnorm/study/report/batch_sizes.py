@@ -17,14 +17,13 @@ from jaxnorm.study.words import counted
 
 ABOUT_AVERAGES = (
     "Batch norm evaluates with averages that it kept during training. Statistics recomputed for the final weights "
-    "separate the two: what they change is due to the averages, and what remains is due to training, which includes "
-    "the number of steps."
+    "separate the two: what they change is due to the averages, and what remains is due to training"
 )
 
 OTHER_STATISTICS = (
-    "In each row the same weights. Precise: recomputed from augmented training images, in batches of the own size, "
-    "over which training took its statistics, or of 128. The evaluation batch: statistics of the evaluated images "
-    "themselves, in batches of the own size."
+    "In each row the same weights. Precise: recomputed from augmented training images, in batches of the size over "
+    "which training took its statistics, or of 128. The evaluation batch: statistics of the evaluated images "
+    "themselves, in batches of the first of these sizes."
 )
 
 
@@ -34,24 +33,29 @@ def page(study: Study) -> Page:
     parts = Sections(chosen_study, study)
     sizes = listed([str(size) for size in sorted(set(chosen_study.runs.batch_size), reverse=True)])
     rules, ghosts = figures.rules_of(chosen_study.runs), sorted(set(study.runs.ghost_batch_size.dropna()), reverse=True)
-    kept = (
-        f" Runs with ghosts of {listed([f'{size:g}' for size in ghosts])} keep the whole batch and its steps, but take "
-        "batch norm's statistics over so many of its images at a time."
-    )
+    kept, several = "", chosen_study.runs.batch_size.nunique() > 1
+    if several:
+        kept = " A smaller batch means more steps, noisier gradients and, for batch norm, noisier statistics."
+    if ghosts:
+        kept += (
+            f" Runs with ghosts keep the whole batch and its steps, but take batch norm's statistics over "
+            f"{listed([f'{size:g}' for size in ghosts])} of its images at a time."
+        )
+    training = ABOUT_AVERAGES + (", which includes the number of steps." if several else ".")
+    theirs = [f"For comparison: {GROUP_NORM_PAPER}"] if several else []
     answer = [text for rule in rules for text in (*_cost(chosen_study, rule), *_lost(chosen_study, rule))]
     return Page(
         title="When does batch norm break, and is it the training or only its averages?",
         kicker=f"{study.name.replace('_', ' ')} · {study.data_description}",
         introduction=(
             f"A 14-layer residual network is trained on {study.data_description} in batches of {sizes}, for the same "
-            f"number of epochs, from {counted(study.runs.seed.nunique(), 'seed')} each. A smaller batch means more "
-            f"steps, noisier gradients and, for batch norm, noisier statistics.{kept * bool(ghosts)}"
+            f"number of epochs, from {counted(study.runs.seed.nunique(), 'seed')} each.{kept}"
         ),
         lead=parts.lead(answer + parts.planned()),
         cautions=parts.cautions(),
         sections=[
-            Section("Results", [f"For comparison: {GROUP_NORM_PAPER}"], [by_batch_size(chosen_study)], _errors(parts)),
-            Section("Training or averages", [ABOUT_AVERAGES], [_statistics(chosen_study)]),
+            Section("Results", theirs, [by_batch_size(chosen_study)], _errors(parts)),
+            Section("Training or averages", [training], [_statistics(chosen_study)]),
             parts.comparison(),
             parts.gates(),
             *parts.details(),
@@ -143,19 +147,19 @@ def _errors(parts: Sections) -> list[Picture]:
     if not len(rows):
         return []
     caption = (
-        "Error after the last epoch. Hollow markers, drawn to the right of their batch size: the same weights with "
-        "other statistics; below the filled marker, these give a lower error than the averages."
+        "Error after the last epoch. Hollow markers, drawn to the right of their size: the same weights with other "
+        "statistics; below the filled marker, these give a lower error than the averages."
     )
     if rows.ghost_batch_size.notna().any():
-        caption += " Dashed: ghosts, the statistics of small batches in steps of the largest; solid: real batches."
+        caption += " Hexagons: ghosts, the statistics of small batches in steps of the largest."
     drawn = [parts.picture("batch_sizes", caption, figures.batch_sizes(parts.study.runs, rows, parts.about))]
     if (epochs := parts.study.epochs).epoch.nunique() > 1:
         medians = " Lines: median over the finished seeds." * (parts.study.digits == 2)
-        caption, several = "Left: after as many images; right: after as many steps", epochs.batch_size.nunique() > 1
+        caption, several = "Left: by epochs; right: by steps", epochs.batch_size.nunique() > 1
         if several:
             caption += (
-                ", of which a small batch takes more. The learning rate falls in epochs, so that after as many steps "
-                "it is not the same"
+                ", of which a small batch takes more. The learning rate falls by epochs, so that it is not the same at "
+                "the same step"
             )
         caption += f".{medians}"
         if rows.ghost_batch_size.notna().any():

@@ -148,13 +148,12 @@ def _draw_crosses(axis: Axes, runs: pd.DataFrame, epochs: pd.DataFrame, column: 
 def batch_sizes(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str) -> Figure:
     """Error of `evaluations` on validation by batch size, a panel for each rule; `runs` are all, for the legend.
 
-    Hollow markers: the same weights with other statistics. Dashed, in both panels: ghosts, at their own size, trained
-    with the rate of their large batch. `subtitle` says what the figure is of.
+    Hollow markers: the same weights with other statistics. Dashed hexagons, in both panels: ghosts, at their own size,
+    trained with the rate of their large batch. `subtitle` says what the figure is of.
     """
-    running = evaluations[evaluations.statistics == "running"]
     parts = evaluations[evaluations.ghost_batch_size.notna()]
     kinds = {kind: STATISTICS[kind] for kind in list(STATISTICS)[1:] if (evaluations.statistics == kind).any()}
-    ghosts = {norm: replace(style.of(norm), marker="h", dash=style.DASHES[1], outline=True) for norm in parts.norm}
+    ghosts = {norm: replace(style.of(norm), marker="h", dash=style.DASHES[1]) for norm in parts.norm}
     entries, labels = (
         style.run_legend(runs[runs.ghost_batch_size.isna()], "norm_label"),
         runs.groupby("norm").norm_label.first(),
@@ -171,20 +170,14 @@ def batch_sizes(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str) ->
     for axis, rule in zip(axes, rules, strict=True):
         for norm, rows in under_rule(evaluations, rule).groupby("norm", sort=False):
             one = style.of(str(norm))
-            _draw_errors(axis, rows[rows.statistics == "running"], "batch_size", one)
-            for place, (kind, (_, marker)) in enumerate(kinds.items(), start=1):
-                means = 100 * (1 - rows[rows.statistics == kind].groupby("batch_size").accuracy.mean())
-                hollow = style.markers(replace(one, marker=marker, outline=True), 4, zorder=4)
-                axis.plot(means.index / 2 ** (0.14 * place), means, linestyle="none", **hollow)
+            _draw_errors(axis, rows, "batch_size", one)
         for norm, look in ghosts.items():
-            _draw_errors(
-                axis, running[(running.norm == norm) & running.ghost_batch_size.notna()], "ghost_batch_size", look
-            )
+            _draw_errors(axis, parts[parts.norm == norm], "ghost_batch_size", look)
         axis.set_xscale("log", base=2)
         sizes = sorted({*evaluations.batch_size, *evaluations.ghost_batch_size.dropna()})
         axis.set_xticks(sizes, [f"{size:g}" for size in sizes])
         axis.set_xticks([], minor=True)
-        axis.set_xlim(max(sizes) * 2**0.35, min(sizes) / 2**0.6)  # the largest on the left, as in the group norm paper
+        axis.set_xlim(max(sizes) * 2**0.35, min(sizes) / 2**0.9)  # the largest on the left, as in the group norm paper
     if compressed:
         style.log_axis(axes[0])  # shared
     return figure
@@ -196,7 +189,12 @@ def rules_of(rows: pd.DataFrame) -> list[str]:
 
 
 def _draw_errors(axis: Axes, rows: pd.DataFrame, x: str, one: style.Style) -> None:
-    """The mean error at each `x`, joined by a line, and a pale dot for each seed where there are several."""
+    """The mean error at each `x`, joined by a line, a pale dot for each seed, other statistics beside them."""
+    for place, (kind, (_, marker)) in enumerate(list(STATISTICS.items())[1:], start=1):
+        means = 100 * (1 - rows[rows.statistics == kind].groupby(x).accuracy.mean())
+        hollow = style.markers(replace(one, marker=marker, outline=True), 4, zorder=4)
+        axis.plot(means.index / 2 ** (0.22 * place), means, linestyle="none", **hollow)
+    rows = rows[rows.statistics == "running"]
     errors = 100 * (1 - rows.accuracy)
     means = errors.groupby(rows[x]).agg(["mean", "size"])
     axis.plot(means.index, means["mean"], **style.line(one, zorder=3))

@@ -87,7 +87,7 @@ class Sections:
         said = "; ".join(f"{start}: {listed(texts)}" for start, texts in groups.items())
         both = ", with the 95 % interval for another seed and other test images" if found.both.notna().any() else ""
         few = found.seeds.map(len).max() < LEAST_SEEDS if len(found) else False
-        why = f" Fewer than {LEAST_SEEDS} seeds do not tell a layer's effect from a seed's." if few else ""
+        why = f" Fewer than {LEAST_SEEDS} seeds cannot separate a layer's effect from a seed's." if few else ""
         lines = [f"Test accuracy against batch norm, in points{both}; {said}.{why}"] if said else []
         return [*lines, *null_words(self.study), *self._pairing()]
 
@@ -98,7 +98,7 @@ class Sections:
             return []
         return [
             f"Pairing by seed: over {counted(len(found), 'comparison')} the correlation of the two accuracies is "
-            f"{number(found.mean(), 2)} on average; at 0 it gains nothing."
+            f"{number(found.mean(), 2)} on average; with a correlation of 0, pairing gains nothing."
         ]
 
     def planned(self, quantity: str = "accuracy") -> list[str]:
@@ -138,9 +138,10 @@ class Sections:
             means = test.groupby("label", observed=True).accuracy.mean().tolist() or [0.95]
             ends = wilson(max(means), images)
             found.append(
-                f"This is a demonstration on {images} test images of small handwritten digits: the highest accuracy, "
-                f"{percent(max(means))} %, is {percent(ends.low)} to {percent(ends.high)} % on other images with the "
-                "same weights (95 % interval, Wilson). The full experiment needs CIFAR-10: --preset study."
+                f"This is a demonstration on {images} test images of small handwritten digits: one network "
+                f"with {percent(max(means))} %, the highest accuracy, would have {percent(ends.low)} to "
+                f"{percent(ends.high)} % on other images (95 % interval, Wilson). The full experiment "
+                "needs CIFAR-10: --preset study."
             )
         rates, runs = sorted(self.all_rates.runs.learning_rate.unique()), study.finished.drop_duplicates("norm")
         edge = runs.norm_label[runs.learning_rate.isin([rates[0], rates[-1]])].map(within).tolist()
@@ -297,7 +298,7 @@ class Sections:
             caption = "Every convolution before norm and ReLU, and the pooled features."
             drawn.append(self.picture("layers", caption, feature_figures.layers(study.layers, self.about)))
         for layer, rows in study.histograms.groupby("layer", observed=True, sort=False):
-            caption = "All validation images. Each panel has a scale of height, one for its epochs."
+            caption = "All validation images. Heights are comparable within a panel, not between panels."
             name = f"distribution_{str(layer).replace('/', '_')}"
             drawn.append(self.picture(name, caption, feature_figures.ridges(rows, self.about)))
         return Section("Features", figures=drawn)

@@ -223,7 +223,7 @@ def value_axis(axis: Axes, compressed: bool, ticks: int = 5, which: str = "y") -
         levels = tens, [2 * one for one in tens], [5 * one for one in tens]
         return _scale(axis, which, "asinh", np.arcsinh, ticks, levels)
     side = getattr(axis, f"{which}axis")
-    side.set_major_locator(ticker.MaxNLocator(nbins=ticks))
+    side.set_major_locator(ticker.MaxNLocator(nbins=ticks, steps=[1, 2, 2.5, 5, 10]))
     side.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
     return side.set_minor_locator(ticker.NullLocator())
 

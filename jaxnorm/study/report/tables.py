@@ -107,7 +107,7 @@ def results(study: Study) -> Table | None:
             differences = test.accuracy - test.norm.map({norm: one.test for norm, one in known.items()})
             means = differences.groupby(test.label.astype(str)).mean()
             columns["Original paper, accuracy, %", "Difference"] = means.map(lambda value: points(value, 1))
-            note += "Its single seed adds to every difference what seeds change, which is not known. "
+            note += "It has one seed, so each difference includes an unknown effect of the seed. "
         else:
             note += "Only runs of its own protocol, trained to the end, could be compared with them. "
     return of_variants(study, "Results", columns | {"Status": states(study)}, note + whose_statistics(study))
