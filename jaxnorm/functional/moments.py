@@ -109,8 +109,7 @@ def mean_square(
         A real array with length 1 on `axes`; zero for an empty set.
     """
     values = _sum_of_squares(x, axes, mask), _count(x, axes, None, mask)
-    total, count = _psum(values, axis_name, axis_index_groups)
-    return (total / jnp.maximum(count, 1)).astype(total.dtype)
+    return _nan_if_infinite(_over(*_psum(values, axis_name, axis_index_groups)))
 
 
 def sum_of_squares(
@@ -249,7 +248,7 @@ def _one_pass(x: jax.Array, axes: tuple[int, ...], num_groups: int | None, mask:
         return over_groups(sum_over, sum_over(values, inner), outer, num_groups)
 
     def mean(total: jax.Array) -> jax.Array:
-        return (total / jnp.maximum(count, 1)).astype(total.dtype)
+        return _over(total, count)
 
     count = _count(x, axes, num_groups, mask)
     if mask is None:
@@ -287,11 +286,10 @@ def _two_pass(
     def mean(values: jax.Array) -> jax.Array:
         values = values if mask is None else jnp.where(mask, values, 0)
         values = over_groups(partial(jnp.sum, keepdims=True), values, axes, num_groups)
-        values = _psum(values, axis_name, axis_index_groups)
-        return (values / jnp.maximum(total, 1)).astype(values.dtype)
+        return _over(_psum(values, axis_name, axis_index_groups), total)
 
     mu = mean(x)
-    return Moments(mu, jnp.zeros_like(mu), mean(abs_square(x - mu)), total)
+    return Moments(mu, jnp.zeros_like(mu), _nan_if_infinite(mean(abs_square(x - mu))), total)
 
 
 def _count(x: jax.Array, axes: tuple[int, ...], num_groups: int | None, mask: jax.Array | None) -> Any:
@@ -300,6 +298,11 @@ def _count(x: jax.Array, axes: tuple[int, ...], num_groups: int | None, mask: ja
     if mask is None:
         return as_count(set_size(x.shape, axes, num_groups), dtype)
     return over_groups(sum_over, jnp.broadcast_to(mask, x.shape).astype(dtype), axes, num_groups)
+
+
+def _over(total: jax.Array, count: Any) -> jax.Array:
+    """total / count, and zero for an empty set."""
+    return (total / (max(count, 1.0) if isinstance(count, float) else jnp.maximum(count, 1))).astype(total.dtype)
 
 
 def _rounded(shift: jax.Array) -> jax.Array:
@@ -322,8 +325,16 @@ def _variance(square: jax.Array, mean: jax.Array) -> jax.Array:
 
     The derivative is that of the formula everywhere; `maximum` would halve it at zero.
     """
-    var = jnp.where(jnp.isposinf(square), jnp.nan, square - abs_square(mean))
-    return var - lax.stop_gradient(jnp.minimum(var, 0))
+    var = square - abs_square(mean)
+    value = lax.stop_gradient(var)
+    # The comparison is with `square`, because `var` overflows to nan or to infinity.
+    too_large = lax.stop_gradient(square) == jnp.inf
+    return var - lax.select(too_large, lax.full_like(value, jnp.nan), lax.min(value, lax.full_like(value, 0)))
+
+
+def _nan_if_infinite(square: jax.Array) -> jax.Array:
+    """The same for a mean square: 1 / sqrt(inf) is zero, and the output would be finite and wrong."""
+    return square + 0 * lax.stop_gradient(square)
 
 
 def _inner_axes(shape: tuple[int, ...], axes: tuple[int, ...], num_groups: int | None) -> tuple[int, ...]:

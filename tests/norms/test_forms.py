@@ -126,6 +126,24 @@ def test_training_starts_without_running_statistics_and_evaluation_does_not():
         functional.batch_norm(x, running={**running, "var": np.ones(4)}, train=False)
 
 
+UNLIMITED = [name for name in NORMS if name not in ("dyt", "derf")]  # these two are bounded functions of any input
+
+
+@pytest.mark.parametrize("name", UNLIMITED)
+def test_no_false_finite_value_hides_that_squares_overflow(name):
+    x = (np.random.default_rng(0).normal(size=SHAPE) * 1e25).astype(np.float32)
+    norm = NORMS[name]
+    cases = [
+        (norm.form("functional", **fields), mask)
+        for fields in ({}, {"use_fast_variance": False})
+        for mask in (None, np.ones(SHAPE, bool))
+        if norm.takes(fields)
+    ]
+    for y, running in jax.jit(lambda *given: [apply(*given, mask) for apply, mask in cases])(norm.arrays(8), x):
+        assert not np.isfinite(y).any()
+        assert not any(np.isfinite(running.get(kept, np.nan)).any() for kept in ("var", "cov"))
+
+
 def test_scale_and_bias_may_differ_by_sample():
     rng = np.random.default_rng(0)
     x, scale, bias = (rng.normal(size=shape).astype(np.float32) for shape in (SHAPE, (4, 1, 1, 8), (4, 1, 1, 8)))
