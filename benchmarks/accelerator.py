@@ -13,7 +13,7 @@ DIR/result.tar (and result-2.tar, ... of at most 16 MB each) hold all of it. Wit
 goes on, on this machine or on another one of its kind. Then `python -m jaxnorm publish DIR/runs results/NAME`.
 
 Installs nothing. Needs jax, flax, optax, orbax-checkpoint, chex, numpy, scipy, scikit-learn, matplotlib, rich, pillow,
-filelock, jinja2 and pandas.
+filelock, jinja2, safetensors and pandas.
 """
 
 import argparse

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from jaxnorm.study.registry import make_norm as make_norm
     from jaxnorm.study.registry import register_norm as register_norm
     from jaxnorm.study.report.folders import read_study as read_study
+    from jaxnorm.study.runs.trained import load_run as load_run
     from jaxnorm.study.training.run import train as train
     from jaxnorm.tools.batch_statistics import recompute_statistics as recompute_statistics
     from jaxnorm.tools.folding import fold_batch_norm as fold_batch_norm
@@ -95,6 +96,7 @@ _STUDY = {
     "jaxnorm.study.models.resnet": ("ResNet", "ResNet14"),
     "jaxnorm.study.registry": ("NORMS", "make_norm", "register_norm"),
     "jaxnorm.study.report.folders": ("read_study",),
+    "jaxnorm.study.runs.trained": ("load_run",),
     "jaxnorm.study.training.run": ("train",),
 }
 _MODULE_OF = {name: module for module, names in {**_LIBRARY, **_STUDY}.items() for name in names}

@@ -24,6 +24,7 @@ from jaxnorm.study.runs.manifest import METRICS, Manifest
 from jaxnorm.study.runs.progress import Progress
 from jaxnorm.study.runs.provenance import config_differences, differences
 from jaxnorm.study.runs.signals import StopRequest
+from jaxnorm.study.runs.trained import MODEL, model_bytes
 from jaxnorm.study.training.record import Record, Row
 from jaxnorm.study.training.run import Result
 from jaxnorm.study.words import duration
@@ -37,7 +38,8 @@ class RunDirectory(Record):
 
     ``config.json`` contains the `Config`, ``provenance.json`` what the run was trained on, ``metrics.jsonl`` one line
     per epoch, ``arrays/`` the arrays of each epoch, ``result.json`` the outcome, ``predictions.npz`` the test logits,
-    ``crash.txt`` the traceback of a crash, and ``manifest.json`` the hashes of all these but the last, see `Manifest`.
+    ``model.safetensors`` the final variables, ``crash.txt`` the traceback of a crash, and ``manifest.json`` the hashes
+    of all these but the last, see `Manifest`.
 
     Args:
         path: the directory; `begin` makes it.
@@ -63,8 +65,6 @@ class RunDirectory(Record):
         self._has_stepped = False
         self._rows: list[Row] | None = None
         self._manifest: Manifest | None = None
-
-    # What the directory contains.
 
     @property
     def manifest(self) -> Manifest | None:
@@ -117,8 +117,6 @@ class RunDirectory(Record):
             read_run(self.manifest, self.config.to_json() | {"name": self.config.name})
         if len(self.rows) > self.config.last_epoch:
             raise self._is_further(f"epoch {len(self.rows)}")
-
-    # A run's life: it begins, trains as a `Record`, and is complete, crashed or stopped.
 
     def begin(self, dataset: Dataset, provenance: dict[str, Any]) -> None:
         """Makes the directory, or takes up an unfinished one. An older outcome remains until `restore`.
@@ -245,6 +243,7 @@ class RunDirectory(Record):
         if result.test_logits is not None:
             label = np.asarray(self._dataset.test.label, np.int32)
             self._write(PREDICTIONS, _packed({"logits": result.test_logits, "label": label}))
+            self._write(MODEL, model_bytes(result.variables, self._dataset))
         self._write_result(
             status=result.status,
             epoch=result.epoch,
@@ -269,7 +268,8 @@ class RunDirectory(Record):
         """
         words = one_line(f"{type(error).__name__}: {error}")
         files.write_text(self.path / "crash.txt", home.hidden("".join(traceback.format_exception(error))))
-        self._begun.files.pop(PREDICTIONS, None)  # of an earlier outcome
+        for name in (PREDICTIONS, MODEL):  # of an earlier outcome
+            self._begun.files.pop(name, None)
         last = self.rows[-1] if self.rows else {"epoch": 0, "step": 0}
         self._write_result(status="crashed", epoch=last["epoch"], step=last["step"], error=home.hidden(words))
         self._progress.end(self.config, f"crashed: {words} (traceback in {self.path / 'crash.txt'})")
@@ -315,7 +315,10 @@ class RunDirectory(Record):
         known = ["config.json", "provenance.json", *map(_name, epochs)]
         # First what counts, then the files: a power cut in between brings nothing back.
         self._begun.keep(known, b"".join(content.splitlines(keepends=True)[: len(kept)]))
-        for stale in (*map(self.path.joinpath, ("result.json", PREDICTIONS, "crash.txt")), *self.path.glob("arrays/*")):
+        for stale in (
+            *map(self.path.joinpath, ("result.json", PREDICTIONS, MODEL, "crash.txt")),
+            *self.path.glob("arrays/*"),
+        ):
             if stale.relative_to(self.path).as_posix() not in self._begun.files:
                 stale.unlink(missing_ok=True)
         self.rows[:] = kept

@@ -85,7 +85,12 @@ def write_run(
     for name, accuracy in zip(("validation", "test"), accuracies or (), strict=False):
         confusions[name] = exact_confusion(accuracy, data[f"num_{name}"])
     label_of_test = np.repeat(np.arange(10), confusions["test"].sum(1)).astype(np.int32)
-    dataset = SimpleNamespace(train=range(data["num_train"]), test=SimpleNamespace(label=label_of_test))
+    dataset = SimpleNamespace(
+        train=range(data["num_train"]),
+        test=SimpleNamespace(label=label_of_test),
+        mean=(0.3, 0.3, 0.3),
+        class_names=tuple(data["class_names"]),
+    )
     directory = workdir.directory(config)
     directory.begin(dataset, provenance_of(config, data, label) | provenance)
     directory.restore({"step": np.zeros((), np.int32)})
@@ -108,7 +113,7 @@ def write_run(
         splits={},
         statistics=None,
         test_logits=None,
-        variables={},
+        variables={"params": {"scale": np.ones(2, np.float32)}},
     )
     if status == "complete":
         guess = np.concatenate([np.repeat(np.arange(10), row) for row in confusions["test"]])
