@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: accelerator compare test test-accelerators test-optimized test-report test-durability test-notebook test-peers lint format clean
+.PHONY: accelerator compare peers test test-accelerators test-optimized test-report test-durability test-notebook test-peers lint format clean
 
 compare: .venv/study
 	$(BIN)/python experiments/compare_norms.py $(ARGS)
@@ -31,6 +31,10 @@ test-optimized: .venv/test
 
 test-peers: .venv/peers
 	$(BIN)/python -m pytest -m peers tests $(ARGS)
+
+# Rebuilds docs/peers.md.
+peers: .venv/peers
+	$(BIN)/python benchmarks/peers.py
 
 test-notebook: .venv/notebook
 	$(BIN)/python -m pytest -m notebook tests/test_notebook.py $(ARGS)
@@ -64,7 +68,8 @@ clean:
 
 # PyPI's PyTorch for Linux brings CUDA (3 GB). PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu avoids that.
 .venv/peers: | .venv/test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile 'torch>=2.9,<2.14' 'timm>=1.0.20' 'keras>=3.12'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile 'torch>=2.9,<2.14' 'timm>=1.0.20' 'keras>=3.12' dm-haiku equinox
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps sbx-rl
 	@touch $@
 
 # The CUDA wheels (6 GB) have an environment of their own: with them JAX would look for a GPU in every test.

@@ -69,3 +69,13 @@ def test_published_summaries_are_those_of_the_published_runs(folder):
     assert set(finished.index) == set(found.index)
     for metric in ("accuracy", "macro_f1", "loss", "num_images"):
         assert (finished[metric].astype(float) == found.loc[finished.index, metric]).all()
+
+
+def test_the_example_of_the_layers_page_runs():
+    (program,) = re.findall(
+        r"^```python\n(.*?)^```$", (ROOT / "docs/layers.md").read_text(encoding="utf-8"), re.M | re.S
+    )
+    found = {"__name__": "example"}
+    exec(program, found)
+    assert found["y"].shape == (8, 4, 4, 3)
+    assert set(found["variables"]["params"]) == {"Embed_0"}

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxnorm.errors import UserError
 from jaxnorm.functional.batch import check_more_than_one_value
 from jaxnorm.functional.fields import document
-from jaxnorm.functional.ghost_batches import average, repeat_for_samples, split_batch
+from jaxnorm.functional.ghost_batches import average, ghost_moments, repeat_for_samples
 from jaxnorm.functional.group import count_groups
 from jaxnorm.functional.inputs import prepare
 from jaxnorm.functional.meshes import on_any_mesh
@@ -82,12 +82,13 @@ def batch_group_norm(
     """
     given = prepare(x, mask, dtype, force_float32_reductions, "batch_group_norm").real()
     channels = (given.x.ndim - 1,)
-    if isinstance(own_weight, int | float) and not 0 <= own_weight <= 1:
+    number = own_weight if isinstance(own_weight, int | float) else None
+    if number is not None and not 0 <= number <= 1:
         raise UserError(f"batch_group_norm's own_weight must be from 0 to 1, but is {own_weight}; choose one between")
     groups = count_groups(given.x.shape[-1], num_groups, group_size, "batch_group_norm")
     statistics = start_or_check(running, given, channels, train)
     moments = running_moments(statistics, given, channels)
-    if train or not isinstance(own_weight, int | float) or own_weight:
+    if train or number != 0:
         own = compute_moments(
             given.x,
             tuple(range(1, given.x.ndim)),
@@ -103,20 +104,13 @@ def batch_group_norm(
             moments = combine(own, (0,), axis_name, axis_index_groups)
             statistics = updated(statistics, moments, momentum)
         else:
-            parts = combine(_split(own, ghost_batch_size, axis_name), (1,))
+            parts = ghost_moments(own, ghost_batch_size, axis_name)
             statistics = updated(statistics, average(parts), momentum)
             moments = repeat_for_samples(parts, ghost_batch_size)
-    elif not isinstance(own_weight, int | float) or own_weight:
+    elif number != 0:
         moments = _weighed(own, moments, jnp.asarray(own_weight, given.x.dtype))
     scale, bias = given.scale_and_bias(scale, bias, channels)
     return given.output(normalize(given.x, moments, scale, bias, epsilon), scale, bias), statistics
-
-
-def _split(own: Moments, size: int, axis_name: Any) -> Moments:
-    """The moments of the samples of each part."""
-    counts = own.count if isinstance(own.count, float) else split_batch(own.count, size, axis_name)
-    shift, offset, var = (split_batch(leaf, size, axis_name) for leaf in (own.shift, own.offset, own.var))
-    return Moments(shift, offset, var, counts)
 
 
 def _weighed(own: Moments, running: Moments, weight: jax.Array) -> Moments:

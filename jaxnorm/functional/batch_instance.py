@@ -3,16 +3,15 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxnorm.functional.batch import check_more_than_one_value
 from jaxnorm.functional.fields import document
-from jaxnorm.functional.ghost_batches import average, repeat_for_samples, split_batch
+from jaxnorm.functional.ghost_batches import average, ghost_moments, repeat_for_samples
 from jaxnorm.functional.inputs import Axes, check_feature_axes, prepare
 from jaxnorm.functional.meshes import on_any_mesh
-from jaxnorm.functional.moments import Moments, combine, compute_moments, normalize_mixed
+from jaxnorm.functional.moments import combine, compute_moments, normalize_mixed
 from jaxnorm.functional.running_statistics import Running, running_moments, start_or_check, updated
 
 
@@ -96,7 +95,7 @@ def batch_instance_norm(
         batch = combine(instance, (0,), axis_name, axis_index_groups)
         statistics = updated(statistics, batch, momentum)
     else:
-        ghosts = _ghost_batches(instance, ghost_batch_size, axis_name)
+        ghosts = ghost_moments(instance, ghost_batch_size, axis_name)
         check_more_than_one_value(given, (ghost_batch_size, *given.x.shape[1:]), (0, *axes))
         statistics = updated(statistics, average(ghosts), momentum)
         batch = repeat_for_samples(ghosts, ghost_batch_size)
@@ -104,13 +103,3 @@ def batch_instance_norm(
     gate = given.parameter(gate if train_gate else lax.stop_gradient(gate), feature_axes, "gate")
     y = normalize_mixed(given.x, batch, instance, gate, scale, bias, epsilon)
     return given.output(y, scale, bias), statistics
-
-
-def _ghost_batches(instance: Moments, size: int, axis_name: Any) -> Moments:
-    """The moments of each ghost batch from those of its instances."""
-
-    def split(leaf: jax.Array) -> jax.Array:
-        return split_batch(leaf, size, axis_name)
-
-    counts = split(instance.count) if jnp.ndim(instance.count) else instance.count
-    return combine(Moments(split(instance.shift), split(instance.offset), split(instance.var), counts), (1,))

@@ -48,7 +48,8 @@ def dynamic_tanh(
     """
     given = prepare(x, None, dtype, True, "dynamic_tanh").real()
     features = given.axes(feature_axes, "feature_axes")
-    return _affine(given, jnp.tanh(_factor(given, alpha, features, "alpha") * given.x), scale, bias, features)
+    y = jnp.tanh(_factor(given, alpha, features, "alpha") * given.x)
+    return given.affine_output(y, *given.scale_and_bias(scale, bias, features))
 
 
 @document
@@ -92,7 +93,7 @@ def dynamic_erf(
     given = prepare(x, None, dtype, True, "dynamic_erf").real()
     features = given.axes(feature_axes, "feature_axes")
     factor, shift = _factor(given, alpha, features, "alpha"), _factor(given, shift, features, "shift")
-    return _affine(given, lax.erf(factor * given.x + shift), scale, bias, features)
+    return given.affine_output(lax.erf(factor * given.x + shift), *given.scale_and_bias(scale, bias, features))
 
 
 def _factor(given: Input, value: ArrayLike, features: tuple[int, ...], argument: str) -> jax.Array:
@@ -100,11 +101,3 @@ def _factor(given: Input, value: ArrayLike, features: tuple[int, ...], argument:
     if jnp.size(value) == 1:
         return jnp.reshape(value, ()).astype(given.x.dtype)
     return given.parameter(value, features, argument).astype(given.x.dtype)
-
-
-def _affine(
-    given: Input, y: jax.Array, scale: ArrayLike | None, bias: ArrayLike | None, features: tuple[int, ...]
-) -> jax.Array:
-    scale, bias = given.scale_and_bias(scale, bias, features)
-    y = y if scale is None else y * scale
-    return given.output(y if bias is None else y + bias, scale, bias)

@@ -85,9 +85,7 @@ def evo_norm_b0(
         own = given.parameter(slope, channels, "slope") * given.x + jnp.sqrt(instance.var + epsilon)
         divisor = jnp.maximum(divisor, own)
     scale, bias = given.scale_and_bias(scale, bias, channels)
-    y = given.x / divisor
-    y = y if scale is None else y * scale
-    return given.output(y if bias is None else y + bias, scale, bias), statistics
+    return given.affine_output(given.x / divisor, scale, bias), statistics
 
 
 @document
@@ -153,5 +151,4 @@ def evo_norm_s0(
     y = given.x * lax.rsqrt(var + epsilon)
     if slope is not None:
         y = y * jax.nn.sigmoid(given.parameter(slope, (last,), "slope") * given.x)
-    y = y if scale is None else y * scale
-    return given.output(y if bias is None else y + bias, scale, bias)
+    return given.affine_output(y, scale, bias)

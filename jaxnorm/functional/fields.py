@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from jaxnorm.errors import UserError
+
 Documented = TypeVar("Documented", bound=Callable[..., Any])
 
 SHARED = """\
@@ -51,6 +53,29 @@ def fields_of(layer: Any, function: Callable[..., Any]) -> dict[str, Any]:
     """
     names = _common_names(layer.__class__, function)
     return {name: getattr(layer, name) for name in names}
+
+
+def at_call(function: Callable[..., Any], name: str, value: Any, owned: bool) -> Any:
+    """A parameter that is given at the call of a layer.
+
+    Args:
+        function: The layer's.
+        name: `scale` or `bias`.
+        value: As it is given, or None.
+        owned: Whether the layer has this parameter itself.
+
+    Returns:
+        The value.
+
+    Raises:
+        UserError: If there are both.
+    """
+    if value is not None and owned:
+        raise UserError(
+            f"{function.__name__}'s {name} must be a parameter of the layer or an argument of the call, but is both; "
+            f"make the layer with use_{name}=False"
+        )
+    return value
 
 
 def document(thing: Documented) -> Documented:

@@ -67,10 +67,7 @@ def filter_response_norm(
     if jnp.ndim(epsilon):
         epsilon = given.parameter(epsilon, channels, "epsilon")
     scale, bias = given.scale_and_bias(scale, bias, channels)
-    y = given.x * lax.rsqrt(square + epsilon)
-    y = y if scale is None else y * scale
-    y = y if bias is None else y + bias
-    y = given.output(y, scale, bias)
+    y = given.affine_output(given.x * lax.rsqrt(square + epsilon), scale, bias)
     if threshold is None:
         return y
     return jnp.maximum(y, given.parameter(threshold, channels, "threshold").astype(y.dtype))

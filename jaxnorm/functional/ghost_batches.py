@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnorm.errors import UserError
-from jaxnorm.functional.moments import Moments
+from jaxnorm.functional.moments import Moments, combine
 
 
 def split_batch(array: jax.Array, size: int, axis_name: str | None = None) -> jax.Array:
@@ -28,6 +28,28 @@ def split_batch(array: jax.Array, size: int, axis_name: str | None = None) -> ja
             f"a ghost batch must be on one device, but axis_name is {axis_name!r}; set it or ghost_batch_size to None"
         )
     return array.reshape(-1, size, *array.shape[1:])
+
+
+def ghost_moments(samples: Moments, size: int, axis_name: str | None = None) -> Moments:
+    """The moments of each ghost batch from those of its samples.
+
+    Args:
+        samples: Of each sample, shape (N, ...).
+        size: Samples in a ghost batch.
+        axis_name: The layer's mapped axis, which must be None.
+
+    Returns:
+        Shape (N / size, 1, ...).
+
+    Raises:
+        UserError: As `split_batch`.
+    """
+
+    def split(leaf: jax.Array) -> jax.Array:
+        return split_batch(leaf, size, axis_name)
+
+    counts = split(samples.count) if jnp.ndim(samples.count) else samples.count
+    return combine(Moments(split(samples.shift), split(samples.offset), split(samples.var), counts), (1,))
 
 
 def repeat_for_samples(moments: Moments, size: int) -> Moments:

@@ -74,7 +74,8 @@ class Input(NamedTuple):
         """A parameter as it broadcasts to the input.
 
         Args:
-            value: Of the feature axes' shape, or broadcastable with the input's rank.
+            value: Of the feature axes' shape; that shape for each sample, (N, *features); or broadcastable with the
+                input's rank.
             feature_axes: As from `axes`.
             argument: Its name.
 
@@ -88,10 +89,13 @@ class Input(NamedTuple):
         if len(shape) == len(of_x) and all(length in (1, most) for length, most in zip(shape, of_x, strict=True)):
             return jnp.asarray(value)
         features = tuple(of_x[axis] for axis in feature_axes)
-        if shape not in (features, (math.prod(features),)):
+        if 0 not in feature_axes and shape == (*of_x[:1], *features):
+            feature_axes = (0, *feature_axes)
+        elif shape not in (features, (math.prod(features),)):
             raise UserError(
                 f"{self.name}'s {argument} must have the shape of the feature axes, {features}, but has {shape} for an "
-                f"input of shape {of_x}; give {features}, or {len(of_x)} axes that broadcast to the input"
+                f"input of shape {of_x}; give {features}, {(*of_x[:1], *features)} for a value of each sample, or "
+                f"{len(of_x)} axes that broadcast to the input"
             )
         return jnp.reshape(value, tuple(length if axis in feature_axes else 1 for axis, length in enumerate(of_x)))
 
@@ -130,6 +134,20 @@ class Input(NamedTuple):
         if dtype is None:
             dtype = _inexact(jnp.result_type(*(array for array in (self.given, scale, bias) if array is not None)))
         return y.astype(dtype)
+
+    def affine_output(self, y: jax.Array, scale: jax.Array | None, bias: jax.Array | None) -> jax.Array:
+        """The output of scale * y + bias.
+
+        Args:
+            y: As in `output`, before scale and bias.
+            scale: As in `output`.
+            bias: As in `output`.
+
+        Returns:
+            The result of the function.
+        """
+        y = y if scale is None else y * scale
+        return self.output(y if bias is None else y + bias, scale, bias)
 
 
 def prepare(

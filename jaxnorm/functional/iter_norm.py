@@ -111,8 +111,7 @@ def iter_norm(
     y = _einsum("...gi,gij->...gj", _grouped((given.x - moments.shift) - moments.offset, size), whitening)
     y = y.reshape(given.x.shape)
     scale, bias = given.scale_and_bias(scale, bias, channels)
-    y = y if scale is None else y * scale
-    return given.output(y if bias is None else y + bias, scale, bias), statistics
+    return given.affine_output(y, scale, bias), statistics
 
 
 def whitened_together(channels: int, group_size: int) -> int:

@@ -30,3 +30,4 @@ class BatchGroupNorm(RunningLayer):
     group_size: int | None = 1
     ghost_batch_size: int | None = None
     own_weight: float = 0.0
+    use_fast_variance: bool = True

@@ -33,3 +33,4 @@ class BatchNorm(RunningLayer):
     _function: ClassVar[Callable[..., Any]] = staticmethod(batch_norm)
     axis: Axes = -1
     ghost_batch_size: int | None = None
+    use_fast_variance: bool = True

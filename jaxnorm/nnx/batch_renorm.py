@@ -31,3 +31,4 @@ class BatchRenorm(RunningLayer):
     axis: Axes = -1
     r_max: float = 3.0
     d_max: float = 5.0
+    use_fast_variance: bool = True

@@ -1,15 +1,16 @@
 """Layers in place of a normalization: dynamic tanh and dynamic erf."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import InitVar
-from typing import Any
+from typing import Any, ClassVar
 
 from flax import nnx
-from flax.typing import Array, Axes
+from flax.typing import Axes
 from jax.nn import initializers
 
 from jaxnorm.functional import dynamic_erf, dynamic_tanh
-from jaxnorm.functional.fields import document_as, fields_of
+from jaxnorm.functional.fields import document_as
 from jaxnorm.nnx.norm_layer import AffineLayer
 
 
@@ -32,6 +33,7 @@ class DynamicTanh(AffineLayer):
         ((2, 3), 0.5)
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(dynamic_tanh)
     feature_axes: Axes = -1
     alpha_init: InitVar[float] = 0.5
 
@@ -41,17 +43,8 @@ class DynamicTanh(AffineLayer):
         super().__post_init__(rngs, *others)
         self.alpha = self.parameter(rngs, initializers.constant(alpha_init), None, ())
 
-    def __call__(self, x: Array) -> Array:
-        """Computes the output.
-
-        Args:
-            x: Any shape that has the axes.
-
-        Returns:
-            The output, of x's shape.
-        """
-        x, scale, bias = self.arrays(x)
-        return dynamic_tanh(x, scale, bias, alpha=self.alpha[...], **fields_of(self, dynamic_tanh))
+    def own_parameters(self) -> dict[str, Any]:
+        return {"alpha": self.alpha[...]}
 
 
 @document_as(dynamic_erf)
@@ -73,20 +66,12 @@ class DynamicErf(DynamicTanh):
         ((2, 3), 0.0)
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(dynamic_erf)
+
     def __post_init__(self, rngs: nnx.Rngs, *arguments: Any) -> None:
         """Makes the parameters."""
         super().__post_init__(rngs, *arguments)
         self.shift = self.parameter(rngs, initializers.zeros, None, ())
 
-    def __call__(self, x: Array) -> Array:
-        """Computes the output.
-
-        Args:
-            x: Any shape that has the axes.
-
-        Returns:
-            The output, of x's shape.
-        """
-        x, scale, bias = self.arrays(x)
-        alpha, shift = self.alpha[...], self.shift[...]
-        return dynamic_erf(x, scale, bias, alpha=alpha, shift=shift, **fields_of(self, dynamic_erf))
+    def own_parameters(self) -> dict[str, Any]:
+        return {**super().own_parameters(), "shift": self.shift[...]}

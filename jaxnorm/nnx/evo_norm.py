@@ -39,6 +39,7 @@ class EvoNormB0(RunningLayer):
     """
 
     _function: ClassVar[Callable[..., Any]] = staticmethod(evo_norm_b0)
+    use_fast_variance: bool = True
     use_slope: bool = True
     slope_init: InitVar[Initializer] = initializers.ones
     slope_metadata: InitVar[Metadata] = None
@@ -91,6 +92,7 @@ class EvoNormS0(NormLayer):
     num_groups: int | None = dataclasses.field(default=32, kw_only=False)
     group_size: int | None = dataclasses.field(default=None, kw_only=False)
     epsilon: float = 1e-5
+    use_fast_variance: bool = True
     use_slope: bool = True
     slope_init: InitVar[Initializer] = initializers.ones
     slope_metadata: InitVar[Metadata] = None

@@ -12,12 +12,12 @@ from jax.nn import initializers
 
 from jaxnorm.functional import filter_response_norm
 from jaxnorm.functional.fields import document_as
-from jaxnorm.nnx.norm_layer import MaskedLayer, Metadata
+from jaxnorm.nnx.norm_layer import Metadata, NormLayer
 
 
 @document_as(filter_response_norm)
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
-class FilterResponseNorm(MaskedLayer):
+class FilterResponseNorm(NormLayer):
     """`jaxnorm.functional.filter_response_norm` as a module of flax.nnx, with the parameters `scale`, `bias` and
     `threshold`.
 
@@ -39,12 +39,8 @@ class FilterResponseNorm(MaskedLayer):
     """
 
     _function: ClassVar[Callable[..., Any]] = staticmethod(filter_response_norm)
-    epsilon: float = 1e-6
     use_threshold: bool = True
     train_epsilon: bool = False
-    axis_name: str | None = None
-    axis_index_groups: Any = None
-    force_float32_reductions: bool = True
     threshold_init: InitVar[Initializer] = initializers.zeros
     threshold_metadata: InitVar[Metadata] = None
 

@@ -10,12 +10,12 @@ from jax.nn import initializers
 
 from jaxnorm.functional import global_response_norm
 from jaxnorm.functional.fields import document_as
-from jaxnorm.nnx.norm_layer import MaskedLayer
+from jaxnorm.nnx.norm_layer import NormLayer
 
 
 @document_as(global_response_norm)
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
-class GlobalResponseNorm(MaskedLayer):
+class GlobalResponseNorm(NormLayer):
     """`jaxnorm.functional.global_response_norm` as a module of flax.nnx, with the parameters `scale` and `bias`,
     which start at zero: the output is the input.
 
@@ -33,8 +33,4 @@ class GlobalResponseNorm(MaskedLayer):
     """
 
     _function: ClassVar[Callable[..., Any]] = staticmethod(global_response_norm)
-    epsilon: float = 1e-6
-    axis_name: str | None = None
-    axis_index_groups: Any = None
-    force_float32_reductions: bool = True
     scale_init: InitVar[Initializer] = initializers.zeros

@@ -30,6 +30,7 @@ class GroupNorm(NormLayer):
     num_groups: int | None = dataclasses.field(default=32, kw_only=False)
     group_size: int | None = dataclasses.field(default=None, kw_only=False)
     reduction_axes: Axes | None = None
+    use_fast_variance: bool = True
 
     def __post_init__(self, *arguments: Any) -> None:
         """Checks the groups, and makes the parameters."""

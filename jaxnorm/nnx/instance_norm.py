@@ -27,3 +27,4 @@ class InstanceNorm(NormLayer):
 
     _function: ClassVar[Callable[..., Any]] = staticmethod(instance_norm)
     feature_axes: Axes = -1
+    use_fast_variance: bool = True

@@ -29,3 +29,4 @@ class LayerNorm(NormLayer):
     _function: ClassVar[Callable[..., Any]] = staticmethod(layer_norm)
     reduction_axes: Axes = -1
     feature_axes: Axes = -1
+    use_fast_variance: bool = True

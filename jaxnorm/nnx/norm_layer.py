@@ -10,7 +10,7 @@ from flax import nnx
 from flax.typing import Array, Dtype, Initializer, PromoteDtypeFn
 from jax.nn import initializers
 
-from jaxnorm.functional.fields import document, fields_of
+from jaxnorm.functional.fields import at_call, document, fields_of
 
 Metadata = Mapping[str, Any] | None
 
@@ -18,8 +18,9 @@ Metadata = Mapping[str, Any] | None
 @document
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
 class AffineLayer(nnx.Module):
-    """A layer with the parameters `scale` and `bias`. A subclass adds fields and its `__call__`."""
+    """A layer with the parameters `scale` and `bias`. A subclass names its function and adds fields."""
 
+    _function: ClassVar[Callable[..., Any]]
     num_features: int = dataclasses.field(kw_only=False)
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
@@ -62,40 +63,41 @@ class AffineLayer(nnx.Module):
         value = init(rngs.params(), (self.num_features,) if shape is None else shape, self.param_dtype)
         return nnx.Param(value, **(metadata or {}))
 
-    def arrays(self, *given: Array) -> tuple[Any, ...]:
+    def arrays(self, *given: Array, scale: Array | None, bias: Array | None) -> tuple[Any, ...]:
         """Arrays as the computation takes them, after `promote_dtype` if there is one.
 
         Args:
             *given: The input, and running statistics.
+            scale: That of the call.
+            bias: That of the call.
 
         Returns:
-            The given arrays, `scale` and `bias`; None for a parameter that the layer does not have.
+            The given arrays, `scale` and `bias` of the layer or of the call; None for what neither has.
         """
-        parameters = (None if variable is None else variable[...] for variable in (self.scale, self.bias))
-        arrays = (*given, *parameters)
+        arrays = (*given, self.affine("scale", scale), self.affine("bias", bias))
         return arrays if self.promote_dtype is None else self.promote_dtype(arrays, dtype=self.dtype)
 
-
-@document
-@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
-class MaskedLayer(AffineLayer):
-    """A layer whose function takes a mask. A subclass names its function and adds fields."""
-
-    _function: ClassVar[Callable[..., Any]]
-
-    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-        """Normalizes an array.
+    def affine(self, name: str, value: Array | None) -> Array | None:
+        """`scale` or `bias` of the layer or of the call.
 
         Args:
-            x: The input.
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
+            name: Which.
+            value: That of the call.
 
         Returns:
-            The output, of x's shape.
+            The array, or None.
         """
-        x, scale, bias = self.arrays(x)
-        settings = {**fields_of(self, self._function), **self.own_parameters()}
-        return self._function(x, scale, bias, mask=mask, **settings)
+        variable = getattr(self, name)
+        value = at_call(self._function, name, value, variable is not None)
+        return value if variable is None else variable[...]
+
+    def settings(self) -> dict[str, Any]:
+        """The other arguments of the function: fields, and other parameters.
+
+        Returns:
+            The values by name.
+        """
+        return {**fields_of(self, self._function), **self.own_parameters()}
 
     def own_parameters(self) -> dict[str, Any]:
         """The arguments of the function that are parameters besides `scale` and `bias`.
@@ -104,6 +106,45 @@ class MaskedLayer(AffineLayer):
             The values by name.
         """
         return {}
+
+    def __call__(self, x: Array, *, scale: Array | None = None, bias: Array | None = None) -> Array:
+        """Computes the output.
+
+        Args:
+            x: The input.
+            scale: In place of the parameter, which the layer must not have; of the feature axes' shape, or with a value
+                for each sample, (N, C).
+            bias: As `scale`.
+
+        Returns:
+            The output, of x's shape.
+        """
+        x, scale, bias = self.arrays(x, scale=scale, bias=bias)
+        return self._function(x, scale, bias, **self.settings())
+
+
+@document
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
+class MaskedLayer(AffineLayer):
+    """A layer whose function takes a mask."""
+
+    def __call__(
+        self, x: Array, *, mask: Array | None = None, scale: Array | None = None, bias: Array | None = None
+    ) -> Array:
+        """Normalizes an array.
+
+        Args:
+            x: The input.
+            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
+            scale: In place of the parameter, which the layer must not have; of the feature axes' shape, or with a value
+                for each sample, (N, C).
+            bias: As `scale`.
+
+        Returns:
+            The output, of x's shape.
+        """
+        x, scale, bias = self.arrays(x, scale=scale, bias=bias)
+        return self._function(x, scale, bias, mask=mask, **self.settings())
 
 
 @document
@@ -114,5 +155,4 @@ class NormLayer(MaskedLayer):
     epsilon: float = 1e-6
     axis_name: str | None = None
     axis_index_groups: Any = None
-    use_fast_variance: bool = True
     force_float32_reductions: bool = True

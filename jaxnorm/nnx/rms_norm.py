@@ -10,7 +10,7 @@ from flax.typing import Array, Axes, Dtype, Initializer, PromoteDtypeFn
 from jax.nn import initializers
 
 from jaxnorm.functional import rms_norm
-from jaxnorm.functional.fields import document_as, fields_of
+from jaxnorm.functional.fields import at_call, document_as, fields_of
 from jaxnorm.nnx.norm_layer import Metadata
 
 
@@ -55,17 +55,20 @@ class RMSNorm(nnx.Module):
             value = init(rngs.params(), (self.num_features,), self.param_dtype)
             self.scale = nnx.Param(value, **(scale_metadata or {}))
 
-    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+    def __call__(self, x: Array, *, mask: Array | None = None, scale: Array | None = None) -> Array:
         """Normalizes an array.
 
         Args:
             x: Any shape that has the axes.
             mask: Booleans, broadcastable to x; False excludes a value from the statistics.
+            scale: In place of the parameter, which the layer must not have; of the feature axes' shape, or with a value
+                for each sample, (N, C).
 
         Returns:
             The output, of x's shape.
         """
-        scale = None if self.scale is None else self.scale[...]
+        scale = at_call(rms_norm, "scale", scale, self.scale is not None)
+        scale = scale if self.scale is None else self.scale[...]
         if self.promote_dtype is not None:
             x, scale = self.promote_dtype((x, scale), dtype=self.dtype)
         return rms_norm(x, scale, mask=mask, **fields_of(self, rms_norm))

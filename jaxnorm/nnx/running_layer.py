@@ -11,7 +11,7 @@ from flax.typing import Array
 from jax import lax
 
 from jaxnorm.errors import UserError
-from jaxnorm.functional.fields import document, fields_of
+from jaxnorm.functional.fields import document
 from jaxnorm.nnx.norm_layer import NormLayer
 
 
@@ -44,13 +44,24 @@ class RunningLayer(NormLayer):
         """
         return {"mean": jnp.zeros, "var": jnp.ones}
 
-    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        use_running_average: bool | None = None,
+        *,
+        mask: Array | None = None,
+        scale: Array | None = None,
+        bias: Array | None = None,
+    ) -> Array:
         """Normalizes an array, and updates the running statistics in training.
 
         Args:
             x: Shape (N, ..., C).
             use_running_average: Whether to take the running statistics (evaluation); None for what the layer says.
             mask: Booleans, broadcastable to x; False excludes a value from the statistics.
+            scale: In place of the parameter, which the layer must not have; of the feature axes' shape, or with a value
+                for each sample, (N, C).
+            bias: As `scale`.
 
         Returns:
             The output, of x's shape.
@@ -67,10 +78,10 @@ class RunningLayer(NormLayer):
             )
         variables: dict[str, nnx.BatchStat[Array]] = {name: getattr(self, name) for name in self.starts()}
         running = {name: variable[...] for name, variable in variables.items()}
-        x, *cast, scale, bias = arrays = self.arrays(x, *running.values())
+        x, *cast, scale, bias = arrays = self.arrays(x, *running.values(), scale=scale, bias=bias)
         if use_running_average:
             running = dict(zip(running, cast, strict=True))
-        settings = {**fields_of(self, self._function), **self.own_parameters()}
+        settings = self.settings()
         if self.dtype is None:  # flax.nnx takes the running statistics' dtype into account too
             settings["dtype"] = canonicalize_dtype(*arrays)
         y, running = self._function(x, scale, bias, running, train=not use_running_average, mask=mask, **settings)

@@ -30,6 +30,7 @@ class SwitchableNorm(RunningLayer):
     """
 
     _function: ClassVar[Callable[..., Any]] = staticmethod(switchable_norm)
+    use_fast_variance: bool = True
 
     def __post_init__(self, rngs: nnx.Rngs, *arguments: Any) -> None:
         """Makes the parameters and the running statistics."""

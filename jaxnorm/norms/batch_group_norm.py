@@ -1,19 +1,15 @@
 """Batch-group normalization."""
 
-from typing import Any
-
-import jax.numpy as jnp
-from flax import linen as nn
-from flax.typing import Array, Dtype, Initializer
-from jax.nn import initializers
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from jaxnorm.functional import batch_group_norm
 from jaxnorm.functional.fields import document_as
-from jaxnorm.norms.variables import normalize_batch
+from jaxnorm.norms.norm_layer import RunningLayer
 
 
 @document_as(batch_group_norm)
-class BatchGroupNorm(nn.Module):
+class BatchGroupNorm(RunningLayer):
     """`jaxnorm.functional.batch_group_norm` as a module of flax.linen, with the parameters `scale` and `bias`. The
     running `mean` and `var` are the collection `batch_stats`.
 
@@ -26,34 +22,9 @@ class BatchGroupNorm(nn.Module):
         ((8, 4, 4, 3), ['mean', 'var'])
     """
 
-    use_running_average: bool | None = None
+    _function: ClassVar[Callable[..., Any]] = staticmethod(batch_group_norm)
     num_groups: int | None = None
     group_size: int | None = 1
     ghost_batch_size: int | None = None
     own_weight: float = 0.0
-    momentum: float = 0.99
-    epsilon: float = 1e-5
-    dtype: Dtype | None = None
-    param_dtype: Dtype = jnp.float32
-    use_bias: bool = True
-    use_scale: bool = True
-    bias_init: Initializer = initializers.zeros
-    scale_init: Initializer = initializers.ones
-    axis_name: str | None = None
-    axis_index_groups: Any = None
     use_fast_variance: bool = True
-    force_float32_reductions: bool = True
-
-    @nn.compact
-    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
-        """Normalizes an array.
-
-        Args:
-            x: Shape (N, ..., C).
-            use_running_average: Whether to take the running statistics, unless the field says so.
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
-
-        Returns:
-            The output, of x's shape.
-        """
-        return normalize_batch(self, batch_group_norm, x, use_running_average, mask)

@@ -1,13 +1,15 @@
 """Batch-instance normalization."""
 
+from collections.abc import Callable
+from typing import Any, ClassVar
+
 from flax import linen as nn
-from flax.typing import Array, Initializer
+from flax.typing import Initializer
 from jax.nn import initializers
 
 from jaxnorm.functional import batch_instance_norm
 from jaxnorm.functional.fields import document_as
 from jaxnorm.norms.batch_norm import BatchNorm
-from jaxnorm.norms.variables import normalize_batch
 
 
 @document_as(batch_instance_norm)
@@ -28,19 +30,10 @@ class BatchInstanceNorm(BatchNorm):
         ((8, 4, 4, 3), (3,))
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(batch_instance_norm)
     train_gate: bool = True
     gate_init: Initializer = initializers.ones
 
-    @nn.compact
-    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
-        """Normalizes an array.
-
-        Args:
-            x: Shape (N, ..., C).
-            use_running_average: Whether to take the running statistics, unless the field says so.
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
-
-        Returns:
-            The normalized array, of x's shape.
-        """
-        return normalize_batch(self, batch_instance_norm, x, use_running_average, mask, gate=self.gate_init)
+    @nn.nowrap
+    def own_parameters(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        return {"gate": self.param("gate", self.gate_init, shape, self.param_dtype)}

@@ -1,19 +1,19 @@
 """Batch normalization."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
-from flax import linen as nn
-from flax.typing import Array, Dtype, Initializer
+from flax.typing import Dtype, Initializer
 from jax.nn import initializers
 
 from jaxnorm.functional import batch_norm
 from jaxnorm.functional.fields import document_as
-from jaxnorm.norms.variables import normalize_batch
+from jaxnorm.norms.norm_layer import BatchLayer
 
 
 @document_as(batch_norm)
-class BatchNorm(nn.Module):
+class BatchNorm(BatchLayer):
     """`jaxnorm.functional.batch_norm` as a module of flax.linen, with the parameters `scale` and `bias`. The running
     `mean` and `var` are the collection `batch_stats`.
 
@@ -29,6 +29,7 @@ class BatchNorm(nn.Module):
         -1.342 -0.447 0.447 1.342 0.300 0.400
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(batch_norm)
     use_running_average: bool | None = None
     axis: int = -1
     momentum: float = 0.99
@@ -44,17 +45,3 @@ class BatchNorm(nn.Module):
     use_fast_variance: bool = True
     force_float32_reductions: bool = True
     ghost_batch_size: int | None = None
-
-    @nn.compact
-    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
-        """Normalizes an array.
-
-        Args:
-            x: Shape (N, ..., C).
-            use_running_average: Whether to take the running statistics, unless the field says so.
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
-
-        Returns:
-            The normalized array, of x's shape.
-        """
-        return normalize_batch(self, batch_norm, x, use_running_average, mask)

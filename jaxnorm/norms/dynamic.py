@@ -1,18 +1,20 @@
 """Layers in place of a normalization: dynamic tanh and dynamic erf."""
 
+from collections.abc import Callable
+from typing import Any, ClassVar
+
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.typing import Array, Axes, Dtype, Initializer
+from flax.typing import Axes, Dtype, Initializer
 from jax.nn import initializers
 
 from jaxnorm.functional import dynamic_erf, dynamic_tanh
 from jaxnorm.functional.fields import document_as
-from jaxnorm.functional.inputs import feature_shape
-from jaxnorm.norms.variables import arguments_of, scale_and_bias
+from jaxnorm.norms.norm_layer import AffineLayer
 
 
 @document_as(dynamic_tanh)
-class DynamicTanh(nn.Module):
+class DynamicTanh(AffineLayer):
     """`jaxnorm.functional.dynamic_tanh` as a module of flax.linen, with the parameters `scale`, `bias` and the number
     `alpha`.
 
@@ -28,6 +30,7 @@ class DynamicTanh(nn.Module):
         ((2, 3), 0.5)
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(dynamic_tanh)
     alpha_init: float = 0.5
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
@@ -37,23 +40,13 @@ class DynamicTanh(nn.Module):
     scale_init: Initializer = initializers.ones
     feature_axes: Axes = -1
 
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Computes the output.
-
-        Args:
-            x: Any shape that has the axes.
-
-        Returns:
-            The output, of x's shape.
-        """
-        scale, bias = scale_and_bias(self, feature_shape(x, self.feature_axes, "dynamic_tanh's feature_axes"))
-        alpha = self.param("alpha", initializers.constant(self.alpha_init), (), self.param_dtype)
-        return dynamic_tanh(x, scale, bias, alpha=alpha, **arguments_of(self, dynamic_tanh))
+    @nn.nowrap
+    def own_parameters(self, shape: tuple[int, ...]) -> dict[str, Any]:  # noqa: ARG002
+        return {"alpha": self.param("alpha", initializers.constant(self.alpha_init), (), self.param_dtype)}
 
 
 @document_as(dynamic_erf)
-class DynamicErf(nn.Module):
+class DynamicErf(DynamicTanh):
     """`jaxnorm.functional.dynamic_erf` as a module of flax.linen, with the parameters `scale`, `bias` and the numbers
     `alpha` and `shift`.
 
@@ -69,26 +62,9 @@ class DynamicErf(nn.Module):
         ((2, 3), 0.0)
     """
 
-    alpha_init: float = 0.5
-    dtype: Dtype | None = None
-    param_dtype: Dtype = jnp.float32
-    use_bias: bool = True
-    use_scale: bool = True
-    bias_init: Initializer = initializers.zeros
-    scale_init: Initializer = initializers.ones
-    feature_axes: Axes = -1
+    _function: ClassVar[Callable[..., Any]] = staticmethod(dynamic_erf)
 
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Computes the output.
-
-        Args:
-            x: Any shape that has the axes.
-
-        Returns:
-            The output, of x's shape.
-        """
-        scale, bias = scale_and_bias(self, feature_shape(x, self.feature_axes, "dynamic_erf's feature_axes"))
-        alpha = self.param("alpha", initializers.constant(self.alpha_init), (), self.param_dtype)
+    @nn.nowrap
+    def own_parameters(self, shape: tuple[int, ...]) -> dict[str, Any]:
         shift = self.param("shift", initializers.zeros, (), self.param_dtype)
-        return dynamic_erf(x, scale, bias, alpha=alpha, shift=shift, **arguments_of(self, dynamic_erf))
+        return {**super().own_parameters(shape), "shift": shift}

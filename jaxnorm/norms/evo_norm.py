@@ -1,6 +1,7 @@
 """Evolving normalization-activation layers: EvoNorm-B0 and EvoNorm-S0."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -9,11 +10,11 @@ from jax.nn import initializers
 
 from jaxnorm.functional import evo_norm_b0, evo_norm_s0
 from jaxnorm.functional.fields import document_as
-from jaxnorm.norms.variables import arguments_of, normalize_batch, scale_and_bias
+from jaxnorm.norms.norm_layer import MaskedLayer, RunningLayer
 
 
 @document_as(evo_norm_b0)
-class EvoNormB0(nn.Module):
+class EvoNormB0(RunningLayer):
     """`jaxnorm.functional.evo_norm_b0` as a module of flax.linen, with the parameters `scale`, `bias` and `slope`. The
     running `var` is the collection `batch_stats`.
 
@@ -30,40 +31,22 @@ class EvoNormB0(nn.Module):
         ((8, 4, 4, 3), ['var'])
     """
 
-    use_running_average: bool | None = None
-    momentum: float = 0.99
-    epsilon: float = 1e-5
-    dtype: Dtype | None = None
-    param_dtype: Dtype = jnp.float32
-    use_bias: bool = True
-    use_scale: bool = True
-    bias_init: Initializer = initializers.zeros
-    scale_init: Initializer = initializers.ones
+    _function: ClassVar[Callable[..., Any]] = staticmethod(evo_norm_b0)
     use_slope: bool = True
     slope_init: Initializer = initializers.ones
-    axis_name: str | None = None
-    axis_index_groups: Any = None
     use_fast_variance: bool = True
-    force_float32_reductions: bool = True
 
-    @nn.compact
-    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
-        """Normalizes an array.
+    @nn.nowrap
+    def starts(self) -> dict[str, Callable[..., Array]]:
+        return {"var": jnp.ones}
 
-        Args:
-            x: Shape (N, ..., C).
-            use_running_average: Whether to take the running statistics, unless the field says so.
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
-
-        Returns:
-            The output, of x's shape.
-        """
-        own = {"slope": self.slope_init} if self.use_slope else {}
-        return normalize_batch(self, evo_norm_b0, x, use_running_average, mask, {"var": jnp.ones}, **own)
+    @nn.nowrap
+    def own_parameters(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        return {"slope": self.param("slope", self.slope_init, shape, self.param_dtype)} if self.use_slope else {}
 
 
 @document_as(evo_norm_s0)
-class EvoNormS0(nn.Module):
+class EvoNormS0(MaskedLayer):
     """`jaxnorm.functional.evo_norm_s0` as a module of flax.linen, with the parameters `scale`, `bias` and `slope`.
 
     Attributes:
@@ -79,6 +62,7 @@ class EvoNormS0(nn.Module):
         ((2, 8, 8, 6), ['bias', 'scale', 'slope'])
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(evo_norm_s0)
     num_groups: int | None = 32
     group_size: int | None = None
     epsilon: float = 1e-5
@@ -95,18 +79,6 @@ class EvoNormS0(nn.Module):
     use_fast_variance: bool = True
     force_float32_reductions: bool = True
 
-    @nn.compact
-    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-        """Normalizes an array.
-
-        Args:
-            x: Shape (N, ..., C).
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
-
-        Returns:
-            The output, of x's shape.
-        """
-        shape = jnp.shape(x)[-1:]
-        scale, bias = scale_and_bias(self, shape)
-        slope = self.param("slope", self.slope_init, shape, self.param_dtype) if self.use_slope else None
-        return evo_norm_s0(x, scale, bias, slope=slope, mask=mask, **arguments_of(self, evo_norm_s0))
+    @nn.nowrap
+    def own_parameters(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        return {"slope": self.param("slope", self.slope_init, shape, self.param_dtype)} if self.use_slope else {}

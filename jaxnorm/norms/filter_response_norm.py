@@ -1,19 +1,20 @@
 """Filter response normalization."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.typing import Array, Dtype, Initializer
+from flax.typing import Dtype, Initializer
 from jax.nn import initializers
 
 from jaxnorm.functional import filter_response_norm
 from jaxnorm.functional.fields import document_as
-from jaxnorm.norms.variables import arguments_of, scale_and_bias
+from jaxnorm.norms.norm_layer import MaskedLayer
 
 
 @document_as(filter_response_norm)
-class FilterResponseNorm(nn.Module):
+class FilterResponseNorm(MaskedLayer):
     """`jaxnorm.functional.filter_response_norm` as a module of flax.linen, with the parameters `scale`, `bias` and
     `threshold`.
 
@@ -32,6 +33,7 @@ class FilterResponseNorm(nn.Module):
         (True, ['bias', 'scale', 'threshold'])
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(filter_response_norm)
     epsilon: float = 1e-6
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
@@ -46,24 +48,12 @@ class FilterResponseNorm(nn.Module):
     axis_index_groups: Any = None
     force_float32_reductions: bool = True
 
-    @nn.compact
-    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-        """Normalizes an array.
-
-        Args:
-            x: Shape (N, ..., C).
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
-
-        Returns:
-            The output, of x's shape.
-        """
-        shape = jnp.shape(x)[-1:]
-        arguments = arguments_of(self, filter_response_norm)
+    @nn.nowrap
+    def own_parameters(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        own: dict[str, Any] = {}
+        if self.use_threshold:
+            own["threshold"] = self.param("threshold", self.threshold_init, shape, self.param_dtype)
         if self.train_epsilon:
-            own = self.param("learned_epsilon", initializers.constant(1e-4), shape, self.param_dtype)
-            arguments["epsilon"] = self.epsilon + jnp.abs(own)
-        scale, bias = scale_and_bias(self, shape)
-        threshold = (
-            self.param("threshold", self.threshold_init, shape, self.param_dtype) if self.use_threshold else None
-        )
-        return filter_response_norm(x, scale, bias, threshold, mask=mask, **arguments)
+            learned = self.param("learned_epsilon", initializers.constant(1e-4), shape, self.param_dtype)
+            own["epsilon"] = self.epsilon + jnp.abs(learned)
+        return own

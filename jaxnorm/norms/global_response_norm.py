@@ -1,19 +1,19 @@
 """Global response normalization."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
-from flax import linen as nn
-from flax.typing import Array, Dtype, Initializer
+from flax.typing import Dtype, Initializer
 from jax.nn import initializers
 
 from jaxnorm.functional import global_response_norm
 from jaxnorm.functional.fields import document_as
-from jaxnorm.norms.variables import arguments_of, scale_and_bias
+from jaxnorm.norms.norm_layer import MaskedLayer
 
 
 @document_as(global_response_norm)
-class GlobalResponseNorm(nn.Module):
+class GlobalResponseNorm(MaskedLayer):
     """`jaxnorm.functional.global_response_norm` as a module of flax.linen, with the parameters `scale` and `bias`,
     which start at zero: the output is the input.
 
@@ -29,6 +29,7 @@ class GlobalResponseNorm(nn.Module):
         True
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(global_response_norm)
     epsilon: float = 1e-6
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
@@ -39,17 +40,3 @@ class GlobalResponseNorm(nn.Module):
     axis_name: str | None = None
     axis_index_groups: Any = None
     force_float32_reductions: bool = True
-
-    @nn.compact
-    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-        """Normalizes an array.
-
-        Args:
-            x: Shape (N, ..., C).
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
-
-        Returns:
-            The output, of x's shape.
-        """
-        parameters = scale_and_bias(self, jnp.shape(x)[-1:])
-        return global_response_norm(x, *parameters, mask=mask, **arguments_of(self, global_response_norm))

@@ -1,19 +1,19 @@
 """Group normalization."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
-from flax import linen as nn
-from flax.typing import Array, Axes, Dtype, Initializer
+from flax.typing import Axes, Dtype, Initializer
 from jax.nn import initializers
 
 from jaxnorm.functional import group_norm
 from jaxnorm.functional.fields import document_as
-from jaxnorm.norms.variables import arguments_of, scale_and_bias
+from jaxnorm.norms.norm_layer import MaskedLayer
 
 
 @document_as(group_norm)
-class GroupNorm(nn.Module):
+class GroupNorm(MaskedLayer):
     """`jaxnorm.functional.group_norm` as a module of flax.linen, with the parameters `scale` and `bias`.
 
     Examples:
@@ -25,6 +25,7 @@ class GroupNorm(nn.Module):
         ((2, 8, 8, 6), (6,))
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(group_norm)
     num_groups: int | None = 32
     group_size: int | None = None
     epsilon: float = 1e-6
@@ -39,17 +40,3 @@ class GroupNorm(nn.Module):
     axis_index_groups: Any = None
     use_fast_variance: bool = True
     force_float32_reductions: bool = True
-
-    @nn.compact
-    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-        """Normalizes an array.
-
-        Args:
-            x: Shape (N, ..., C).
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
-
-        Returns:
-            The normalized array, of x's shape.
-        """
-        shape = jnp.shape(x)[-1:]
-        return group_norm(x, *scale_and_bias(self, shape), mask=mask, **arguments_of(self, group_norm))

@@ -1,17 +1,20 @@
 """Instance-layer normalization."""
 
+from collections.abc import Callable
+from typing import Any, ClassVar
+
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.typing import Array, Dtype, Initializer
+from flax.typing import Dtype, Initializer
 from jax.nn import initializers
 
 from jaxnorm.functional import instance_layer_norm
 from jaxnorm.functional.fields import document_as
-from jaxnorm.norms.variables import arguments_of, scale_and_bias
+from jaxnorm.norms.norm_layer import MaskedLayer
 
 
 @document_as(instance_layer_norm)
-class InstanceLayerNorm(nn.Module):
+class InstanceLayerNorm(MaskedLayer):
     """`jaxnorm.functional.instance_layer_norm` as a module of flax.linen, with the parameters `scale`, `bias` and
     `gate`.
 
@@ -27,6 +30,7 @@ class InstanceLayerNorm(nn.Module):
         ((2, 8, 8, 3), (3,))
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(instance_layer_norm)
     epsilon: float = 1e-5
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
@@ -38,19 +42,6 @@ class InstanceLayerNorm(nn.Module):
     use_fast_variance: bool = True
     force_float32_reductions: bool = True
 
-    @nn.compact
-    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-        """Normalizes an array.
-
-        Args:
-            x: Shape (N, ..., C).
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
-
-        Returns:
-            The output, of x's shape.
-        """
-        shape = jnp.shape(x)[-1:]
-        scale, bias = scale_and_bias(self, shape)
-        gate = self.param("gate", self.gate_init, shape, self.param_dtype)
-        arguments = arguments_of(self, instance_layer_norm)
-        return instance_layer_norm(x, scale, bias, gate=gate, mask=mask, **arguments)
+    @nn.nowrap
+    def own_parameters(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        return {"gate": self.param("gate", self.gate_init, shape, self.param_dtype)}

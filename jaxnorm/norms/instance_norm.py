@@ -1,20 +1,19 @@
 """Instance normalization."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
-from flax import linen as nn
-from flax.typing import Array, Axes, Dtype, Initializer
+from flax.typing import Axes, Dtype, Initializer
 from jax.nn import initializers
 
 from jaxnorm.functional import instance_norm
 from jaxnorm.functional.fields import document_as
-from jaxnorm.functional.inputs import feature_shape
-from jaxnorm.norms.variables import arguments_of, scale_and_bias
+from jaxnorm.norms.norm_layer import MaskedLayer
 
 
 @document_as(instance_norm)
-class InstanceNorm(nn.Module):
+class InstanceNorm(MaskedLayer):
     """`jaxnorm.functional.instance_norm` as a module of flax.linen, with the parameters `scale` and `bias`.
 
     Examples:
@@ -26,6 +25,7 @@ class InstanceNorm(nn.Module):
         ((2, 8, 8, 3), (3,))
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(instance_norm)
     epsilon: float = 1e-6
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
@@ -38,17 +38,3 @@ class InstanceNorm(nn.Module):
     axis_index_groups: Any = None
     use_fast_variance: bool = True
     force_float32_reductions: bool = True
-
-    @nn.compact
-    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-        """Normalizes an array.
-
-        Args:
-            x: Shape (N, ..., C).
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
-
-        Returns:
-            The normalized array, of x's shape.
-        """
-        shape = feature_shape(x, self.feature_axes, "instance_norm's feature_axes")
-        return instance_norm(x, *scale_and_bias(self, shape), mask=mask, **arguments_of(self, instance_norm))

@@ -1,20 +1,19 @@
 """Layer normalization."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
-from flax import linen as nn
-from flax.typing import Array, Axes, Dtype, Initializer
+from flax.typing import Axes, Dtype, Initializer
 from jax.nn import initializers
 
 from jaxnorm.functional import layer_norm
 from jaxnorm.functional.fields import document_as
-from jaxnorm.functional.inputs import feature_shape
-from jaxnorm.norms.variables import arguments_of, scale_and_bias
+from jaxnorm.norms.norm_layer import MaskedLayer
 
 
 @document_as(layer_norm)
-class LayerNorm(nn.Module):
+class LayerNorm(MaskedLayer):
     """`jaxnorm.functional.layer_norm` as a module of flax.linen, with the parameters `scale` and `bias`.
 
     Examples:
@@ -27,6 +26,7 @@ class LayerNorm(nn.Module):
         -1.342 -0.447 0.447 1.342
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(layer_norm)
     epsilon: float = 1e-6
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
@@ -40,17 +40,3 @@ class LayerNorm(nn.Module):
     axis_index_groups: Any = None
     use_fast_variance: bool = True
     force_float32_reductions: bool = True
-
-    @nn.compact
-    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-        """Normalizes an array.
-
-        Args:
-            x: Any shape that has the axes.
-            mask: Booleans, broadcastable to x; False excludes a value from the statistics.
-
-        Returns:
-            The normalized array, of x's shape.
-        """
-        shape = feature_shape(x, self.feature_axes, "layer_norm's feature_axes")
-        return layer_norm(x, *scale_and_bias(self, shape), mask=mask, **arguments_of(self, layer_norm))

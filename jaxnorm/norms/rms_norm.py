@@ -1,6 +1,7 @@
 """Root mean square normalization."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -9,12 +10,11 @@ from jax.nn import initializers
 
 from jaxnorm.functional import rms_norm
 from jaxnorm.functional.fields import document_as
-from jaxnorm.functional.inputs import feature_shape
-from jaxnorm.norms.variables import arguments_of
+from jaxnorm.norms.norm_layer import NormLayer
 
 
 @document_as(rms_norm)
-class RMSNorm(nn.Module):
+class RMSNorm(NormLayer):
     """`jaxnorm.functional.rms_norm` as a module of flax.linen, with the parameter `scale`.
 
     Attributes:
@@ -29,6 +29,7 @@ class RMSNorm(nn.Module):
         0.8485 1.1314 0.0 0.0
     """
 
+    _function: ClassVar[Callable[..., Any]] = staticmethod(rms_norm)
     epsilon: float = 1e-6
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
@@ -42,17 +43,20 @@ class RMSNorm(nn.Module):
     force_float32_reductions: bool = True
 
     @nn.compact
-    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+    def __call__(self, x: Array, *, mask: Array | None = None, scale: Array | None = None) -> Array:
         """Normalizes an array.
 
         Args:
             x: Any shape that has the axes.
             mask: Booleans, broadcastable to x; False excludes a value from the statistics.
+            scale: In place of the parameter, which the layer must not have; of the feature axes' shape, or with a value
+                for each sample, (N, C).
 
         Returns:
             The output, of x's shape.
         """
-        shape = feature_shape(x, self.feature_axes, "rms_norm's feature_axes")
-        init = self.scale_init or initializers.constant(1 - self.scale_offset)
-        scale = self.param("scale", init, shape, self.param_dtype) if self.use_scale else None
-        return rms_norm(x, scale, mask=mask, **arguments_of(self, rms_norm))
+        return self._function(x, mask=mask, **self.arguments(x, scale=scale))
+
+    @nn.nowrap
+    def initializer(self, name: str) -> Initializer:  # noqa: ARG002
+        return self.scale_init or initializers.constant(1 - self.scale_offset)

@@ -18,7 +18,6 @@ from jaxnorm.norms import (
     BatchGroupNorm,
     BatchInstanceNorm,
     BatchNorm,
-    BatchRenorm,
     DynamicErf,
     DynamicTanh,
     EvoNormB0,
@@ -35,6 +34,7 @@ from jaxnorm.norms import (
 )
 from jaxnorm.study.config import GHOST_BATCH_NORMS, nearest
 from jaxnorm.study.param_groups import ParamGroup, ParamGroups, checked
+from jaxnorm.study.schedule import ScheduledBatchRenorm
 
 EPSILON = 1e-5  # the original paper's, as is the weight of the old running value
 MOMENTUM = 0.9
@@ -120,7 +120,9 @@ def register_norm(
         build: called as ``build(train=..., axis_name=..., dtype=..., name=...)`` for each layer; returns a Flax module
             that is applied to an NHWC array. `train` is False in evaluation, where an image's output must not depend
             on the other images of its batch. `axis_name` is the mapped axis over which to combine statistics, or
-            None. `dtype` is that of the computation, or None. `name` must be passed on to the module.
+            None. `dtype` is that of the computation, or None. `name` must be passed on to the module. A layer that
+            changes during training declares a variable in the collection ``schedule``: before each step it becomes the
+            share of the steps that are done.
         label: name in tables and figures; by default the id.
         activation: like `build`, for a norm that contains the activation: its layer replaces norm and ReLU. Before the
             addition of a block, and in a shortcut, `build` is called. None for a norm that ReLU follows.
@@ -260,7 +262,7 @@ register_norm("bin_frozen", _batch(BatchInstanceNorm, train_gate=False), label="
 
 GROUPS = dict(num_groups=None, group_size=4)
 register_norm("rms", _sample(RMSNorm, reduction_axes=(1, 2, 3)), label="RMS norm")
-register_norm("brn", _batch(BatchRenorm), label="Batch renorm")
+register_norm("brn", _batch(ScheduledBatchRenorm), label="Batch renorm")
 register_norm(
     "frn",
     _sample(FilterResponseNorm, use_threshold=False),

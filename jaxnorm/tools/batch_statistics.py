@@ -9,9 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnorm.errors import UserError
+from jaxnorm.functional import iter_norm
+from jaxnorm.functional.group import count_groups
 from jaxnorm.functional.inputs import Axes, prepare
 from jaxnorm.functional.moments import Moments, compute_moments
-from jaxnorm.tools.observed_models import BATCH_NORMS, LayerCall, ObservedModel, Values, observed
+from jaxnorm.tools.observed_models import (
+    BATCH_GROUP_NORMS,
+    ITER_NORMS,
+    RUNNING_NORMS,
+    LayerCall,
+    ObservedModel,
+    Values,
+    observed,
+)
 
 
 def recompute_statistics(model: Any, variables: Any = None, batches: Any = None, **call: Any) -> Any:
@@ -19,8 +29,12 @@ def recompute_statistics(model: Any, variables: Any = None, batches: Any = None,
 
     Moving averages of training mix the statistics of many different weights. Here every `BatchNorm` of jaxnorm or flax
     gets the exact mean and variance of all values that it normalizes while the model goes through the batches in
-    training mode: E[Var] + Var[E] over batches, not an average of their variances. Masked values do not count. Outside
-    of a mapped axis, build the model without `axis_name`: the new variables fit both.
+    training mode: E[Var] + Var[E] over batches, not an average of their variances. So do `BatchInstanceNorm`,
+    `SwitchableNorm`, `EvoNormB0` (the variance), `BatchGroupNorm` (of each group) and `IterNorm` (the covariance).
+    Masked values do not count. Outside of a mapped axis, build the model without `axis_name`: the new variables fit
+    both.
+
+    A `BatchRenorm` is refused: in training, its output depends on the running values that are to be computed.
 
     Args:
         model: A linen or an NNX model.
@@ -30,12 +44,13 @@ def recompute_statistics(model: Any, variables: Any = None, batches: Any = None,
             takes `train`, and so are `training`, `is_training` and ``use_running_average=False``.
 
     Returns:
-        The variables, or a copy of the NNX model, with the new `mean` and `var`. A channel without any value keeps its
+        The variables, or a copy of the NNX model, with the new running values. A channel without any value keeps its
         own.
 
     Raises:
-        UserError: If there is no batch or no `BatchNorm`, if another layer has running values, or if the output in
-            training mode depends on running values (batch renormalization, frozen statistics).
+        UserError: If there is no batch or none of these layers, if another layer has running values, or if the output
+            in training mode depends on running values (batch renormalization, frozen statistics). If the mask of an
+            `IterNorm` differs by channel.
 
     References:
         Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", https://arxiv.org/abs/2105.07576
@@ -86,7 +101,7 @@ def recompute_statistics(model: Any, variables: Any = None, batches: Any = None,
 
 @dataclasses.dataclass(frozen=True)
 class _Pool:
-    """Count, mean and biased variance of sets of values, in float64."""
+    """Count, mean and biased variance of sets of values, in float64; for `IterNorm` the covariance as `var`."""
 
     count: np.ndarray
     mean: np.ndarray
@@ -96,13 +111,24 @@ class _Pool:
         count = self.count + other.count
         weight = other.count / np.maximum(count, 1)
         difference = other.mean - self.mean
-        var = (1 - weight) * self.var + weight * other.var + weight * (1 - weight) * np.abs(difference) ** 2
-        return _Pool(count, self.mean + weight * difference, var)
+        mean, square = self.mean + weight * difference, np.abs(difference) ** 2
+        if self.is_covariance:
+            weight, difference = (each.reshape(self.var.shape[:-1])[..., None] for each in (weight, difference))
+            square = difference * difference.swapaxes(-1, -2)
+        return _Pool(count, mean, (1 - weight) * self.var + weight * other.var + weight * (1 - weight) * square)
+
+    @property
+    def is_covariance(self) -> bool:
+        return self.var.ndim > self.count.ndim
 
     def statistics(self, old: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """`mean` and `var` in the dtype of the old ones, which remain where there was no value."""
+        """The running values in the dtype of the old ones, which remain where there was no value."""
+        some = {"mean": self.count > 0, "var": self.count > 0}
         new = {"mean": self.mean, "var": self.var}
-        return {name: jnp.where(self.count > 0, jnp.asarray(new[name], old[name].dtype), old[name]) for name in new}
+        if self.is_covariance:
+            some["cov"], new["cov"] = some["var"].reshape(self.var.shape[:-1])[..., None], self.var
+        names = [name for name in new if name in old]
+        return {name: jnp.where(some[name], jnp.asarray(new[name], old[name].dtype), old[name]) for name in names}
 
 
 def _pool(moments: Moments) -> _Pool:
@@ -111,26 +137,53 @@ def _pool(moments: Moments) -> _Pool:
 
 
 def _visit(call: LayerCall) -> tuple[jax.Array, Moments | None]:
-    """Records the moments of a batch norm's input."""
-    if not isinstance(call.layer, BATCH_NORMS):
+    """Records the moments of a layer's input, as its running values are."""
+    layer = call.layer
+    if not isinstance(layer, RUNNING_NORMS):
         return call.run(call.x), None
-    return call.run(call.x), channel_moments(call.x, call.layer.axis, call.mask)
+    moments = channel_moments(call.x, getattr(layer, "axis", -1), call.mask, groups_of(layer, call.x))
+    if isinstance(layer, ITER_NORMS):
+        if call.mask is not None and jnp.ndim(call.mask) and jnp.shape(call.mask)[-1] != 1:
+            raise UserError(
+                "`recompute_statistics` needs masks of an IterNorm that are the same for all channels, but the last "
+                f"axis of that of `{call.path}` has length {jnp.shape(call.mask)[-1]}; give one of length 1"
+            )
+        statistics = iter_norm(call.x, train=True, group_size=layer.group_size, momentum=0.0, mask=call.mask)[1]
+        moments = moments._replace(var=statistics["cov"])
+    return call.run(call.x), moments
 
 
-def channel_moments(x: jax.Array, channels: Axes, mask: jax.Array | None) -> Moments:
+def groups_of(layer: Any, x: jax.Array) -> int | None:
+    """The number of groups of channels over which a layer takes batch statistics.
+
+    Args:
+        layer: Any.
+        x: Its input.
+
+    Returns:
+        The number for a `BatchGroupNorm`, or None.
+    """
+    if not isinstance(layer, BATCH_GROUP_NORMS):
+        return None
+    return count_groups(x.shape[-1], layer.num_groups, layer.group_size, "batch_group_norm")
+
+
+def channel_moments(x: jax.Array, channels: Axes, mask: jax.Array | None, num_groups: int | None = None) -> Moments:
     """Mean and variance of each channel, in float32 at least.
 
     Args:
         x: Any numeric array.
         channels: Axis or axes of the channels.
         mask: Broadcastable to x; False excludes a value. None excludes none.
+        num_groups: With it, a channel has the mean and variance of its group.
 
     Returns:
         Arrays with the axes of the channels alone, `count` too.
     """
     given = prepare(x, mask, None, True, "batch_norm")
     axes = given.other_axes(given.axes(channels, "axis"))
-    moments = compute_moments(given.x, axes, mask=given.mask)
+    reduced = axes if num_groups is None else tuple(range(x.ndim))
+    moments = compute_moments(given.x, reduced, num_groups=num_groups, mask=given.mask)
     count = jnp.broadcast_to(jnp.asarray(moments.count, moments.var.dtype), moments.var.shape)
     return Moments(*(each.squeeze(axes) for each in moments._replace(count=count)))
 
@@ -140,15 +193,17 @@ def _check(given: ObservedModel, run: Callable[[Any, Any], Any], batch: Any, out
     paths = output[1].keys()
     if others := sorted(given.running() - paths):
         raise UserError(
-            "`recompute_statistics` computes the running values of each BatchNorm that the model calls, but "
-            f"`{others[0]}` has some and is none of these; take a BatchNorm of jaxnorm or flax there"
+            "`recompute_statistics` computes the running values of the layers of jaxnorm and of flax's BatchNorm that "
+            f"the model calls, but `{others[0]}` has some and is none of these; take one of them there"
         )
     if not paths:
         raise UserError(
-            "`recompute_statistics` needs a BatchNorm of jaxnorm or flax, but the model calls none; give one"
+            "`recompute_statistics` needs a layer with running values, such as BatchNorm of jaxnorm or flax, but the "
+            "model calls none; give one"
         )
     old = given.values()
-    unknown = {path: {name: jnp.full_like(old[path][name], jnp.nan) for name in ("mean", "var")} for path in paths}
+    values = {path: {name: old[path][name] for name in ("mean", "var", "cov") if name in old[path]} for path in paths}
+    unknown = jax.tree.map(lambda value: jnp.full_like(value, jnp.nan), values)
 
     def spreads(values: Values) -> bool:
         found = run(given.replace(values).variables, batch)
@@ -159,5 +214,5 @@ def _check(given: ObservedModel, run: Callable[[Any, Any], Any], batch: Any, out
         layers = ", ".join(f"`{path}`" for path in paths if spreads({path: unknown[path]}))
         raise UserError(
             "`recompute_statistics` needs layers that normalize by the batch in training, but the output in training "
-            f"mode depends on running values of {layers}; unfreeze these, and take no batch renormalization"
+            f"mode depends on running values of {layers}; unfreeze these, and take BatchNorm in place of BatchRenorm"
         )

@@ -11,8 +11,15 @@ import numpy as np
 
 from jaxnorm.functional.inputs import canonical_axes
 from jaxnorm.functional.moments import Moments
-from jaxnorm.tools.batch_statistics import channel_moments
-from jaxnorm.tools.observed_models import BATCH_INSTANCE_NORMS, NORMS, LayerCall, observed
+from jaxnorm.tools.batch_statistics import channel_moments, groups_of
+from jaxnorm.tools.observed_models import (
+    BATCH_GROUP_NORMS,
+    BATCH_INSTANCE_NORMS,
+    ITER_NORMS,
+    NORMS,
+    LayerCall,
+    observed,
+)
 
 FEW = 16
 """From fewer values a variance has a relative standard deviation above 1/3."""
@@ -38,8 +45,8 @@ class NormReport:
         layer: Name of its class.
         shape: Shape of its input.
         channels: Number of channels.
-        values: Number of values from which one mean and variance is taken in training; the smallest, with a mask. Of
-            batch-instance norm those of an instance.
+        values: Number of values from which one mean and variance is taken in training; the smallest, with a mask or
+            where a layer mixes several. None for a layer without statistics.
         mean_shift: Distance between the running mean and the mean of the batch, in standard deviations of the batch;
             the largest of all channels. None without running values.
         var_ratio: The running variance over the variance of the batch, or its inverse where that is larger; the largest
@@ -47,15 +54,15 @@ class NormReport:
         dead: Number of channels whose output has a standard deviation below `DEAD`.
         negative: Number of other channels whose output is nowhere above zero: dead, if a ReLU follows.
         exploding: Number of channels whose output is not finite or has a root mean square above `EXPLODING`.
-        gate: Smallest, mean and largest gate of a batch-instance norm: 1 is batch norm, 0 is instance norm. None
-            without gates.
+        gate: Smallest, mean and largest gate: 1 is batch norm and 0 instance norm in a batch-instance norm, 1 is
+            instance norm and 0 layer norm in an instance-layer norm. None without gates.
     """
 
     path: str
     layer: str
     shape: tuple[int, ...]
     channels: int
-    values: int
+    values: int | None
     mean_shift: float | None
     var_ratio: float | None
     dead: int
@@ -73,7 +80,7 @@ class NormReport:
         limits = ((self.mean_shift, STALE_MEAN), (self.var_ratio, STALE_VAR))
         stale = any(found is not None and not found <= limit for found, limit in limits)  # NaN is stale, too
         faults = {
-            "few values": self.values < FEW,
+            "few values": self.values is not None and self.values < FEW,
             "stale": stale,
             "dead": self.dead > 0,
             "exploding": self.exploding > 0,
@@ -139,9 +146,10 @@ def inspect_norms(model: Any, variables: Any = None, batch: Any = None, **call: 
             return y, None
         channels = canonical_axes(y.ndim, getattr(layer, "axis", getattr(layer, "feature_axes", -1)), "axis")
         fact = dict(layer=type(layer).__name__, shape=y.shape, values=_set_size(layer, y.shape, channels))
-        facts.setdefault(call.path, []).append({**fact, "epsilon": layer.epsilon})
+        facts.setdefault(call.path, []).append({**fact, "epsilon": getattr(layer, "epsilon", 0)})
         largest = jnp.max(y.real, [axis for axis in range(y.ndim) if axis not in channels])
-        return y, (channel_moments(call.x, channels, call.mask), channel_moments(y, channels, None), largest)
+        x = channel_moments(call.x, channels, call.mask, groups_of(layer, call.x))
+        return y, (x, channel_moments(y, channels, None), largest)
 
     found = jax.jit(lambda variables, batch: given.run(variables, batch, visit)[1])(given.variables, batch)
     values = given.values()
@@ -152,16 +160,18 @@ def inspect_norms(model: Any, variables: Any = None, batch: Any = None, **call: 
     )
 
 
-def _set_size(layer: Any, shape: tuple[int, ...], channels: tuple[int, ...]) -> int:
+def _set_size(layer: Any, shape: tuple[int, ...], channels: tuple[int, ...]) -> int | None:
     """The number of values from which a layer takes one mean and variance in training."""
+    if not hasattr(layer, "epsilon"):
+        return None
     axes, sizes = {*range(len(shape))} - {*channels}, list(shape)
     if getattr(layer, "ghost_batch_size", None):
         sizes[0] = layer.ghost_batch_size
     if getattr(layer, "reduction_axes", None) is not None:
         axes = {*canonical_axes(len(shape), layer.reduction_axes, "reduction_axes")}
     elif hasattr(layer, "num_groups"):
-        axes = {*range(1, len(shape))}
-    elif not hasattr(layer, "axis") or isinstance(layer, BATCH_INSTANCE_NORMS):
+        axes = {*range(len(shape))} - ({0} if not isinstance(layer, BATCH_GROUP_NORMS) else set())
+    elif not (hasattr(layer, "axis") or isinstance(layer, ITER_NORMS)) or isinstance(layer, BATCH_INSTANCE_NORMS):
         axes -= {0}
     groups = 1
     if hasattr(layer, "num_groups"):
@@ -173,11 +183,13 @@ def _report(
     path: str, own: Mapping[str, Any], x: Moments, y: Moments, largest: np.ndarray, *, epsilon: float, **fact: Any
 ) -> NormReport:
     mean_shift = var_ratio = gate = None
+    spread = np.asarray(x.var, float) + epsilon
+    var = np.diagonal(own["cov"], axis1=-2, axis2=-1).reshape(spread.shape) if "cov" in own else own.get("var")
     if "mean" in own:
-        fact["values"] = min(fact["values"], int(x.count.min()))
-        spread = np.asarray(x.var, float) + epsilon
         mean_shift = float(np.max(np.abs(own["mean"] - x.shift - x.offset) / np.sqrt(spread)))
-        ratio = (np.asarray(own["var"], float) + epsilon) / spread
+    if var is not None:
+        fact["values"] = min(fact["values"], int(x.count.min()))
+        ratio = (np.asarray(var, float) + epsilon) / spread
         var_ratio = float(np.max(np.maximum(ratio, 1 / ratio)))
     if "gate" in own:
         gate = (float(own["gate"].min()), float(own["gate"].mean()), float(own["gate"].max()))
@@ -200,4 +212,5 @@ def _cells(row: NormReport) -> tuple[str, ...]:
     numbers = ("" if each is None else f"{each:.2g}" for each in (row.mean_shift, row.var_ratio))
     gate = "" if row.gate is None else "/".join(f"{each:.2f}" for each in row.gate)
     counts = (f"{count}/{row.channels}" for count in (row.dead, row.negative, row.exploding))
-    return (row.path, row.layer, str(row.shape), str(row.values), *numbers, *counts, gate, ", ".join(row.warnings))
+    values = "" if row.values is None else str(row.values)
+    return (row.path, row.layer, str(row.shape), values, *numbers, *counts, gate, ", ".join(row.warnings))

@@ -17,17 +17,27 @@ import jaxnorm.nnx as nnx_norms
 from jaxnorm import norms
 from jaxnorm.errors import UserError
 
-BATCH_NORMS = (nn.BatchNorm, nnx.BatchNorm, norms.BatchNorm, nnx_norms.BatchNorm)
-"""Layers whose running `mean` and `var` are those of their input."""
-NORMS = (
-    *BATCH_NORMS,
-    *(nn.InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
-    *(nnx.InstanceNorm, nnx.LayerNorm, nnx.GroupNorm, nnx.RMSNorm),
-    *(norms.InstanceNorm, norms.LayerNorm, norms.GroupNorm),
-    *(nnx_norms.InstanceNorm, nnx_norms.LayerNorm, nnx_norms.GroupNorm),
-)
-BATCH_INSTANCE_NORMS = (norms.BatchInstanceNorm, nnx_norms.BatchInstanceNorm)
+
+def _ours(*names: str) -> tuple[Any, ...]:
+    """The classes of these names, linen's and NNX's."""
+    return tuple(getattr(module, name) for module in (norms, nnx_norms) for name in names)
+
+
+BATCH_NORMS = (nn.BatchNorm, nnx.BatchNorm, *_ours("BatchNorm"))
+"""Layers whose running `mean` and `var` are those of their input, and which BatchNorm can replace in evaluation."""
+BATCH_GROUP_NORMS, ITER_NORMS = _ours("BatchGroupNorm"), _ours("IterNorm")
+BATCH_INSTANCE_NORMS = _ours("BatchInstanceNorm")
 """Those of `BATCH_NORMS` whose output depends on the statistics of each sample, too."""
+RUNNING_NORMS = (
+    *(*BATCH_NORMS, *BATCH_GROUP_NORMS, *ITER_NORMS),
+    *_ours("BatchRenorm", "SwitchableNorm", "EvoNormB0"),
+)
+"""Layers with running statistics, which are those of their input."""
+NORMS = (
+    *(nn.BatchNorm, nn.InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
+    *(nnx.BatchNorm, nnx.InstanceNorm, nnx.LayerNorm, nnx.GroupNorm, nnx.RMSNorm),
+    *_ours(*norms.__all__),
+)
 LINEAR = (
     *(nn.Conv, nn.ConvLocal, nn.ConvTranspose, nn.Dense, nn.DenseGeneral),
     *(nnx.Conv, nnx.ConvTranspose, nnx.Linear, nnx.LinearGeneral),

@@ -37,15 +37,18 @@ class Norm:
         return fields.keys() <= inspect.signature(self.function).parameters.keys()
 
     def form(self, form: str, **fields: Any) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
-        """`apply(arrays, x, mask, train)`, which gives the output and the running statistics."""
+        """`apply(arrays, x, mask, train, **call)`, which gives the output and the running statistics.
+
+        `call` has parameters that are given at the call; `arrays` does not have them then.
+        """
         fields = {**self.fields, **fields}
         if form == "functional":
             return self._function(fields)
         return self._linen(fields) if form == "linen" else self._nnx(fields)
 
     def _function(self, fields: dict[str, Any]) -> Callable[..., Any]:
-        def apply(arrays: Any, x: Any, mask: Any = None, train: bool = True) -> Any:
-            parameters = {name: arrays[name] for name in self.parameters}
+        def apply(arrays: Any, x: Any, mask: Any = None, train: bool = True, **call: Any) -> Any:
+            parameters = {name: arrays[name] for name in self.parameters if name in arrays} | call
             if not self.running:
                 return self.function(x, **parameters, **self._mask(mask), **fields), {}
             running = {name: arrays[name] for name in self.running}
@@ -56,23 +59,23 @@ class Norm:
     def _linen(self, fields: dict[str, Any]) -> Callable[..., Any]:
         layer = getattr(norms, self.name)(**fields)
 
-        def apply(arrays: Any, x: Any, mask: Any = None, train: bool = True) -> Any:
-            variables = {"params": {name: arrays[name] for name in self.parameters}}
+        def apply(arrays: Any, x: Any, mask: Any = None, train: bool = True, **call: Any) -> Any:
+            variables = {"params": {name: arrays[name] for name in self.parameters if name in arrays}}
             if not self.running:
-                return layer.apply(variables, x, **self._mask(mask)), {}
+                return layer.apply(variables, x, **self._mask(mask), **call), {}
             variables["batch_stats"] = {name: arrays[name] for name in self.running}
-            y, updates = layer.apply(variables, x, not train, mask=mask, mutable=["batch_stats"])
+            y, updates = layer.apply(variables, x, not train, mask=mask, mutable=["batch_stats"], **call)
             return y, updates["batch_stats"]
 
         return apply
 
     def _nnx(self, fields: dict[str, Any]) -> Callable[..., Any]:
-        def apply(arrays: Any, x: Any, mask: Any = None, train: bool = True) -> Any:
-            layer = getattr(nnx, self.name)(len(arrays["scale"]), **fields, rngs=flax_nnx.Rngs(0))
+        def apply(arrays: Any, x: Any, mask: Any = None, train: bool = True, **call: Any) -> Any:
+            layer = getattr(nnx, self.name)(arrays.get("scale", x[0, 0, 0]).size, **fields, rngs=flax_nnx.Rngs(0))
             for name, value in arrays.items():
                 getattr(layer, name)[...] = value
             layer.set_attributes(use_running_average=not train, raise_if_not_found=False)
-            y = layer(x, **self._mask(mask))
+            y = layer(x, **self._mask(mask), **call)
             return y, {name: getattr(layer, name)[...] for name in self.running}
 
         return apply

@@ -59,7 +59,7 @@ def test_eager_equals_jit(id, x, train):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), eager, compiled)
 
 
-SHAPES = {"alpha": (), "shift": (), "mean_weights": (3,), "var_weights": (3,), "cov": (1, 8, 8)}
+SHAPES = {"alpha": (), "shift": (), "progress": (), "mean_weights": (3,), "var_weights": (3,), "cov": (1, 8, 8)}
 OWN = {
     **{id: {"gate"} for id in ("bin", "bin_frozen", "iln")},
     "dyt": {"alpha"},

@@ -144,13 +144,60 @@ def test_no_false_finite_value_hides_that_squares_overflow(name):
         assert not any(np.isfinite(running.get(kept, np.nan)).any() for kept in ("var", "cov"))
 
 
-def test_scale_and_bias_may_differ_by_sample():
-    rng = np.random.default_rng(0)
-    x, scale, bias = (rng.normal(size=shape).astype(np.float32) for shape in (SHAPE, (4, 1, 1, 8), (4, 1, 1, 8)))
-    for function in (functional.layer_norm, functional.instance_norm):
-        np.testing.assert_allclose(function(x, scale, bias), function(x) * scale + bias, rtol=1e-5, atol=1e-5)
-    y, _ = functional.batch_norm(x, scale, bias, train=True)
-    np.testing.assert_allclose(y, functional.batch_norm(x, train=True)[0] * scale + bias, rtol=1e-5, atol=1e-5)
+def without_affine(name, form):
+    """A layer without `scale` and `bias`, and its other arrays."""
+    norm = NORMS[name]
+    own = [key for key in ("scale", "bias") if key in norm.parameters]
+    fields = {} if form == "functional" else {f"use_{key}": False for key in own}
+    return norm.form(form, **fields), {key: value for key, value in norm.arrays(8).items() if key not in own}
+
+
+def affine(name, shape):
+    rng = np.random.default_rng(3)
+    given = {key: rng.uniform(0.5, 1.5, shape).astype(np.float32) for key in ("scale", "bias")}
+    return {key: value for key, value in given.items() if key in NORMS[name].parameters}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_scale_and_bias_at_the_call_in_three_forms(name):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=SHAPE), jnp.float32)
+    given, found = affine(name, (4, 8)), []
+    for form in FORMS:
+        apply, rest = without_affine(name, form)
+        found.append(apply(rest, x, **given)[0])
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+    # a sample as in a batch where all have its parameters
+    alone, _ = NORMS[name].form("linen")(rest | {key: value[1] for key, value in given.items()}, x)
+    np.testing.assert_allclose(found[0][1], alone[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8,), (1, 8), (4, 1, 1, 8), (4, 5, 6, 8)], ids=str)
+def test_shapes_of_scale_and_bias(shape):
+    x = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    given = affine("layer", shape)
+    scale, bias = (value.reshape(1, 1, 1, 8) if len(shape) < 4 else value for value in given.values())
+    if shape == (1, 8):  # one sample
+        x = x[:1]
+    for form in FORMS:
+        apply, rest = without_affine("layer", form)
+        y, _ = apply(rest, jnp.asarray(x), **given)
+        np.testing.assert_allclose(y, functional.layer_norm(x) * scale + bias, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_what_the_call_refuses(name):
+    x, given = jnp.ones(SHAPE), affine(name, (4, 8))
+    for form in FORMS[:2]:
+        for key, value in given.items():
+            with pytest.raises(UserError, match=f"{key} must be a parameter of the layer or .* with use_{key}=False"):
+                NORMS[name].form(form)(NORMS[name].arrays(8), x, **{key: value})
+    for form in FORMS:
+        apply, rest = without_affine(name, form)
+        for key, value in given.items():
+            words = rf"{key} must have the shape of the feature axes, \(8,\), but has \(3, 8\).*, \(4, 8\) for a value"
+            with pytest.raises(UserError, match=words):
+                apply(rest, x, **{key: value[:3]})
 
 
 def test_the_functions_need_no_flax():

@@ -1,9 +1,5 @@
 """Layers of PyTorch, timm and Keras as independent oracles, in float64: values, gradients, running statistics."""
 
-import os
-
-os.environ["KERAS_BACKEND"] = "torch"  # not the library whose numerics are tested here
-
 import dataclasses
 import functools
 import math
@@ -30,22 +26,9 @@ from jaxnorm.functional import (
 )
 
 pytestmark = pytest.mark.peers
-torch = pytest.importorskip("torch", reason="make test-peers installs it")
-keras = pytest.importorskip("keras", reason="make test-peers installs it")
-
-
-def timm_layers():
-    """`timm.layers`. It imports torchvision, whose wheels on PyPI lack two operators beside PyTorch for CPUs."""
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return pytest.importorskip("timm.layers", reason="make test-peers installs it")
-
-
-timm, keras_layers = timm_layers(), keras.layers
+peers = pytest.importorskip("benchmarks.peers", reason="make test-peers installs its packages")
+torch, timm, keras = peers.torch, peers.timm, peers.keras
+keras_layers = keras.layers
 MOMENTUM = 0.8
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxnorm import BatchNorm, UserError, recompute_statistics
+import jaxnorm
+from jaxnorm import BatchNorm, BatchRenorm, UserError, recompute_statistics
 
 KEY = jax.random.key(0)
 
@@ -61,6 +62,69 @@ def test_a_layer_that_is_called_twice_has_the_statistics_of_both_inputs_at_any_o
     both = np.concatenate([x, 3 * x]).astype(np.float64)
     np.testing.assert_allclose(found["mean"], both.mean((0, 2, 3)), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(found["var"], both.var((0, 2, 3)), rtol=2e-5)
+
+
+class Masked(nn.Module):
+    norm: nn.Module
+
+    @nn.compact
+    def __call__(self, x, mask=None):
+        return self.norm(x, mask=mask)
+
+
+class MaskedNnx(nnx.Module):
+    def __init__(self, norm):
+        self.norm = norm
+
+    def __call__(self, x, mask=None):
+        return self.norm(x, mask=mask)
+
+
+OTHERS = {
+    "BatchGroupNorm": {"group_size": 2},
+    "SwitchableNorm": {},
+    "EvoNormB0": {},
+    "IterNorm": {"group_size": 2},
+}
+
+
+def running_of(name, values):
+    """The exact running values of rows of values in float64."""
+    mean, cov = values.mean(0), np.cov(values.T, bias=True)
+    if name == "BatchGroupNorm":
+        pairs = np.concatenate([values.reshape(-1, 2, 2)[..., 0], values.reshape(-1, 2, 2)[..., 1]])
+        return {"mean": np.repeat(pairs.mean(0), 2), "var": np.repeat(pairs.var(0), 2)}
+    if name == "IterNorm":
+        return {"mean": mean, "cov": np.stack([cov[:2, :2], cov[2:, 2:]])}
+    return {"mean": mean, "var": values.var(0)} if name == "SwitchableNorm" else {"var": values.var(0)}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("interface", ["linen", "nnx"])
+def test_other_layers_with_running_values(name, masked, interface):
+    rng, mix = np.random.default_rng(0), np.triu(np.ones((4, 4)))
+    batches = [(rng.normal(at, 1 + at, (2 + at, 3, 3, 4)) @ mix + 20).astype(np.float32) for at in range(3)]
+    masks = [rng.uniform(size=(*x.shape[:3], 1)) < 0.6 if masked else np.ones((*x.shape[:3], 1), bool) for x in batches]
+    rows = np.concatenate([x[mask[..., 0]] for x, mask in zip(batches, masks, strict=True)]).astype(np.float64)
+    given = [*zip(batches, masks, strict=True)] if masked else batches
+    if interface == "linen":
+        model = Masked(getattr(jaxnorm, name)(use_running_average=False, **OTHERS[name]))
+        found = recompute_statistics(model, model.init(KEY, batches[0]), given)["batch_stats"]["norm"]
+    else:
+        model = MaskedNnx(getattr(jaxnorm.nnx, name)(4, **OTHERS[name], rngs=nnx.Rngs(0)))
+        norm = recompute_statistics(model, given).norm
+        found = {name: value[...] for name, value in vars(norm).items() if isinstance(value, nnx.BatchStat)}
+    expected = running_of(name, rows)
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=2e-5, atol=1e-5)
+
+
+def test_iterative_norm_refuses_a_mask_that_differs_by_channel():
+    model, x = Masked(jaxnorm.IterNorm(use_running_average=False)), np.ones((4, 3, 2), np.float32)
+    with pytest.raises(UserError, match="the last axis of that of `norm` has length 2; give one of length 1"):
+        recompute_statistics(model, model.init(KEY, x), [(x, x > 0)])
 
 
 class Layer(nn.Module):
@@ -127,7 +191,8 @@ REFUSED = [
     (nn.Sequential([Renorm(False), BatchNorm(False)]), r"depends on running values of `layers_0`; unfreeze"),
     (nn.Sequential([BatchNorm(False), BatchNorm(True), nn.BatchNorm(False)]), "running values of `layers_1`;"),
     (nn.Sequential([BatchNorm(False), Own()]), "but `layers_1` has some and is none of these; take"),
-    (nn.Sequential([nn.LayerNorm()]), "needs a BatchNorm of jaxnorm or flax, but the model calls none"),
+    (nn.Sequential([nn.LayerNorm()]), "needs a layer with running values, such as .*, but the model calls none"),
+    (nn.Sequential([BatchRenorm(False), BatchNorm(False)]), "of `layers_0`; .* take BatchNorm in place of BatchRenorm"),
 ]
 
 

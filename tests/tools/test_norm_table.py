@@ -61,6 +61,51 @@ def test_one_row_for_each_norm_in_the_order_of_the_calls(variables):
     assert [line.split()[0] for line in lines[1:]] == [row.path for row in table]
 
 
+VALUES = {  # of images (6, 4, 4, 8); whether it has a running mean
+    "BatchGroupNorm": (6 * 4 * 4 * 4, True, {"group_size": 4}),
+    "BatchInstanceNorm": (4 * 4, True, {}),
+    "BatchNorm": (6 * 4 * 4, True, {}),
+    "BatchRenorm": (6 * 4 * 4, True, {}),
+    "DynamicErf": (None, False, {}),
+    "DynamicTanh": (None, False, {}),
+    "EvoNormB0": (4 * 4, False, {}),
+    "EvoNormS0": (4 * 4 * 4, False, {"num_groups": 2}),
+    "FilterResponseNorm": (4 * 4, False, {}),
+    "GlobalResponseNorm": (4 * 4, False, {}),
+    "GroupNorm": (4 * 4 * 4, False, {"num_groups": 2}),
+    "InstanceLayerNorm": (4 * 4, False, {}),
+    "InstanceNorm": (4 * 4, False, {}),
+    "IterNorm": (6 * 4 * 4, True, {"group_size": 4}),
+    "LayerNorm": (8, False, {}),
+    "RMSNorm": (8, False, {}),
+    "SwitchableNorm": (4 * 4, True, {}),
+}
+
+
+@pytest.mark.parametrize("name", jaxnorm.norms.__all__)
+def test_every_layer_has_a_row_in_both_interfaces(name):
+    values, has_mean, fields = VALUES[name]
+    linen, other = getattr(jaxnorm, name)(**fields), getattr(jaxnorm.nnx, name)(8, **fields, rngs=nnx.Rngs(0))
+    evaluation = {"use_running_average": True} if hasattr(linen, "use_running_average") else {}
+    variables = linen.init(KEY, images(), **evaluation)
+    variables = (
+        jaxnorm.recompute_statistics(linen, variables, [images()], use_running_average=False)
+        if (evaluation and name != "BatchRenorm")
+        else variables
+    )
+    (row,) = inspect_norms(linen, variables, images(), **evaluation)
+    (nnx_row,) = inspect_norms(other, images())
+    assert [(each.layer, each.values, each.channels) for each in (row, nnx_row)] == [(name, values, 8)] * 2
+    assert (row.mean_shift is not None) == has_mean
+    assert (row.var_ratio is not None) == bool(evaluation)
+    if evaluation and name != "BatchRenorm":
+        assert "stale" not in row.warnings and "stale" in nnx_row.warnings
+        assert (row.mean_shift or 0, row.var_ratio) == pytest.approx((0, 1), abs=1e-4)
+    assert ("few values" in row.warnings) == (values == 8)
+    assert (row.gate is not None) == (name in ("BatchInstanceNorm", "InstanceLayerNorm"))
+    assert len(str(inspect_norms(other, images())).splitlines()) == 2
+
+
 @pytest.mark.parametrize("interface", ["linen", "nnx"])
 def test_the_distance_between_running_and_batch_statistics(interface):
     x = images(64, 3) * [1, 5, 1]

@@ -48,6 +48,25 @@ class Style:
 
 
 DASHES = ((), (4, 1.6), (6, 1.5, 1.2, 1.5), (1.2, 1.4))
+OTHER_COLOURS = ("#aa4499", "#999933", "#44aa99", "#7a6fd0", "#cc6677", "#9c6b3f")  # Paul Tol's muted palette
+OTHER_MARKERS = "ph<>*8"
+FURTHER = [
+    "rms",
+    "brn",
+    "frn",
+    "gn_ws",
+    "bn_ws",
+    "sws",
+    "sn",
+    "evo_b0",
+    "evo_s0",
+    "dyt",
+    "derf",
+    "grn",
+    "iln",
+    "bgn",
+    "iter",
+]
 # Okabe and Ito's palette, safe for the colour-blind. Marker and dash tell the norms apart without colour.
 STYLES: Mapping[str, Style] = {
     "flax_bn": Style(INK, "s", (3, 2.2), outline=True),  # equals bn: an outline leaves the line below visible
@@ -58,9 +77,9 @@ STYLES: Mapping[str, Style] = {
     "ln": Style("#cc79a7", "v", DASHES[1]),
     "gn": Style("#009e73", "P"),
     "bin_frozen": Style("#56b4e9", "d", DASHES[3]),
+    # No two of these have the same colour and dash.
+    **{id: Style(OTHER_COLOURS[at % 6], OTHER_MARKERS[at % 5], DASHES[at // 6]) for at, id in enumerate(FURTHER)},
 }
-OTHER_COLOURS = ("#aa4499", "#999933", "#44aa99", "#7a6fd0", "#cc6677", "#9c6b3f")  # Paul Tol's muted palette
-OTHER_MARKERS = "ph<>*8"
 DIVERGED = Style(INK, "X")
 PUBLISHED = Style(INK, "D", outline=True)
 

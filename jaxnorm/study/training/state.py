@@ -55,6 +55,7 @@ class TrainState(struct.PyTreeNode):
         tx: the optimizer (static).
         num_replicas: parts of the batch with batch statistics of their own (static).
         param_groups: parameters of the norm that are trained in their own way (static).
+        num_steps: length of the schedule (static).
     """
 
     step: jax.Array
@@ -68,6 +69,7 @@ class TrainState(struct.PyTreeNode):
     tx: optax.GradientTransformation = struct.field(pytree_node=False)
     num_replicas: int = struct.field(pytree_node=False, default=1)
     param_groups: ParamGroups = struct.field(pytree_node=False, default=())
+    num_steps: int = struct.field(pytree_node=False, default=1)
 
     @property
     def saved(self) -> dict[str, Any]:
@@ -100,6 +102,7 @@ def create_state(
     *,
     num_replicas: int = 1,
     param_groups: ParamGroups = (),
+    num_steps: int = 1,
 ) -> TrainState:
     """The state before the first step: weights from fold_in(key(seed), 0), augmentation from fold_in(key(seed), 1).
 
@@ -113,6 +116,7 @@ def create_state(
         image_shape: (H, W, C).
         num_replicas: parts of the batch with batch statistics of their own.
         param_groups: those that `tx` was made with.
+        num_steps: length of the schedule.
 
     Returns:
         The state, on the default device.
@@ -136,6 +140,7 @@ def create_state(
         tx=tx,
         num_replicas=num_replicas,
         param_groups=param_groups,
+        num_steps=num_steps,
     )
 
 
@@ -178,5 +183,11 @@ def initial_state(config: Config, dataset: Dataset, model: nn.Module | None = No
         config.peak_learning_rate, config.gate_lr_multiplier, config.num_epochs, steps_per_epoch, groups
     )
     return create_state(
-        model, tx, config.seed, dataset.image_shape, num_replicas=config.num_replicas or 1, param_groups=groups
+        model,
+        tx,
+        config.seed,
+        dataset.image_shape,
+        num_replicas=config.num_replicas or 1,
+        param_groups=groups,
+        num_steps=config.num_epochs * steps_per_epoch,
     )

@@ -9,6 +9,7 @@ import optax
 
 from jaxnorm.study.data.augment import augment
 from jaxnorm.study.param_groups import project
+from jaxnorm.study.schedule import with_progress
 from jaxnorm.study.training.images import Images
 from jaxnorm.study.training.state import EpochSums, TrainState, random_key
 
@@ -101,6 +102,7 @@ def loss_and_gradients(
 
 def _forward(state: TrainState, variables: Any, image: jax.Array) -> tuple[jax.Array, Any]:
     """Logits of a batch in training mode, and the model's new state: with replicas, the mean of theirs."""
+    variables = with_progress(variables, state.step / state.num_steps)
 
     def apply(image: jax.Array) -> tuple[jax.Array, Any]:
         return state.model.apply(variables, image, train=True, mutable=list(state.model_state))

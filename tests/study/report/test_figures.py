@@ -7,6 +7,7 @@ from matplotlib.colors import to_hex
 from matplotlib.path import Path as MarkerPath
 from PIL import Image
 
+from jaxnorm.study.registry import NORMS
 from jaxnorm.study.report import accuracy_figures, feature_figures, figures, style
 from jaxnorm.study.report.folders import read_study
 from jaxnorm.study.report.statistics import Interval
@@ -118,6 +119,8 @@ def test_a_norm_has_one_style_whatever_is_beside_it():
     known = {norm: style.of(norm) for norm in ("flax_bn", "none", "bn", "in", "bin", "ln", "gn", "bin_frozen")}
     assert len({one.colour for one in known.values()}) == len({one.marker for one in known.values()}) == len(known)
     assert style.DIVERGED.marker not in {one.marker for one in known.values()}
+    assert [*style.STYLES] == [*NORMS][: len(style.STYLES)]  # the built-in norms come first
+    assert len({(one.colour, one.dash) for one in style.STYLES.values()}) == len(style.STYLES)
     mine = style.of("mine")
     assert mine == style.of("mine") and mine.colour not in {one.colour for one in known.values()}
     for norms in (("gn",), ("bn", "mine", "gn")):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from jaxnorm import Config, UserError, train
+from jaxnorm import NORMS, Config, ResNet, UserError, train
 from jaxnorm.study.data.dataset import Split
 from jaxnorm.study.training.record import Memory, Stopped
 
@@ -88,6 +88,17 @@ def test_a_run_stopped_at_any_step_and_resumed_equals_one_never_stopped(result, 
     resumed = train(CONFIG, tiny, record=Interrupted(saved=first.saved, rows=first.rows))
     chex.assert_trees_all_equal(result.variables, resumed.variables)
     assert [{**row, "seconds": 0} for row in result.rows] == [{**row, "seconds": 0} for row in resumed.rows]
+
+
+def test_a_norm_with_a_schedule_is_resumed_exactly(tiny):
+    config, model = dataclasses.replace(CONFIG, norm="brn"), ResNet(num_blocks=1, num_filters=4, norm=NORMS["brn"])
+    whole = train(config, tiny, model=model)
+    first = Interrupted(stop_at=2)  # of 12, while the limits rise
+    with pytest.raises(Stopped):
+        train(config, tiny, model=model, record=first)
+    resumed = train(config, tiny, model=model, record=Interrupted(saved=first.saved, rows=first.rows))
+    chex.assert_trees_all_equal(whole.variables, resumed.variables)
+    assert {float(each) for each in jax.tree.leaves(whole.variables["schedule"])} == {np.float32(11 / 12)}
 
 
 class SavedAtTheEnd(Interrupted):
