@@ -160,7 +160,8 @@ def load_run(folder: str | Path, *, model: nn.Module | None = None) -> TrainedRu
             f"{path} must hold a finished run with {MODEL}, but it has none; run its driver's command again to the end"
         )
     with files.reading(path / "config.json"):
-        config = Config(**{field: tuple(v) if isinstance(v, list) else v for field, v in said.config.items()})
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in said.config.items()}
+        config = Config(**fields)
     if model is None and config.norm not in NORMS:
         raise UserError(
             f"the norm of {path} must be registered, but {config.norm!r} is not ({nearest(config.norm, NORMS)}); "
