@@ -68,6 +68,10 @@ def wait_for_line(process, words):
     raise AssertionError(f"{words!r} is not in {lines}")
 
 
+STARTED: list[subprocess.Popen] = []
+"""Processes that train together; a test that fails may leave them."""
+
+
 def start_together(places, *arguments):
     """Starts the comparison in a process for each of `places`, a folder each; they share their devices."""
     with socket.socket() as free:
@@ -87,6 +91,7 @@ def start_together(places, *arguments):
                 text=True,
             )
         )
+    STARTED.extend(started)
     return started
 
 

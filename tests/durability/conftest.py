@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.drivers import STARTED
+
 DONE: list[tuple[str, int, str]] = []
 
 
@@ -9,6 +11,17 @@ DONE: list[tuple[str, int, str]] = []
 def report():
     """Adds a line to the table: what was done, how many times, what was lost."""
     return lambda what, times, lost: DONE.append((what, times, lost))
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on():
+    """Ends what a failed test has left: it would slow down the others."""
+    yield
+    for process in STARTED:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    STARTED.clear()
 
 
 def pytest_terminal_summary(terminalreporter):

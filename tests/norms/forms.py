@@ -71,7 +71,9 @@ class Norm:
 
     def _nnx(self, fields: dict[str, Any]) -> Callable[..., Any]:
         def apply(arrays: Any, x: Any, mask: Any = None, train: bool = True, **call: Any) -> Any:
-            layer = getattr(nnx, self.name)(arrays.get("scale", x[0, 0, 0]).size, **fields, rngs=flax_nnx.Rngs(0))
+            layer = getattr(nnx, self.name)(
+                arrays["scale"].size if "scale" in arrays else x.shape[-1], **fields, rngs=flax_nnx.Rngs(0)
+            )
             for name, value in arrays.items():
                 getattr(layer, name)[...] = value
             layer.set_attributes(use_running_average=not train, raise_if_not_found=False)
