@@ -77,14 +77,9 @@ def forest(found: pd.DataFrame, null: float | None, subtitle: str) -> Figure:
     lines = max(text.count("\n") for text in words)
     band = f"two runs of one function: within {100 * (null or 0):.2f} points of each other"
     entries = [] if null is None else [Patch(label=band, facecolor=style.GRID)]
-    title, height, xlabel = (
-        "Paired differences",
-        (0.36 + 0.13 * lines) * len(words) + 0.45,
-        "Points of test accuracy",
-    )
-    figure, (axis,) = style.sheet(
-        title, subtitle + style.COMPRESSED * compressed, entries, height=height, xlabel=xlabel
-    )
+    title, about, xlabel = "Paired differences", subtitle + style.COMPRESSED * compressed, "Points of test accuracy"
+    height = (0.36 + 0.13 * lines) * len(words) + 0.45
+    figure, (axis,) = style.sheet(title, about, entries, height=height, xlabel=xlabel)
     if null is not None:
         axis.axvspan(-100 * null, 100 * null, color=style.GRID, linewidth=0, zorder=0)
     axis.axvline(0, color=style.INK, linewidth=0.9, zorder=1)

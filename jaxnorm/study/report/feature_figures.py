@@ -49,11 +49,8 @@ def layers(rows: pd.DataFrame, subtitle: str) -> Figure:
     panels = labels + [""] * (len(paths) - 1) * len(labels)
     some = any(_far_apart(found.values()) for found in paths.values())
     about = subtitle + " · rows with asinh: axis compressed beyond ±1" * some
-    title, columns, share_axes = (
-        "Distribution of every layer over training",
-        len(labels),
-        dict(sharex="col", sharey="row"),
-    )
+    title, columns = "Distribution of every layer over training", len(labels)
+    share_axes = dict(sharex="col", sharey="row")
     figure, axes = style.sheet(title, about, _quantile_legend(rows), panels, columns, 0.74, "Epoch", 7, **share_axes)
     for row, (name, found) in enumerate(paths.items()):
         mine, compressed = axes[row * columns : (row + 1) * columns], _far_apart(found.values())

@@ -154,10 +154,8 @@ def batch_sizes(runs: pd.DataFrame, evaluations: pd.DataFrame, subtitle: str) ->
     parts = evaluations[evaluations.ghost_batch_size.notna()]
     kinds = {kind: STATISTICS[kind] for kind in list(STATISTICS)[1:] if (evaluations.statistics == kind).any()}
     ghosts = {norm: replace(style.of(norm), marker="h", dash=style.DASHES[1]) for norm in parts.norm}
-    entries, labels = (
-        style.run_legend(runs[runs.ghost_batch_size.isna()], "norm_label"),
-        runs.groupby("norm").norm_label.first(),
-    )
+    entries = style.run_legend(runs[runs.ghost_batch_size.isna()], "norm_label")
+    labels = runs.groupby("norm").norm_label.first()
     for name, marker in kinds.values():
         entries.append(style.entry(f"statistics: {name}", style.Style(style.INK, marker, outline=True), joined=False))
     entries += [style.entry(f"{labels[norm]}, ghosts", look) for norm, look in ghosts.items()]
