@@ -59,8 +59,9 @@ def test_a_dead_process_ends_the_run_within_a_minute_and_the_run_goes_on(tmp_pat
     _, errors = started[1 - victim].communicate(timeout=60)
     check_ended_by_loss(started[1 - victim].returncode, errors, of_coordinator=victim == 0)
     started[victim].communicate()
-    # Alone, on one device: the same numbers to rounding as never interrupted on two.
-    again = drive("compare_norms", places[0], *RUN, "--workdir", "w")
+    # Alone, on one device: the same numbers to rounding as never interrupted on two. One device on CPU has our
+    # convolutions, two have XLA's, so that this must be allowed.
+    again = drive("compare_norms", places[0], *RUN, "--workdir", "w", "--allow-changes")
     assert again.returncode == 0, again.stderr
     assert "going on after step" in again.stdout
     unbroken = drive("compare_norms", tmp_path, *RUN, "--workdir", "w")
@@ -105,7 +106,7 @@ def test_a_process_that_crashes_alone_ends_the_run_within_a_minute(tmp_path, vic
     assert "Traceback" not in said[victim][1]
     check_ended_by_loss(started[1 - victim].returncode, said[1 - victim][1], of_coordinator=victim == 0)
     assert (places[0] / "w" / "gn-seed0" / "crash.txt").exists() == (victim == 0)
-    again = drive("compare_norms", places[0], *RUN, "--workdir", "w")
+    again = drive("compare_norms", places[0], *RUN, "--workdir", "w", "--allow-changes")
     assert again.returncode == 0, again.stderr
     report(f"process {victim} of two crashed alone, gone on alone", 1, "nothing")
 
