@@ -123,8 +123,8 @@ def model_bytes(variables: Mapping[str, Any], dataset: Dataset) -> bytes:
         The content of the file.
     """
     arrays = {name: np.ascontiguousarray(array) for name, array in flatten_dict(variables, sep="/").items()}
-    about = {"mean": json.dumps(dataset.mean), "class_names": json.dumps(dataset.class_names)}
-    return safetensors.numpy.save(arrays, metadata=about)
+    about = json.dumps({"mean": dataset.mean, "class_names": dataset.class_names})
+    return safetensors.numpy.save(arrays, metadata={"images": about})  # of several entries the order would be random
 
 
 def load_run(folder: str | Path, *, model: nn.Module | None = None) -> TrainedRun:
@@ -186,4 +186,5 @@ def load_run(folder: str | Path, *, model: nn.Module | None = None) -> TrainedRu
 def _metadata(content: bytes) -> dict[str, Any]:
     """What `model_bytes` has written beside the arrays."""
     size = int.from_bytes(content[:8], "little")
-    return {name: json.loads(text) for name, text in json.loads(content[8 : 8 + size])["__metadata__"].items()}
+    found: dict[str, Any] = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["images"])
+    return found
