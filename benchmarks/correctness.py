@@ -147,6 +147,7 @@ def resume(norm: str, num_epochs: int = 2) -> dict[str, Any]:
     from jaxnorm.study.data import load_dataset
     from jaxnorm.study.runs.directory import RunDirectory
     from jaxnorm.study.runs.progress import Progress
+    from jaxnorm.study.runs.provenance import provenance, surroundings
     from jaxnorm.study.runs.signals import StopRequest
     from jaxnorm.study.training.record import Stopped
     from jaxnorm.study.training.run import Result, train
@@ -161,21 +162,22 @@ def resume(norm: str, num_epochs: int = 2) -> dict[str, Any]:
 
     config = Config(norm=norm, batch_size=BATCH_SIZE, num_epochs=num_epochs)
     digits = load_dataset("digits")
+    found = provenance(norm, surroundings(digits.to_json()))
 
     def run(folder: Path, stop_at: int | None = None) -> Result | None:
         stop = StopRequest(quiet=True)
         progress = StopAt(stop, -1 if stop_at is None else stop_at)
         record = RunDirectory(folder, config, progress=progress, stop=stop)
-        record.begin(digits, {})
+        record.begin(digits, found)
         try:
             return train(config, digits, record=record, steps_per_call=4)
         except Stopped:
             return None
 
     with tempfile.TemporaryDirectory() as folder:
-        whole = run(Path(folder) / "whole")
-        stopped = run(Path(folder) / "parts", stop_at=4)
-        resumed = run(Path(folder) / "parts")
+        whole = run(Path(folder) / "whole" / config.name)
+        stopped = run(Path(folder) / "parts" / config.name, stop_at=4)
+        resumed = run(Path(folder) / "parts" / config.name)
     if whole is None or resumed is None or stopped is not None:
         raise RuntimeError("the run was not stopped where it should")
     pairs = zip(jax.tree.leaves(whole.variables), jax.tree.leaves(resumed.variables), strict=True)
