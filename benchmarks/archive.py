@@ -9,13 +9,10 @@ import tarfile
 from pathlib import Path
 
 from jaxnorm import files
+from jaxnorm.study.runs.manifest import MANIFEST
 
 MOST_BYTES = 15_500_000
 FACTS = ("machine.json", "correctness.json", "speed.json")
-RUN_FILES = (
-    *("manifest.json", "config.json", "provenance.json", "metrics.jsonl"),  # the manifest first, as it is written last
-    *("result.json", "predictions.npz", "crash.txt"),
-)
 FINISHED = ("complete", "diverged")
 
 
@@ -92,8 +89,9 @@ def _end(folder: Path) -> tuple[float, str]:
 
 
 def _files_of(folder: Path) -> list[Path]:
-    found = [folder / name for name in RUN_FILES if (folder / name).exists()]
-    found += sorted(folder.glob("arrays/*.npz"))
+    every = sorted(path for path in folder.rglob("[!.]*") if path.is_file())
+    found = [path for path in every if path.relative_to(folder).parts[0] != "checkpoints"]
+    found.sort(key=lambda path: path.name != MANIFEST)  # the manifest first, as it is written last
     if (files.read_json(folder / "result.json") or {}).get("status") not in FINISHED:
         for checkpoint in sorted(folder.glob("checkpoints/step_*"))[-1:]:
             found += sorted(path for path in checkpoint.rglob("*") if path.is_file())
