@@ -44,12 +44,12 @@ def test_accuracy(
         axis.plot([values.mean()], [row], **style.markers(one, 7.5, zorder=5))
         if rows.norm.iloc[0] in published:
             axis.plot([100 * published[rows.norm.iloc[0]]], [row], **style.markers(style.PUBLISHED, 5.5, zorder=6))
-    _name_rows(axis, [style.plain(label, 34) for label, _ in groups])
+    name_rows(axis, [style.plain(label, 34) for label, _ in groups])
     style.logit_axis(axis, int(evaluations.num_images.max()), "x")
     return figure
 
 
-def _name_rows(axis: Axes, names: Sequence[str]) -> None:
+def name_rows(axis: Axes, names: Sequence[str]) -> None:
     """Makes `axis` a list of rows with these `names`, the first on top."""
     axis.set_yticks(range(len(names)), names)
     for text in axis.get_yticklabels():
@@ -89,7 +89,7 @@ def forest(found: pd.DataFrame, null: float | None, subtitle: str) -> Figure:
             axis.plot(values, [row] * len(values), "o", color=look.colour, alpha=0.35, markersize=4, markeredgewidth=0)
         axis.plot(bar, [row] * len(bar), color=look.colour, linewidth=1.8, solid_capstyle="butt")
         axis.plot([100 * one["mean"]], [row], **style.markers(look, 6.5, zorder=5))
-    _name_rows(axis, words)
+    name_rows(axis, words)
     style.value_axis(axis, compressed, 9, "x")
     return figure
 

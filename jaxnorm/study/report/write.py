@@ -43,10 +43,17 @@ def write_report(folder: Path, *, web_page: bool = True) -> Study:
     """
     study = read_study(folder)
     page = page_of(study)
-    drawn = {f"{figure.name}.png": figure.png for section in page.sections for figure in section.figures}
     with writable(folder):
         files.write_text(folder / "summary.csv", summary_csv(study))
         files.write_text(folder / "summary.json", compact_json(summary_json(study)))
+    write_page(folder, page, web_page=web_page)
+    return study
+
+
+def write_page(folder: Path, page: Page, *, web_page: bool = True) -> None:
+    """Writes a `page` into a `folder`: its figures, report.md, and report.html unless `web_page` is false."""
+    drawn = {f"{figure.name}.png": figure.png for section in page.sections for figure in section.figures}
+    with writable(folder):
         for name, png in drawn.items():
             files.write_bytes(folder / "figures" / name, png)
         for path in (folder / "figures").glob("*.png"):
@@ -55,7 +62,6 @@ def write_report(folder: Path, *, web_page: bool = True) -> Study:
         if web_page:
             files.write_text(folder / "report.html", html(page))
         files.write_text(folder / "report.md", markdown(page))
-    return study
 
 
 @contextlib.contextmanager

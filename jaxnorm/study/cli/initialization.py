@@ -1,0 +1,129 @@
+"""The probe at initialization from its flags to its page. Imports no JAX before the flags are read."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pandas as pd
+import tyro
+
+from jaxnorm.errors import UserError
+from jaxnorm.study.cli.imports import load, load_jax
+from jaxnorm.study.cli.lists import check_distinct
+from jaxnorm.study.cli.parser import parsed
+from jaxnorm.study.config import DEFAULT_NORMS, nearest
+from jaxnorm.study.data import load_dataset
+from jaxnorm.study.report.frames import Study
+from jaxnorm.study.runs.lock import STUDY
+from jaxnorm.study.runs.progress import StudyConsole, say
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Flags of the probe."""
+
+    norms: tuple[str, ...] = DEFAULT_NORMS
+    """Normalizations to probe, by id."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each decides initial weights and the batch, as in training."""
+    dataset: Literal["digits", "cifar10"] = "digits"
+    """Data of the batch."""
+    batch_size: int = 32
+    """Images in the batch."""
+    init: Literal["torch", "he"] = "torch"
+    """Initial weights, as of the other drivers."""
+    runs: Path | None = None
+    """Folder of trained runs, of the same data and initial weights, whose speed of learning is compared."""
+    from_files: bool = False
+    """Do not probe again: rebuild the page from the files in the workdir, for example with other --runs."""
+    workdir: Path = Path("runs/initialization")
+    """Folder for tables, figures and the report. What an earlier probe wrote there is replaced."""
+    data_dir: Path | None = None
+    """Folder of CIFAR-10; default $JAXNORM_DATA_DIR, then the cache folder."""
+    imports: Annotated[
+        tuple[str, ...], tyro.conf.arg(name="import", metavar="FILE_OR_MODULE"), tyro.conf.UseAppendAction
+    ] = ()
+    """A Python file or module to load first, for the norms it registers. Repeatable."""
+
+    def check(self) -> None:
+        """Checks every flag.
+
+        Raises:
+            UserError: naming the flag, its value and what it may be.
+        """
+        for flag, values in (("--norms", self.norms), ("--seeds", self.seeds)):
+            check_distinct(flag, values)
+            if not values:
+                raise UserError(f"{flag} must name at least one value, but names none; name one or drop {flag}")
+        for seed in self.seeds:
+            if not 0 <= seed < 2**32:
+                raise UserError(f"--seeds must be within 0..{2**32 - 1}, but holds {seed}; for example --seeds 0 1 2")
+        if self.batch_size < 2:
+            raise UserError(f"--batch-size must be at least 2, but is {self.batch_size}; give 2 or more")
+        if self.data_dir is not None and self.dataset == "digits":
+            raise UserError(f"--data-dir goes with --dataset cifar10, but the dataset is digits; drop {self.data_dir}")
+        if (self.workdir / STUDY).exists():
+            raise UserError(
+                f"--workdir must not be that of trained runs, but {self.workdir} holds a {STUDY}; choose another, and "
+                "name the runs by --runs"
+            )
+
+
+def main(*, description: str | None) -> int:
+    """Probes and reports.
+
+    Args:
+        description: first text of ``--help``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: before anything is written, if the flags are wrong or do not fit.
+    """
+    options = parsed(lambda: tyro.cli(Options, description=description, prog="python initialization.py"))
+    options.check()
+    from jaxnorm.study.probes.initialization_page import write_probe  # late: loads matplotlib
+    from jaxnorm.study.report.folders import read_study
+
+    study = read_study(options.runs) if options.runs else None
+    console = StudyConsole()
+    if not options.from_files:
+        _probe(options, study, console)
+    for line in write_probe(options.workdir, study).lead:
+        say(console, line)
+    say(console, f"Report: {options.workdir / 'report.html'}")
+    return 0
+
+
+def _probe(options: Options, study: Study | None, console: StudyConsole) -> None:
+    """Probes and keeps the tables."""
+    load_jax()
+    for name in options.imports:
+        load(name)
+    from jaxnorm.study.probes.initialization import probe_initialization
+    from jaxnorm.study.probes.initialization_page import check_same, write_files
+    from jaxnorm.study.registry import NORMS
+    from jaxnorm.study.runs.provenance import command
+
+    for norm in options.norms:
+        if norm not in NORMS:
+            raise UserError(f"--norms must name registered norms, but names {norm!r}; {nearest(norm, NORMS)}")
+    dataset = load_dataset(options.dataset, data_dir=options.data_dir)
+    settings = {
+        "dataset": options.dataset,
+        "data": dataset.description,
+        "init": options.init,
+        "batch_size": options.batch_size,
+        "command": command(),
+    }
+    if study is not None:
+        check_same(settings, study)  # before the work
+    tables: list[tuple[pd.DataFrame, pd.DataFrame]] = []
+    probed = probe_initialization(
+        options.norms, options.seeds, dataset, init=options.init, batch_size=options.batch_size
+    )
+    for norm, layers, plain in probed:
+        tables.append((layers, plain))
+        say(console, f"{norm}: growth {plain.growth.mean():.3f} a layer in the plain network")
+    write_files(options.workdir, settings, *map(pd.concat, zip(*tables, strict=True)))
