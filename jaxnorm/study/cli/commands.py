@@ -68,6 +68,27 @@ def publish(workdir: Annotated[Path, tyro.conf.Positional], folder: Annotated[Pa
     return 0
 
 
+def calibration(folder: Annotated[Path, tyro.conf.Positional], workdir: Path = Path("runs/calibration")) -> int:
+    """Says how far the probabilities of a study's networks can be believed: NLL, Brier score, calibration error.
+
+    Args:
+        folder: a workdir with finished runs, or a publication.
+        workdir: where the page, its figures and calibration.json are written.
+
+    Returns:
+        The exit code.
+    """
+    from jaxnorm.study.probes.calibration_page import write_calibration
+    from jaxnorm.study.report.folders import read_study
+
+    console = StudyConsole()
+    for one in write_calibration(read_study(folder), workdir).itertuples():
+        scores = f"NLL {one.nll:.3f}, Brier {one.brier:.4f}, calibration error {100 * one.ece:.2f} %"
+        say(console, f"{one.label}: {scores} ({100 * one.ece_calibrated:.2f} % if calibrated)")
+    say(console, f"Report: {workdir / 'report.html'}")
+    return 0
+
+
 def doctor(data_dir: Path | None = None) -> int:
     """Shows the environment, what in it is at risk, and what to do about it; exit code 1 if results would be wrong.
 
@@ -143,7 +164,8 @@ def main(description: str | None) -> int:
     Raises:
         UserError: if the command line is wrong.
     """
-    commands = {"report": _later(report), "publish": _later(publish), "plan": _later(plan), "doctor": _later(doctor)}
+    named = {"report": report, "publish": publish, "plan": plan, "calibration": calibration, "doctor": doctor}
+    commands = {name: _later(command) for name, command in named.items()}
     parse = tyro.extras.subcommand_cli_from_dict
     command: Callable[[], int] = parsed(lambda: parse(commands, prog="python -m jaxnorm", description=description))
     return command()

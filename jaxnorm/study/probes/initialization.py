@@ -11,7 +11,7 @@ import pandas as pd
 from jaxnorm.study.config import Config
 from jaxnorm.study.data.dataset import Dataset
 from jaxnorm.study.models.resnet import Weights
-from jaxnorm.study.probes.layers import probe_layers
+from jaxnorm.study.probes.layers import forget_programs, probe_layers
 from jaxnorm.study.probes.plain_network import LAYER, PlainNetwork, growth, predicted_growth
 from jaxnorm.study.registry import NORMS
 from jaxnorm.study.training.images import on_device
@@ -61,4 +61,5 @@ def probe_initialization(
             layers = probe_layers(network, variables, image, label)
             deepest = layers[f"{LAYER}{network.depth}"]
             plain.append({**about, "growth": growth(layers), "predicted": predicted, "cosine": deepest.cosine})
+        forget_programs()
         yield norm, pd.DataFrame(found), pd.DataFrame(plain)

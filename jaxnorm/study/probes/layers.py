@@ -80,6 +80,11 @@ def probe_layers(
     return found
 
 
+def forget_programs() -> None:
+    """Frees the compiled programs of `probe_layers`: each network keeps about 100 MB."""
+    _probe.clear_cache()
+
+
 def mean_cosine(products: np.ndarray) -> float:
     """The mean over pairs of different samples of x_i . x_j / (|x_i| |x_j|): 1 where all point in one direction.
 

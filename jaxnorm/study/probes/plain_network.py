@@ -12,8 +12,8 @@ from jaxnorm.study.probes.layers import Layer
 
 LAYER = "layer"
 """How the names of the hidden layers begin."""
-_BATCH_NORMS = ("flax_bn", "bn", "bin", "bin_frozen", "brn", "bn_ws")
-"""Norms that at initialization are batch norm."""
+_BATCH_NORMS = ("flax_bn", "bn", "bin", "bin_frozen", "brn")
+"""Norms that are the same function as batch norm at initialization."""
 
 
 class PlainNetwork(nn.Module):
