@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from jaxnorm.study.cli.imports import load_jax
+from jaxnorm.errors import UserError
+from jaxnorm.study.cli.imports import load, load_jax
 from jaxnorm.study.cli.parser import parsed
 from jaxnorm.study.planned import Plan, parsed_plan, read_plan
 from jaxnorm.study.runs.progress import StudyConsole, say
@@ -89,6 +90,55 @@ def calibration(folder: Annotated[Path, tyro.conf.Positional], workdir: Path = P
     return 0
 
 
+def curvature(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    images: int = 256,
+    products: int = 20,
+    imports: Annotated[
+        tuple[str, ...], tyro.conf.arg(name="import", metavar="FILE_OR_MODULE"), tyro.conf.UseAppendAction
+    ] = (),
+    data_dir: Path | None = None,
+) -> int:
+    """Computes the largest eigenvalue of the Hessian of the training loss under the final weights of finished runs.
+
+    The loss is that of a training step, on the first training images without augmentation.
+
+    Args:
+        runs: folders of finished runs, such as runs/compare_norms/bn-seed0.
+        images: how many training images.
+        products: Hessian products of Lanczos' method; each takes about as long as two gradients.
+        imports: a Python file or module to load first, for the norms it registers; repeatable.
+        data_dir: folder of CIFAR-10; default $JAXNORM_DATA_DIR, then the cache folder.
+
+    Returns:
+        The exit code.
+    """
+    for flag, value in (("--images", images), ("--products", products)):
+        if value < 1:
+            raise UserError(f"{flag} must be at least 1, but is {value}; give 1 or more")
+    if not runs:
+        raise UserError("curvature must be given the folder of a finished run, but is given none; name one or more")
+    load_jax()
+    for name in imports:
+        load(name)
+    from jaxnorm.study.data import load_dataset
+    from jaxnorm.study.probes.curvature import curvature_of_run
+    from jaxnorm.study.runs.trained import load_run
+
+    console, loaded = StudyConsole(), [load_run(folder) for folder in runs]
+    datasets = {
+        name: load_dataset(name, data_dir=None if name == "digits" else data_dir)
+        for name in dict.fromkeys(run.config.dataset for run in loaded)
+    }
+    for folder, run in zip(runs, loaded, strict=True):
+        found = curvature_of_run(run, datasets[run.config.dataset], images=images, products=products)
+        ends = (
+            f"largest eigenvalue {found.largest:.4g} (error up to {found.residual:.2g}), smallest {found.smallest:.4g}"
+        )
+        say(console, f"{folder.name}: {ends}, {counted(found.products, 'product')}")
+    return 0
+
+
 def doctor(data_dir: Path | None = None) -> int:
     """Shows the environment, what in it is at risk, and what to do about it; exit code 1 if results would be wrong.
 
@@ -164,7 +214,14 @@ def main(description: str | None) -> int:
     Raises:
         UserError: if the command line is wrong.
     """
-    named = {"report": report, "publish": publish, "plan": plan, "calibration": calibration, "doctor": doctor}
+    named: dict[str, Callable[..., int]] = {
+        "report": report,
+        "publish": publish,
+        "plan": plan,
+        "calibration": calibration,
+        "curvature": curvature,
+        "doctor": doctor,
+    }
     commands = {name: _later(command) for name, command in named.items()}
     parse = tyro.extras.subcommand_cli_from_dict
     command: Callable[[], int] = parsed(lambda: parse(commands, prog="python -m jaxnorm", description=description))

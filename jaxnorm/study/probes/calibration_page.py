@@ -82,7 +82,7 @@ def _words(one: Any) -> str:
 
 
 def _table(found: pd.DataFrame) -> Table:
-    columns = {"Variant": found.label, "Accuracy, %": found.accuracy.map(percent)}
+    columns: dict[Any, pd.Series] = {"Variant": found.label, "Accuracy, %": found.accuracy.map(percent)}
     columns["Confidence, %"] = found.confidence.map(percent)
     for name, title, digits, scale in (("nll", "NLL", 3, 1), ("brier", "Brier", 4, 1), ("ece", "ECE, %", 2, 100)):
         columns[(title, "mean")] = found[name].map(lambda value, d=digits, s=scale: number(value, d, s))

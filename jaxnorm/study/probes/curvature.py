@@ -11,6 +11,10 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from jaxnorm.study.data.dataset import Dataset
+from jaxnorm.study.runs.trained import TrainedRun
+from jaxnorm.study.training.images import on_device
+
 
 class Curvature(NamedTuple):
     """What Lanczos' method has found.
@@ -93,6 +97,23 @@ def curvature(
         return _product(model, train, variables, image, label, jnp.asarray(vector, flat.dtype))
 
     return lanczos(product, flat.size, products=products)
+
+
+def curvature_of_run(run: TrainedRun, dataset: Dataset, *, images: int = 256, products: int = 20) -> Curvature:
+    """As `curvature`, of a trained run's final weights on the first training images, without augmentation.
+
+    Args:
+        run: from `jaxnorm.load_run`.
+        dataset: what it trained on.
+        images: how many; all training images where these are fewer.
+        products: Hessian products.
+
+    Returns:
+        The eigenvalues.
+    """
+    split = on_device(dataset.train, dataset)
+    size = min(images, len(dataset.train))
+    return curvature(run.model, run.variables, split.batch(0, size), split.label[:size], products=products)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "train"))

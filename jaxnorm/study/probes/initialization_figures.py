@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from jaxnorm.study.report import style
 from jaxnorm.study.report.accuracy_figures import name_rows
@@ -81,5 +82,6 @@ def speed(probed: pd.DataFrame, learned: pd.DataFrame, about: str) -> Figure:
         for one in both.itertuples():
             axis.plot([one.stem_gradient], [one.curve], **style.markers(style.of(str(one.Index)), 7))
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes[0].set_ylabel("Mean validation loss over training")
     return figure

@@ -186,8 +186,9 @@ def _cautions(speed: pd.DataFrame, found: pd.DataFrame) -> list[str]:
         return []
     few = int(speed.seeds.min())
     return [
-        "A rank correlation over normalizations treats them as independent, but several are relatives: batch norm with "
-        "standardized weights is nearly batch norm. It says what goes together, not what causes what.",
+        "A rank correlation over normalizations treats them as independent, but several are relatives, and some are "
+        "the same function before training: batch-instance norm with its gate at 1 is batch norm. So intervals are too "
+        "narrow. A correlation says what goes together, not what causes what.",
         "One predictor and one measure were chosen before any result was seen: the stem's gradient and the mean "
         "validation loss over training. All others are exploratory.",
         *([f"Speed is known from as few as {counted(few, 'finished seed')} a normalization."] if few < 4 else []),
