@@ -82,7 +82,7 @@ def probe_layers(
 
 def forget_programs() -> None:
     """Frees the compiled programs of `probe_layers`: each network keeps about 100 MB."""
-    _probe.clear_cache()  # type: ignore[attr-defined]  (which JAX does not declare)
+    _probe.clear_cache()  # type: ignore[attr-defined]
 
 
 def mean_cosine(products: np.ndarray) -> float:
