@@ -8,9 +8,11 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from jaxnorm import NORMS
-from jaxnorm.study.probes.curvature import curvature, lanczos
+from jaxnorm import NORMS, Config
+from jaxnorm.study.data import load_dataset
+from jaxnorm.study.probes.curvature import curvature, curvature_of_run, lanczos
 from jaxnorm.study.probes.plain_network import PlainNetwork
+from jaxnorm.study.runs.trained import TrainedRun
 
 
 def quadratic(values, seed=0):
@@ -77,3 +79,14 @@ def test_the_loss_s_statistics_are_the_batch_s_or_the_running_ones():
     variables = model.init(jax.random.key(1), image, train=False)
     in_training, running = (curvature(model, variables, image, label, train=train).largest for train in (True, False))
     assert in_training != pytest.approx(running, rel=0.1)
+
+
+def test_a_trained_run_is_measured_on_its_first_training_images():
+    digits, model = load_dataset("digits"), PlainNetwork(norm=NORMS["ln"], depth=1, num_filters=4)
+    variables = model.init(jax.random.key(1), jnp.zeros((1, 16, 16, 3)), train=False)
+    about = dict(history=None, result={}, mean=digits.mean, class_names=digits.class_names)
+    run = TrainedRun(config=Config(norm="ln"), model=model, variables=variables, **about)
+    image = jnp.asarray(digits.train.image[:6] / 255 - np.asarray(digits.mean), jnp.float32)
+    expected = curvature(model, variables, image, digits.train.label[:6], products=15)
+    found = curvature_of_run(run, digits, images=6, products=15)
+    assert found.largest == pytest.approx(expected.largest, rel=1e-3)
