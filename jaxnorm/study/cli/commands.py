@@ -112,6 +112,9 @@ def curvature(
 
     Returns:
         The exit code.
+
+    Raises:
+        UserError: if a flag is out of range, or a folder holds no finished run.
     """
     for flag, value in (("--images", images), ("--products", products)):
         if value < 1:
