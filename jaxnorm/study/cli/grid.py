@@ -14,11 +14,12 @@ from jaxnorm.study.config import Config
 from jaxnorm.study.data import load_dataset
 from jaxnorm.study.data.dataset import Dataset
 from jaxnorm.study.exit_codes import is_of_signal
+from jaxnorm.study.invocation import command
 from jaxnorm.study.planned import parsed_plan, read_plan
 from jaxnorm.study.runs import jobs, plan
 from jaxnorm.study.runs.lock import held
 from jaxnorm.study.runs.progress import StudyConsole, say
-from jaxnorm.study.runs.provenance import command, surroundings
+from jaxnorm.study.runs.provenance import surroundings
 from jaxnorm.study.runs.shared import check_same, noticing_losses
 from jaxnorm.study.runs.study import Execution, steps_left, train_grid, unfinished
 from jaxnorm.study.runs.workdir import Workdir

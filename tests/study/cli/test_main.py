@@ -1,0 +1,101 @@
+"""The program `jaxnorm` and its commands."""
+
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from jaxnorm.study.cli import entry
+from jaxnorm.study.cli.main import COMMANDS, main
+from jaxnorm.study.invocation import command
+from tests.drivers import ROOT, environment, path_of
+
+DRIVERS = {"compare": "compare_norms", "batch-sizes": "batch_size_study", "features": "feature_evolution"}
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch, capsys):
+    """A function that runs the program in this process, in an empty folder: exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*arguments, started="/opt/env/bin/jaxnorm", command=None):
+        monkeypatch.setattr(sys, "argv", [started, *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            entry.run(lambda: main(command))
+        return left.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_script_of_an_installation_is_the_program():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    module, _, name = project["scripts"]["jaxnorm"].partition(":")
+    assert getattr(importlib.import_module(module), name).__module__ == "jaxnorm.__main__"
+
+
+def test_the_program_lists_its_commands(program):
+    assert re.findall(r"^    (\S+) +[A-Z]", program("--help")[1], re.M) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_has_80_columns(program, name):
+    code, shown, _ = program(*name.split(), "--help")
+    assert code == 0
+    assert max(map(len, shown.splitlines())) <= 80
+    assert f"usage: jaxnorm {name}".rstrip() in shown and "{program}" not in shown
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_a_driver_s_file_is_its_command(program, name):
+    as_file = program("--help", started=str(path_of(DRIVERS[name])), command=name)[1]
+    as_command = program(name, "--help")[1]
+    flags = [re.findall(r"--[\w-]+", shown.partition("options")[2]) for shown in (as_file, as_command)]
+    assert flags[0] == flags[1] and "--norms" in flags[0]
+
+
+def test_help_needs_no_docstrings(tmp_path, program):
+    bare = subprocess.run(
+        [sys.executable, "-OO", "-m", "jaxnorm", "compare", "--help"],
+        cwd=tmp_path,
+        env={**environment(tmp_path), "PYTHONPATH": str(ROOT), "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+    )
+    assert bare.returncode == 0
+    shown = program("compare", "--help", started=str(ROOT / "jaxnorm" / "__main__.py"))[1]
+    words = [re.sub(r"[^\w-]|-{3,}", "", text) for text in (bare.stdout, shown)]  # boxes and lines differ without UTF-8
+    assert words[0] == words[1]
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], "a command must be named, but none is; name one of compare, "),
+        (["comprae"], "the first argument must be a command, but is 'comprae'; did you mean 'compare'?"),
+        (["--bogus"], "--bogus; see --help"),
+        (["report"], "Missing from jaxnorm report: WORKDIR"),
+    ],
+)
+def test_a_mistake_is_one_line(program, tmp_path, arguments, words):
+    code, _, errors = program(*arguments)
+    assert code == 2
+    assert re.fullmatch(r"error: [^\n]+\n", errors)
+    assert words in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "started, typed",
+    [
+        ("/opt/env/bin/jaxnorm", "jaxnorm compare --norms bn"),
+        ("/opt/env/lib/jaxnorm/__main__.py", "python -m jaxnorm compare --norms bn"),
+        ("experiments/compare_norms.py", "python experiments/compare_norms.py compare --norms bn"),
+    ],
+)
+def test_a_command_line_can_be_typed_again(monkeypatch, started, typed):
+    monkeypatch.setattr(sys, "argv", [started, "compare", "--norms", "bn"])
+    assert command() == typed
