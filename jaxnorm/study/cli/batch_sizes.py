@@ -29,7 +29,7 @@ evaluated with its running averages, with recomputed ("precise") statistics, and
 their small steps. Expect batch norm to lose to group norm at the smallest batches."""
 
     norms: tuple[str, ...] = ("bn", "gn")
-    """Normalizations to compare, by id."""
+    """Normalizations to compare, by id; --list norms lists them."""
     workdir: Path = Path("runs/batch_size_study")
     """Folder for the runs, tables, figures and the report. The same command there continues where it stopped."""
     batch_sizes: tuple[int, ...] = (128, 8)

@@ -27,6 +27,9 @@ class Driver(Options, Command):
         Raises:
             UserError: before anything is written, if options, data and workdir do not fit.
         """
+        if (answer := self.answer()) is not None:
+            print(answer)
+            return 0
         if is_running():  # the process belongs to this program, which may set its memory
             share_one_heap()
         if self.may_be_first:

@@ -10,6 +10,7 @@ from typing import ClassVar, TypeVar
 import tyro
 
 from jaxnorm.errors import UserError
+from jaxnorm.study.cli.groups import CONFIG, grouped
 from jaxnorm.study.cli.options import Options
 from jaxnorm.study.cli.parser import parsed
 from jaxnorm.study.config import PRESETS, nearest
@@ -63,7 +64,10 @@ def read(command: type[AnyCommand], arguments: Sequence[str], program: Sequence[
         raise UserError(f"--preset must name a preset, but names {preset!r}; {nearest(preset, PRESETS)}")
     defaults = command(**{**PRESETS[preset], "preset": preset})
     _check_values(defaults, arguments)
-    found = parsed(lambda: tyro.cli(command, default=defaults, args=arguments, prog=name, description=description))
+    kind, flat = grouped(defaults)
+    found = command(
+        **flat(parsed(lambda: tyro.cli(kind, args=arguments, prog=name, description=description, config=CONFIG)))
+    )
     given = {argument.replace("_", "-") for argument in arguments}
     for field in dataclasses.fields(found):
         flag = "--" + field.name.replace("_", "-")

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 
 from jaxnorm.errors import UserError
+from jaxnorm.study.cli.about import About
 from jaxnorm.study.cli.batch_sizes import BatchSizes
 from jaxnorm.study.cli.commands import Doctor, Plan, Publish, Report
 from jaxnorm.study.cli.compare import Compare
@@ -29,7 +30,7 @@ COMMANDS: dict[str, type[Command]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Program(Command):
+class Program(About, Command):
     """The program without a command."""
 
     summary = "What normalization does to training: trains networks, compares them, writes a page."
@@ -41,11 +42,17 @@ class Program(Command):
     )
 
     def run(self) -> int:
-        """There is nothing to do.
+        """Answers what is asked for.
+
+        Returns:
+            The exit code.
 
         Raises:
-            UserError: since a command is missing.
+            UserError: if nothing is, since a command is missing then.
         """
+        if (answer := self.answer()) is not None:
+            print(answer)
+            return 0
         raise UserError(f"a command must be named, but none is; name one of {', '.join(COMMANDS)}, or see --help")
 
 

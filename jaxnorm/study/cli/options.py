@@ -6,25 +6,26 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
+from tyro.conf import FlagCreatePairsOff
 
 from jaxnorm.errors import UserError
-from jaxnorm.study.cli.imports import load, load_jax
+from jaxnorm.study.cli.about import About
 from jaxnorm.study.cli.lists import check_distinct
 from jaxnorm.study.config import DEFAULT_NORMS, Config, Recipe, nearest
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Recipe):
+class Options(Recipe, About):
     """A grid of runs and where it is trained."""
 
     preset: str = "quick"
     """Where the other flags' defaults come from: quick (digits, minutes), short (CIFAR-10, 10 epochs) or study
     (CIFAR-10, 100 epochs, 10 seeds)."""
     norms: tuple[str, ...] = DEFAULT_NORMS
-    """Normalizations to compare, by id."""
+    """Normalizations to compare, by id: flax_bn none bn in bin ln gn bin_frozen rms brn frn gn_ws bn_ws sws sn evo_b0
+    evo_s0 dyt derf grn iln bgn iter, and those of --import."""
     seeds: tuple[int, ...] = (0,)
     """One run per norm and seed. A seed decides initial weights, data order and augmentation."""
     workdir: Path = Path("runs/study")
@@ -33,10 +34,10 @@ class Options(Recipe):
     """A TOML file with the comparisons to test, recorded in the workdir before its first run; default: the preset's."""
     data_dir: Path | None = None
     """Folder of CIFAR-10, also for its download; default $JAXNORM_DATA_DIR, then the cache folder."""
-    imports: Annotated[
-        tuple[str, ...], tyro.conf.arg(name="import", metavar="FILE_OR_MODULE"), tyro.conf.UseAppendAction
-    ] = ()
-    """A Python file or module to load first, for the norms it registers. Repeatable."""
+    dry_run: FlagCreatePairsOff[bool] = False
+    """Check everything, print what would be trained, and end. Nothing is trained, downloaded or written."""
+    quiet: FlagCreatePairsOff[bool] = False
+    """Print errors, and at the end the path of the table of results."""
     checkpoint_every_seconds: float | None = None
     """Time between a run's checkpoints; by default 50 times what one costs, so that they take at most 2 %."""
     jobs: int = 1
@@ -115,9 +116,7 @@ class Options(Recipe):
             UserError: naming the flag, its value and what it may be.
         """
         self.check_flags()
-        load_jax()
-        for name in self.imports:
-            load(name)
+        self.load_modules()
         from jaxnorm.study.registry import NORMS
 
         for norm in self.norms:

@@ -1,16 +1,23 @@
 """The program `jaxnorm` and its commands."""
 
+import dataclasses
 import importlib
 import re
 import subprocess
 import sys
 import tomllib
+import urllib.request
 
 import pytest
 
+import jaxnorm
+from jaxnorm import NORMS
 from jaxnorm.study.cli import entry
+from jaxnorm.study.cli.groups import GROUPS
 from jaxnorm.study.cli.main import COMMANDS, main
+from jaxnorm.study.data import DATASETS
 from jaxnorm.study.invocation import command
+from jaxnorm.study.models import MODELS
 from tests.drivers import ROOT, environment, path_of
 
 DRIVERS = {"compare": "compare_norms", "batch-sizes": "batch_size_study", "features": "feature_evolution"}
@@ -55,6 +62,44 @@ def test_a_driver_s_file_is_its_command(program, name):
     as_command = program(name, "--help")[1]
     flags = [re.findall(r"--[\w-]+", shown.partition("options")[2]) for shown in (as_file, as_command)]
     assert flags[0] == flags[1] and "--norms" in flags[0]
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_help_begins_with_what_is_asked_most_and_leaves_no_flag_out(program, name):
+    flags = re.findall(r"^(?:│ |  )--(\w[\w-]*)", program(name, "--help")[1], re.M)
+    assert flags[:4] == ["norms", "seeds", "preset", "workdir"]
+    fields = {field.name for field in dataclasses.fields(COMMANDS[name])}
+    assert fields >= set(" ".join(GROUPS.values()).split())
+    hidden = {"batch-size", "lr-rule", "ghost-batch-size"} if name == "batch-sizes" else set()
+    named = {"imports": "import", "show": "list"}
+    assert sorted(flags) == sorted({named.get(one, one).replace("_", "-") for one in fields} - hidden)
+
+
+def test_help_names_every_norm(program):
+    shown = set(re.findall(r"\w+", program("compare", "--help")[1]))
+    assert not [id for id, norm in NORMS.items() if norm.build.__module__.startswith("jaxnorm") and id not in shown]
+
+
+@pytest.mark.parametrize("name", ["", *DRIVERS])
+def test_the_version_and_the_ids_can_be_asked_for(program, tmp_path, monkeypatch, name):
+    assert program(*name.split(), "--version")[:2] == (0, f"jaxnorm {jaxnorm.__version__}\n")
+    for what, ids in (("norms", [*NORMS, "my_own"]), ("datasets", DATASETS), ("models", MODELS)):
+        (tmp_path / "mine.py").write_text(
+            "from jaxnorm import NORMS, register_norm\nregister_norm('my_own', NORMS['bn'].build, label='Mine')"
+        )
+        code, shown, _ = program(*name.split(), "--import", "mine.py", "--list", what)
+        assert code == 0
+        assert [line.split()[0] for line in shown.splitlines()] == list(ids)
+    NORMS.pop("my_own")
+
+
+def test_a_dry_run_downloads_nothing(program, tmp_path, monkeypatch):
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("it asks the network"))
+    code, shown, errors = program("compare", "--preset", "short", "--data-dir", "data", "--dry-run")
+    assert (code, errors) == (0, "")
+    assert "CIFAR-10, 40,000 training images, from www.cs.toronto.edu: 170 MB to download to " in shown
+    assert "Plan: 7 runs of 10 epochs, batch size 128: " in shown
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_needs_no_docstrings(tmp_path, program):
