@@ -17,7 +17,7 @@ import jax
 from jaxnorm.conv import kernels, library
 from jaxnorm.errors import one_line
 from jaxnorm.study import home, imported
-from jaxnorm.study.config import Config
+from jaxnorm.study.config import Config, completed
 from jaxnorm.study.invocation import command
 from jaxnorm.study.registry import NORMS, Norm
 from jaxnorm.study.runs.lock import timestamp
@@ -112,7 +112,7 @@ def config_differences(found: dict[str, Any], wanted: Config) -> dict[str, str]:
     now = wanted.to_json()
     return {
         name: f"{name}: {value} -> {now.get(name)}"
-        for name, value in found.items()
+        for name, value in completed(found).items()
         if name != "stop_after_epoch" and now.get(name) != value
     }
 
