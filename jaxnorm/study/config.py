@@ -160,6 +160,22 @@ def unusual(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in completed(recipe).items() if name in usual and value != usual[name]}
 
 
+def num_layers(recipe: Mapping[str, Any]) -> int:
+    """The number of layers of a recipe's network.
+
+    Args:
+        recipe: fields by name, see `completed`.
+
+    Returns:
+        6n+2 for n blocks in a stage.
+
+    Examples:
+        >>> num_layers({})
+        14
+    """
+    return 6 * int(completed(recipe)["num_blocks"]) + 2
+
+
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": dict(dataset="digits", batch_size=32, num_epochs=12, seeds=(0,)),
     "short": dict(dataset="cifar10", batch_size=128, num_epochs=10, seeds=(0,)),
