@@ -120,7 +120,7 @@ def test_help_needs_no_docstrings(tmp_path, program):
     "arguments, words",
     [
         ([], "a command must be named, but none is; name one of compare, "),
-        (["comprae"], "the first argument must be a command, but is 'comprae'; did you mean 'compare'?"),
+        (["comprae"], "the first argument must be a command, but is 'comprae'; did you mean 'compare' or "),
         (["--bogus"], "--bogus; see --help"),
         (["report"], "Missing from jaxnorm report: WORKDIR"),
     ],
