@@ -212,11 +212,11 @@ def train_study(args: argparse.Namespace, clock: Clock, jobs: int) -> int:
     """Trains as many runs as end in time, and returns the exit code of the grid."""
     from jaxnorm.study.config import Config
     from jaxnorm.study.data import load_dataset
+    from jaxnorm.study.invocation import command
     from jaxnorm.study.runs import plan
     from jaxnorm.study.runs.jobs import examine_elsewhere, train_side_by_side
     from jaxnorm.study.runs.lock import held
     from jaxnorm.study.runs.progress import StudyConsole, say
-    from jaxnorm.study.runs.provenance import command
     from jaxnorm.study.runs.study import Execution, steps_left, unfinished
     from jaxnorm.study.runs.workdir import Workdir
 

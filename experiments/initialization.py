@@ -12,13 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a checkout works without being installed
 
-from jaxnorm.study.cli import entry, initialization
-
-
-def main() -> int:
-    """Probes, and returns the exit code."""
-    return initialization.main(description=__doc__)
-
+from jaxnorm.__main__ import main
 
 if __name__ == "__main__":
-    entry.run(main)
+    main("initialization")

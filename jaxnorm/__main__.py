@@ -1,18 +1,22 @@
-"""``python -m jaxnorm report WORKDIR | publish WORKDIR FOLDER | plan | doctor``: what can be done without training."""
+"""The program ``jaxnorm``, which is ``python -m jaxnorm`` too; ``--help`` lists its commands."""
 
 from jaxnorm.study.cli.entry import run
 
 
-def main() -> int:
-    """Runs the command that is named on the command line. Without the study's packages, `run` says what to install.
+def main(command: str | None = None) -> None:
+    """Runs a command and ends the process. Without the study's packages, `run` says what to install.
 
-    Returns:
-        The exit code.
+    Args:
+        command: such as "compare"; None for the one that is named on the command line.
     """
-    from jaxnorm.study.cli import commands
 
-    return commands.main(__doc__)
+    def program() -> int:
+        from jaxnorm.study.cli.main import main as study
+
+        return study(command)
+
+    run(program)
 
 
 if __name__ == "__main__":
-    run(main)
+    main()

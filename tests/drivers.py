@@ -2,9 +2,9 @@
 
 import atexit
 import csv
-import importlib.util
 import json
 import os
+import runpy
 import shutil
 import socket
 import subprocess
@@ -13,8 +13,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-
-from jaxnorm.study.cli import entry
 
 ROOT = Path(__file__).resolve().parent.parent
 # Large batches: few steps, and the program is compiled quickly.
@@ -105,19 +103,8 @@ def compare_together(places, *arguments, timeout=900):
     ]
 
 
-def module_of(driver):
-    """A driver's module."""
-    if driver not in sys.modules:
-        spec = importlib.util.spec_from_file_location(driver, path_of(driver))
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[driver] = module  # tyro reads the flags' docstrings from its source
-        spec.loader.exec_module(module)
-    return sys.modules[driver]
-
-
 def driver_here(driver, tmp_path, monkeypatch, capsys):
     """A function that runs a driver in this process, in a new folder: its exit code, standard error, what is left."""
-    module = module_of(driver)
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -126,7 +113,7 @@ def driver_here(driver, tmp_path, monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [str(path_of(driver)), *map(str, arguments)])
         with pytest.raises(SystemExit) as left:
-            entry.run(module.main)
+            runpy.run_path(str(path_of(driver)), run_name="__main__")
         return left.value.code, capsys.readouterr().err, [path.name for path in folder.iterdir()]
 
     return run

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from tests.drivers import content, drive, driver_here, module_of, summary
+from jaxnorm.study.cli.batch_sizes import BatchSizes
+from tests.drivers import content, drive, driver_here, summary
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ BAD_INPUT = [
     ],
 )
 def test_at_128_both_rules_are_one_run(options, points):
-    study = module_of("batch_size_study").Options(norms=("gn",), **options)
+    study = BatchSizes(norms=("gn",), **options)
     assert [(config.batch_size, config.lr_rule) for config in study.configs()] == points
     computed = {(config.batch_size, config.peak_learning_rate) for config in study.configs()}
     assert len(computed) == len(points)

@@ -66,6 +66,16 @@ def test_a_workdir_is_extended_and_what_is_complete_stays(compared):
     assert [row["norm"] for row in summary(workdir)[::3]] == ["flax_bn", "bn", "gn"]
 
 
+def test_a_dry_run_says_what_would_be_done_and_changes_nothing(compared):
+    workdir, _ = compared
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    finished = compare(workdir.parent.parent, *FAST, "--norms", "ln", "bn", "--dry-run")
+    assert finished.returncode == 0, finished.stderr
+    assert "Plan: 2 runs of 2 epochs, batch size 256: ln, bn; seeds 0\n" in finished.stdout
+    assert "Done: 1 of 2 runs, left as they are\n" in finished.stdout
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
 def test_another_configuration_is_refused_with_the_differences(compared):
     workdir, _ = compared
     finished = compare(workdir.parent.parent, "--batch-size", "128", "--num-epochs", "2", "--norms", "bn")
@@ -132,7 +142,10 @@ def test_a_variant_that_diverges_or_crashes_does_not_keep_the_others_from_finish
     assert refused.returncode == 2
     assert "imported mine.py: " in refused.stderr
     # Without the one that crashed, nothing is left to train; what diverged still tells.
-    assert compare(tmp_path, *FAST, *norms[:3], "exploding", "gn", "--workdir", "w[b]").returncode == 3
+    again = compare(tmp_path, *FAST, *norms[:3], "exploding", "gn", "--workdir", "w[b]", "--quiet")
+    assert again.returncode == 3
+    assert again.stderr == "exploding-seed0: diverged\n"
+    assert again.stdout == "w[b]/summary.csv\n"
 
 
 def test_an_import_that_ends_the_process_or_shadows_a_module_does_neither(tmp_path):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from jaxnorm.errors import UserError
@@ -12,6 +12,8 @@ GHOST_BATCH_NORMS = ("bn", "bin", "bin_frozen")
 """Norms that take `ghost_batch_size`: their batch statistics can be of parts of a batch."""
 REVISABLE = ("learning_rate", "lr_rule", "gate_lr_multiplier")
 """Fields that may change in a run that has begun, if its user allows it."""
+ADDED = ("num_blocks", "num_filters", "optimizer", "momentum", "weight_decay", "schedule")
+"""Fields that the first files have not: there they have their defaults."""
 REFERENCE_BATCH_SIZE = 128
 """The original paper's batch size, at which the linear rule's learning rate equals the fixed one."""
 
@@ -30,15 +32,27 @@ class Recipe:
     batch_size: int = 32
     """Images per training step, over all devices together."""
     num_epochs: int = 12
-    """Length of the schedule: the rate falls to a tenth at 75 % of it and to a hundredth at 95 %."""
+    """Length of the schedule: in steps, the rate falls to a tenth at 75 % of it and to a hundredth at 95 %."""
     stop_after_epoch: int | None = None
     """End after this epoch, with the schedule unchanged. You may raise it later: the same command then continues."""
     learning_rate: float = 0.1
-    """Rate of plain SGD before the schedule lowers it."""
+    """Rate before the schedule lowers it. adamw needs a lower one, such as 0.001."""
+    optimizer: Literal["sgd", "momentum", "adamw"] = "sgd"
+    """Plain SGD, SGD with momentum, or AdamW (Loshchilov & Hutter 2019)."""
+    momentum: float | None = None
+    """Weight of the earlier updates with --optimizer momentum; 0.9 if it is left out."""
+    weight_decay: float = 0.0
+    """Decay of the kernels of convolutions and the dense layer: part of the gradient; with adamw, apart from it."""
+    schedule: Literal["step", "cosine"] = "step"
+    """How the rate falls over --num-epochs: in two steps to a hundredth, or with each step along a cosine to 0."""
     lr_rule: Literal["fixed", "linear"] = "fixed"
     """The learning rate at another batch size than 128: unchanged, or times batch size / 128."""
     gate_lr_multiplier: float = 10.0
     """The gate of batch-instance norm learns at this multiple of the learning rate."""
+    num_blocks: int = 2
+    """Residual blocks in each of the three stages: 2 give 14 layers, n give 6n+2."""
+    num_filters: int = 16
+    """Channels of the first stage; the second has twice, the third four times as many."""
     init: Literal["torch", "he"] = "torch"
     """Initial weights: uniform within 1/sqrt(fan-in), as in the original paper, or normal with variance 2/fan-in."""
     ghost_batch_size: int | None = None
@@ -93,6 +107,9 @@ class Config(Recipe):
 
     def __post_init__(self) -> None:
         _check_schedule(self)
+        _check_optimizer(self)
+        _at_least("num_blocks", self.num_blocks, 1)
+        _at_least("num_filters", self.num_filters, 1)
         _check_batches(self)
         _check_quantiles(self.quantiles)
 
@@ -108,6 +125,55 @@ class Config(Recipe):
             JSON values.
         """
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+
+def completed(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe or configuration from a file, with the fields that were added after it was written.
+
+    Args:
+        found: the fields that the file has.
+
+    Returns:
+        These fields, and those in `ADDED`.
+
+    Examples:
+        >>> completed({"norm": "bn"})["optimizer"]
+        'sgd'
+    """
+    return {**{name: getattr(Recipe(), name) for name in ADDED}, **found}
+
+
+def unusual(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields in which a recipe differs from the published network and optimizer.
+
+    Args:
+        recipe: fields by name; of those in `ADDED`, missing ones have their defaults.
+
+    Returns:
+        Values by name.
+
+    Examples:
+        >>> unusual({"optimizer": "adamw", "num_blocks": 2})
+        {'optimizer': 'adamw'}
+    """
+    usual = completed({})
+    return {name: value for name, value in completed(recipe).items() if name in usual and value != usual[name]}
+
+
+def num_layers(recipe: Mapping[str, Any]) -> int:
+    """The number of layers of a recipe's network.
+
+    Args:
+        recipe: fields by name, see `completed`.
+
+    Returns:
+        6n+2 for n blocks in a stage.
+
+    Examples:
+        >>> num_layers({})
+        14
+    """
+    return 6 * int(completed(recipe)["num_blocks"]) + 2
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -154,6 +220,22 @@ def _check_schedule(config: Config) -> None:
         raise UserError(
             f"`gate_lr_multiplier` must be zero or a positive finite number, but is {config.gate_lr_multiplier}; give "
             "one such as 10"
+        )
+
+
+def _check_optimizer(config: Config) -> None:
+    if config.momentum is not None:
+        if config.optimizer != "momentum":
+            raise UserError(
+                f"`momentum` needs `optimizer` momentum, but is {config.momentum} with {config.optimizer}; drop it or "
+                "change `optimizer`"
+            )
+        if not 0 <= config.momentum < 1:
+            raise UserError(f"`momentum` must be from 0 to below 1, but is {config.momentum}; give one such as 0.9")
+    if not 0 <= config.weight_decay < float("inf"):
+        raise UserError(
+            f"`weight_decay` must be zero or a positive finite number, but is {config.weight_decay}; give one such as "
+            "0.0005"
         )
 
 

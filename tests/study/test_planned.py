@@ -3,7 +3,7 @@ import re
 import pytest
 
 from jaxnorm.errors import UserError
-from jaxnorm.study.cli.commands import plan, power
+from jaxnorm.study.cli.commands import Plan, power
 from jaxnorm.study.config import PRESETS
 from jaxnorm.study.planned import DRIVERS, parsed_plan, plan_file, read_plan, recorded
 
@@ -58,5 +58,5 @@ def test_what_the_seeds_can_show(capsys):
     study = parsed_plan(read_plan(plan_file("study"), "compare_norms").plan)
     assert "10 seeds show 0.49 points with 80 % power" in power(study, 10)
     assert "cannot show any: the smallest p of 5 is 0.062" in power(study, 5)
-    assert plan(plan_file("study"), seeds=1) == 0
+    assert Plan(plan_file("study"), seeds=1).run() == 0
     assert "difference in accuracy, bin against bn" in capsys.readouterr().out

@@ -1,8 +1,9 @@
 """A grid of runs from its checked options to its report."""
 
 import contextlib
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jaxnorm.errors import UserError
@@ -14,14 +15,16 @@ from jaxnorm.study.config import Config
 from jaxnorm.study.data import load_dataset
 from jaxnorm.study.data.dataset import Dataset
 from jaxnorm.study.exit_codes import is_of_signal
+from jaxnorm.study.invocation import command
 from jaxnorm.study.planned import parsed_plan, read_plan
 from jaxnorm.study.runs import jobs, plan
 from jaxnorm.study.runs.lock import held
 from jaxnorm.study.runs.progress import StudyConsole, say
-from jaxnorm.study.runs.provenance import command, surroundings
+from jaxnorm.study.runs.provenance import surroundings
 from jaxnorm.study.runs.shared import check_same, noticing_losses
 from jaxnorm.study.runs.study import Execution, steps_left, train_grid, unfinished
 from jaxnorm.study.runs.workdir import Workdir
+from jaxnorm.study.streams import tell
 from jaxnorm.study.training import devices, processes
 from jaxnorm.study.training.run import check_fits
 
@@ -44,36 +47,59 @@ def train_and_report(options: Options, configs: Sequence[Config], *, study: str)
     trainer = _SideBySide(options) if options.jobs > 1 else _InThisProcess(options)
     configs = trainer.prepared(configs)
     workdir = Workdir(options.workdir, study=study, varied=options.varied)
-    console = StudyConsole()
+    console = StudyConsole(quiet=options.quiet)
     with contextlib.ExitStack() as stack:
         stack.enter_context(noticing_losses())
         if trainer.is_first:
-            stack.enter_context(held(workdir.path))
+            if not options.dry_run:
+                stack.enter_context(held(workdir.path))
             notes = workdir.check(configs, allow_changes=options.allow_changes)  # before a download
             plan_file = read_plan(options.plan or Path(options.preset), study)
             planned = workdir.planned(plan_file, demanded=options.plan is not None)
-        dataset = load_dataset(options.dataset, data_dir=options.data_dir)
+        dataset = trainer.load()
         for config in configs:
             check_fits(config, dataset)
         trainer.check_same(dataset)
         if not trainer.is_first:
-            return trainer.train(configs, dataset, workdir, console)
+            return 0 if options.dry_run else trainer.train(configs, dataset, workdir, console)
 
         machine = trainer.examine(dataset)
-        notes += workdir.check_surroundings(configs, machine.surroundings, allow_changes=options.allow_changes)
+        if dataset.fingerprint:
+            notes += workdir.check_surroundings(configs, machine.surroundings, allow_changes=options.allow_changes)
         todo = steps_left(unfinished(configs, workdir), dataset, workdir)
         plan.announce(configs, todo, dataset, machine, workdir.path, console, jobs=options.jobs)
         seeds = len({config.seed for config in configs})
         expected = power(parsed_plan(planned.plan), seeds) if planned else "Comparisons: chosen by the tool, no plan"
         for note in [expected, *options.notes(), *(f"Note: {note}" for note in notes)]:
             say(console, note)
+        if options.dry_run:
+            say(console, "Dry run: nothing is trained and nothing is written")
+            return 0
         workdir.describe(configs, preset=options.preset, command=command(), planned=planned)
         code = trainer.train(configs, dataset, workdir, console)
         if is_of_signal(code):
             say(console, f"To go on: {command()}")
         else:
             show_report(workdir.path, console)
+            if options.quiet:
+                _tell_quietly(configs, workdir)
     return code
+
+
+def _tell_quietly(configs: Sequence[Config], workdir: Workdir) -> None:
+    """What is left to say after `--quiet`: on standard error what went wrong, on standard output a path."""
+    for config in configs:
+        result = workdir.directory(config).result
+        if result is not None and result["status"] != "complete":
+            tell(f"{config.name}: {result['status']} {result['error'] or ''}".rstrip())
+    print(workdir.path / "summary.csv")
+
+
+def _loader(options: Options) -> Callable[[], Dataset]:
+    """Loads the user's modules, then the data. A worker of `--jobs` calls it, too."""
+    return functools.partial(
+        _load, options.imports, options.dataset, options.data_dir, not options.quiet, not options.dry_run
+    )
 
 
 class _InThisProcess:
@@ -83,6 +109,7 @@ class _InThisProcess:
         devices.start()
         self._execution = Execution(options.data_parallel, options.steps_per_call, options.checkpoint_every_seconds)
         self.is_first = processes.is_first()
+        self.load = _loader(options)
 
     def prepared(self, configs: Sequence[Config]) -> list[Config]:
         """The runs with their number of replicas; checks that the devices can share the batches."""
@@ -116,7 +143,8 @@ class _SideBySide:
             raise UserError(f"--jobs starts its processes itself, but is {options.jobs} in one of several; drop it")
         self._execution = Execution(1, options.steps_per_call, options.checkpoint_every_seconds)
         self._jobs = options.jobs
-        self._set_up = functools.partial(_set_up, options.imports, options.dataset, options.data_dir)
+        self.load = _loader(options)
+        self._set_up = _loader(dataclasses.replace(options, quiet=True))
 
     def prepared(self, configs: Sequence[Config]) -> list[Config]:
         """The runs with their number of replicas."""
@@ -144,8 +172,7 @@ class _SideBySide:
         )
 
 
-def _set_up(imports: tuple[str, ...], dataset: str, data_dir: Path | None) -> Dataset:
-    """What a worker of `--jobs` loads first."""
+def _load(imports: tuple[str, ...], dataset: str, data_dir: Path | None, progress: bool, download: bool) -> Dataset:
     for name in imports:
         load(name)
-    return load_dataset(dataset, data_dir=data_dir, progress=False)
+    return load_dataset(dataset, data_dir=data_dir, progress=progress, download=download)

@@ -4,30 +4,28 @@ import contextlib
 import dataclasses
 import os
 import re
-import sys
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal
 
-import tyro
+from tyro.conf import FlagCreatePairsOff
 
 from jaxnorm.errors import UserError
-from jaxnorm.study.cli.imports import load, load_jax
+from jaxnorm.study.cli.about import About
 from jaxnorm.study.cli.lists import check_distinct
-from jaxnorm.study.cli.parser import parsed
-from jaxnorm.study.config import DEFAULT_NORMS, PRESETS, Config, Recipe, nearest
+from jaxnorm.study.config import DEFAULT_NORMS, Config, Recipe, nearest
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Recipe):
+class Options(Recipe, About):
     """A grid of runs and where it is trained."""
 
     preset: str = "quick"
     """Where the other flags' defaults come from: quick (digits, minutes), short (CIFAR-10, 10 epochs) or study
     (CIFAR-10, 100 epochs, 10 seeds)."""
     norms: tuple[str, ...] = DEFAULT_NORMS
-    """Normalizations to compare, by id."""
+    """Normalizations to compare, by id: flax_bn none bn in bin ln gn bin_frozen rms brn frn gn_ws bn_ws sws sn evo_b0
+    evo_s0 dyt derf grn iln bgn iter, and those of --import."""
     seeds: tuple[int, ...] = (0,)
     """One run per norm and seed. A seed decides initial weights, data order and augmentation."""
     workdir: Path = Path("runs/study")
@@ -36,10 +34,10 @@ class Options(Recipe):
     """A TOML file with the comparisons to test, recorded in the workdir before its first run; default: the preset's."""
     data_dir: Path | None = None
     """Folder of CIFAR-10, also for its download; default $JAXNORM_DATA_DIR, then the cache folder."""
-    imports: Annotated[
-        tuple[str, ...], tyro.conf.arg(name="import", metavar="FILE_OR_MODULE"), tyro.conf.UseAppendAction
-    ] = ()
-    """A Python file or module to load first, for the norms it registers. Repeatable."""
+    dry_run: FlagCreatePairsOff[bool] = False
+    """Check everything, print what would be trained, and end. Nothing is trained, downloaded or written."""
+    quiet: FlagCreatePairsOff[bool] = False
+    """Print errors, and at the end the path of the table of results."""
     checkpoint_every_seconds: float | None = None
     """Time between a run's checkpoints; by default 50 times what one costs, so that they take at most 2 %."""
     jobs: int = 1
@@ -118,9 +116,7 @@ class Options(Recipe):
             UserError: naming the flag, its value and what it may be.
         """
         self.check_flags()
-        load_jax()
-        for name in self.imports:
-            load(name)
+        self.load_modules()
         from jaxnorm.study.registry import NORMS
 
         for norm in self.norms:
@@ -216,76 +212,4 @@ class Options(Recipe):
             )
 
 
-AnyOptions = TypeVar("AnyOptions", bound=Options)
 _FIELDS = {field.name for field in dataclasses.fields(Config)}
-
-
-def parse(options: type[AnyOptions], *, description: str | None) -> AnyOptions:
-    """The options on this process's command line, over the defaults of the preset that it names.
-
-    Args:
-        options: the driver's flags.
-        description: first text of ``--help``.
-
-    Returns:
-        The options.
-
-    Raises:
-        UserError: if there is no such preset, if a flag is unknown or cannot have its value, or if one that names
-            several values names none.
-    """
-    preset = _preset_in(sys.argv[1:]) or options().preset
-    if preset not in PRESETS:
-        raise UserError(f"--preset must name a preset, but names {preset!r}; {nearest(preset, PRESETS)}")
-    defaults = options(**{**PRESETS[preset], "preset": preset})
-    _check_values(defaults, sys.argv[1:])
-    prog = f"python {Path(sys.argv[0]).name}"
-    found = parsed(lambda: tyro.cli(options, default=defaults, description=_narrow(description), prog=prog))
-    given = {argument.replace("_", "-") for argument in sys.argv[1:]}
-    for field in dataclasses.fields(found):
-        flag = "--" + field.name.replace("_", "-")
-        if getattr(found, field.name) == () and flag in given:
-            raise UserError(f"{flag} must name at least one value, but names none; name one or drop {flag}")
-    return found
-
-
-def _preset_in(arguments: Sequence[str]) -> str | None:
-    found = None
-    for index, argument in enumerate(arguments):
-        if argument.startswith("--preset="):
-            found = argument.removeprefix("--preset=")
-        elif argument == "--preset" and index + 1 < len(arguments):
-            found = arguments[index + 1]
-    return found
-
-
-def _check_values(defaults: Options, arguments: Sequence[str]) -> None:
-    """Checks that flags are given as many values as they take, and separate ones."""
-    several = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(defaults)
-        if isinstance(getattr(defaults, field.name), tuple) and field.name != "imports"}  # fmt: skip
-    flag, values = "", list[str]()
-    for argument in arguments:
-        if argument.startswith("--"):
-            name, _, value = argument.partition("=")
-            flag, values = name.replace("_", "-"), [value] if value else []
-        else:
-            values.append(argument)
-        if flag in several and values and "," in values[-1]:
-            words = " ".join(filter(None, values[-1].split(",")))
-            raise UserError(f"{flag} takes values with blanks between them, but is given {values[-1]!r}; write {words}")
-        if flag == "--import" and len(values) > 1:
-            again = " ".join(f"--import {value}" for value in values)
-            raise UserError(f"--import takes one file or module, but is given {' and '.join(values)}; write {again}")
-
-
-def _narrow(text: str | None) -> str | None:
-    """The text in lines of at most 80 letters, since a terminal would break words. tyro joins lines without indent."""
-    paragraphs = []
-    for paragraph in (text or "").strip().split("\n\n"):
-        lines = paragraph.split("\n") if paragraph.startswith(" ") else [" " + paragraph.replace("\n", " ")]
-        indents = [line[: len(line) - len(line.lstrip())] for line in lines]
-        narrow = (
-            textwrap.wrap(line, 80, subsequent_indent=indent) for line, indent in zip(lines, indents, strict=True)
-        )
-        paragraphs.append("\n".join(one for line in narrow for one in line))
-    return "\n\n".join(paragraphs) or None

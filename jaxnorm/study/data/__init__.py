@@ -9,10 +9,14 @@ from jaxnorm.study.config import nearest
 if TYPE_CHECKING:
     from jaxnorm.study.data.dataset import Dataset
 
-DATASETS = ("digits", "cifar10")
+DATASETS = {
+    "digits": "the 1,797 handwritten digits of scikit-learn, 16x16 pixels, 10 classes",
+    "cifar10": "CIFAR-10, 60,000 photographs, 32x32 pixels, 10 classes; downloaded if --data-dir has none",
+}
+"""What each data set is, by the name that `--dataset` takes."""
 
 
-def load_dataset(name: str, *, data_dir: Path | None = None, progress: bool = True) -> "Dataset":
+def load_dataset(name: str, *, data_dir: Path | None = None, progress: bool = True, download: bool = True) -> "Dataset":
     """Loads a data set into memory, split into training, validation and test images.
 
     Args:
@@ -21,6 +25,7 @@ def load_dataset(name: str, *, data_dir: Path | None = None, progress: bool = Tr
         data_dir: folder to look for CIFAR-10 in and to download it to; by default `$JAXNORM_DATA_DIR`, else
             `$XDG_CACHE_HOME/jaxnorm/data` (`~/.cache/jaxnorm/data`). The digits do not use it.
         progress: whether long work (download, preparation, decoding) reports on standard error.
+        download: whether data that is not on disk is downloaded; else it is black images with an empty fingerprint.
 
     Returns:
         The data set.
@@ -39,5 +44,5 @@ def load_dataset(name: str, *, data_dir: Path | None = None, progress: bool = Tr
     if name == "cifar10":
         from jaxnorm.study.data.cifar10 import load_cifar10
 
-        return load_cifar10(data_dir, progress=progress)
+        return load_cifar10(data_dir, progress=progress, download=download)
     raise UserError(f"unknown dataset {name!r}; {nearest(name, DATASETS)}")

@@ -56,7 +56,9 @@ class Source:
     read: Callable[[], tuple[np.ndarray, str]]
 
 
-def load_cifar10(data_dir: Path | None = None, *, progress: bool = True, release: Release = OFFICIAL) -> Dataset:
+def load_cifar10(
+    data_dir: Path | None = None, *, progress: bool = True, download: bool = True, release: Release = OFFICIAL
+) -> Dataset:
     """CIFAR-10 as uint8 NHWC arrays: 40,000 training, 10,000 validation and 10,000 test images.
 
     The split is `numpy.random.default_rng(0).permutation(50_000)` over the binary files' order, the first 40,000 for
@@ -65,6 +67,7 @@ def load_cifar10(data_dir: Path | None = None, *, progress: bool = True, release
     Args:
         data_dir: folder to look in and to download to; None for `data_folder`'s default.
         progress: whether long work reports on standard error.
+        download: whether it is downloaded if it is not there; else the images are black and the fingerprint is empty.
         release: what the data set consists of; tests give a smaller one.
 
     Returns:
@@ -79,12 +82,15 @@ def load_cifar10(data_dir: Path | None = None, *, progress: bool = True, release
             raise UserError(f"--data-dir must be a folder, but {folder} is a file; give the folder that holds it")
         archive, prepared = folder / ARCHIVE_NAME, folder / tfds_directory.VERSION_PATH.parent
         source = find(folder, release, progress=progress)
-        if source is None or (source.path == archive and abandoned(prepared)):
-            source = _fetch(folder, release, progress=progress)
-        else:  # what was killed before another form of the data came
-            remove_abandoned(archive)
-            remove_abandoned(prepared)
-        decoded = cached(source.path, source.files, lambda: _decode(*source.read()))
+        if source is None and not download:
+            decoded = _absent(folder, release)
+        else:
+            if source is None or (source.path == archive and abandoned(prepared)):
+                source = _fetch(folder, release, progress=progress)
+            else:  # what was killed before another form of the data came
+                remove_abandoned(archive)
+                remove_abandoned(prepared)
+            decoded = cached(source.path, source.files, lambda: _decode(*source.read()))
 
     order = np.random.default_rng(0).permutation(release.num_train)
     num_train = 4 * release.num_train // 5
@@ -238,6 +244,14 @@ def _prepare(folder: Path, release: Release, *, progress: bool) -> Source:
 
 def _tfds_line(prepared: Path) -> str:
     return f"the tensorflow-datasets directory {quote(str(prepared))}"
+
+
+def _absent(folder: Path, release: Release) -> Decoded:
+    """As many images as there will be, all black."""
+    num_images = release.num_train + release.num_test
+    image = np.broadcast_to(np.uint8(0), (num_images, SIDE, SIDE, 3))
+    source = f"{host(release.url)}: {release.archive_bytes / 1e6:.0f} MB to download to {quote(str(folder))}"
+    return Decoded(image, np.zeros(num_images, np.uint8), "", source)
 
 
 def _decode(records: np.ndarray, source: str) -> Decoded:

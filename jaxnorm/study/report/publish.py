@@ -12,6 +12,7 @@ from jaxnorm import files
 from jaxnorm.errors import UserError
 from jaxnorm.study import home
 from jaxnorm.study.compact_json import compact_json, json_line
+from jaxnorm.study.config import completed
 from jaxnorm.study.report.folders import ARRAYS, EPOCHS, OBJECTS, PREDICTED, RUNS, Folder, read_study
 from jaxnorm.study.report.frames import POOLED, Study
 from jaxnorm.study.report.write import writable, write_report
@@ -90,7 +91,7 @@ def _check_place(workdir: Path, folder: Path, study: Study, names: Collection[st
     if not found:
         return
     before = read_study(folder)
-    old, new = ({"study": one.name, **one.recipe} for one in (before, study))
+    old, new = ({"study": one.name, **completed(one.recipe)} for one in (before, study))
     differences = [f"{name}: {old[name]} -> {new[name]}" for name in old if name in new and old[name] != new[name]]
     if differences:
         raise UserError(f"{folder} holds the publication of another study ({'; '.join(differences)}); {choose}")

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jaxnorm.study.config import unusual
+
 SOURCE = "H. Singh, S. Mittal, Normalizations in Deep Learning (github.com/HarmanDotpy/Normalizations-in-Deep-Learning)"
 
 
@@ -43,7 +45,7 @@ def published_for(recipe: Mapping[str, Any]) -> Mapping[str, Published]:
 def comparable(recipe: Mapping[str, Any], epoch: int | None) -> bool:
     """Whether a difference from the paper means something: a `recipe` as its own, and `epoch` its last."""
     protocol = {"dataset": "cifar10", "num_epochs": 100, "batch_size": 128, "learning_rate": 0.1}
-    return epoch == 100 and all(recipe.get(key) == value for key, value in protocol.items())
+    return epoch == 100 and not unusual(recipe) and all(recipe.get(key) == value for key, value in protocol.items())
 
 
 BEST_VALIDATION = {("bn", 128): 0.88, ("bn", 8): 0.88, ("gn", 128): 0.86, ("gn", 8): 0.85}

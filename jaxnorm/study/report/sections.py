@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from jaxnorm.study.config import unusual
 from jaxnorm.study.planned import recorded
 from jaxnorm.study.report import accuracy_figures, feature_figures, figures, style, tables
 from jaxnorm.study.report.comparisons import BASELINE, LEAST_PAIRS, chosen, families, null_words, nulls, paired, plan_of
@@ -150,6 +151,9 @@ class Sections:
                 f"The rate that was chosen is the lowest or the highest of the tried ones for {listed(edge)}: a rate "
                 "beyond it may be better, which would change the differences."
             )
+        if others := unusual(study.recipe):
+            said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in others.items() if value is not None)
+            found.append(f"The network or its optimizer is not that of the original paper: {said}.")
         if "jpeg" in data.lower():
             found.append(f"The images are {data}, not the original pixels: differences from the paper include this.")
         if study.recipe.get("dataset") == "cifar10" and planned not in (None, 100):

@@ -130,7 +130,8 @@ def seconds_for(steps_left: Mapping[Config, int], dataset: Dataset, seconds_per_
     for config, steps in steps_left.items():
         epochs = steps / (train // config.batch_size)
         evaluated = epochs * validation + train + validation + test
-        seconds += seconds_per_image * (STEP_COST * epochs * train + EVALUATION_COST * evaluated)
+        size = (6 * config.num_blocks + 1) / 13 * (config.num_filters / 16) ** 2
+        seconds += size * seconds_per_image * (STEP_COST * epochs * train + EVALUATION_COST * evaluated)
     return seconds
 
 

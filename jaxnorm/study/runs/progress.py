@@ -127,7 +127,7 @@ class Display(Progress):
     def __init__(self, console: Console, steps_left: Mapping[Config, int], jobs: int = 1) -> None:
         self._console = console
         # With FORCE_COLOR or in a notebook the console says that it is a terminal, whatever reads it.
-        self._live = console.is_terminal and console.file.isatty()
+        self._live = console.is_terminal and console.file.isatty() and not console.quiet
         self._jobs = jobs
         # Images, and not steps: steps of different batch sizes take different times.
         self._images_left = {config: steps * config.batch_size for config, steps in steps_left.items()}

@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ import jax
 from jaxnorm.conv import kernels, library
 from jaxnorm.errors import one_line
 from jaxnorm.study import home, imported
-from jaxnorm.study.config import Config
+from jaxnorm.study.config import Config, completed
+from jaxnorm.study.invocation import command
 from jaxnorm.study.registry import NORMS, Norm
 from jaxnorm.study.runs.lock import timestamp
 from jaxnorm.study.training import devices, processes
@@ -112,7 +112,7 @@ def config_differences(found: dict[str, Any], wanted: Config) -> dict[str, str]:
     now = wanted.to_json()
     return {
         name: f"{name}: {value} -> {now.get(name)}"
-        for name, value in found.items()
+        for name, value in completed(found).items()
         if name != "stop_after_epoch" and now.get(name) != value
     }
 
@@ -191,15 +191,6 @@ def _try(norm: Norm) -> None:
         key, image = jax.random.key(0), jax.ShapeDtypeStruct((2, 8, 8, 16), jax.numpy.float32)
         for train in (True, False):
             jax.eval_shape(norm(train=train).init_with_output, key, image)
-
-
-def command() -> str:
-    """The command line that started this process.
-
-    Returns:
-        One line that a shell accepts.
-    """
-    return home.typed(["python", *sys.argv])
 
 
 def device() -> dict[str, Any]:

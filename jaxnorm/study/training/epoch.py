@@ -32,7 +32,7 @@ def epoch_row(
     return dict(
         epoch=epoch,
         step=int(state.step),
-        learning_rate=learning_rate_in(epoch, config.peak_learning_rate, config.num_epochs),
+        learning_rate=learning_rate_in(epoch, config.peak_learning_rate, config.num_epochs, config.schedule),
         train_loss=float(state.sums.loss) / count,
         train_accuracy=int(state.sums.correct) / count,
         val_loss=validation.loss,

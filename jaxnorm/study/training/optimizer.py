@@ -1,7 +1,9 @@
-"""SGD on the original paper's stepped schedule, with groups of parameters that are trained in their own way."""
+"""SGD on the original paper's stepped schedule, or another rule; groups of parameters are trained in their own way."""
 
+import dataclasses
 import functools
-from typing import Any
+import math
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,13 +30,18 @@ def schedule_epochs(num_epochs: int) -> tuple[int, int]:
     return -(-75 * num_epochs // 100), -(-95 * num_epochs // 100)
 
 
-def learning_rate_in(epoch: int, learning_rate: float, num_epochs: int) -> float:
+def learning_rate_in(
+    epoch: int, learning_rate: float, num_epochs: int, schedule: Literal["step", "cosine"] = "step"
+) -> float:
     """The learning rate in an epoch: x1, then x0.1 and x0.01 from the epochs of `schedule_epochs`.
+
+    On a cosine it is the rate of the epoch's first step.
 
     Args:
         epoch: counted from 1.
         learning_rate: the rate of the first epoch.
-        num_epochs: length of the schedule; if it is below four, the rate does not fall.
+        num_epochs: length of the schedule; in steps, the rate does not fall if that is below four.
+        schedule: how the rate falls.
 
     Returns:
         The rate.
@@ -43,6 +50,8 @@ def learning_rate_in(epoch: int, learning_rate: float, num_epochs: int) -> float
         >>> [learning_rate_in(epoch, 1.0, num_epochs=4) for epoch in (1, 2, 3, 4)]
         [1.0, 1.0, 0.1, 0.01]
     """
+    if schedule == "cosine":
+        return learning_rate * (1 + math.cos(math.pi * (epoch - 1) / num_epochs)) / 2
     first, second = schedule_epochs(num_epochs)
     if num_epochs < 4 or epoch < first:
         return learning_rate
@@ -69,6 +78,48 @@ def stepped_schedule(learning_rate: float, num_epochs: int, steps_per_epoch: int
     return lambda step: jnp.asarray(rates)[jnp.minimum(step // steps_per_epoch, num_epochs - 1)]
 
 
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What updates the weights.
+
+    Attributes:
+        optimizer: "sgd", "momentum" or "adamw".
+        momentum: of "momentum": weight of the earlier updates.
+        weight_decay: of parameters with more than one axis, the kernels; decoupled from the gradient with "adamw".
+        schedule: how the learning rate falls.
+    """
+
+    optimizer: Literal["sgd", "momentum", "adamw"] = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: Literal["step", "cosine"] = "step"
+
+    def descent(
+        self, learning_rate: float, num_epochs: int, steps_per_epoch: int
+    ) -> list[optax.GradientTransformation]:
+        """The transformations of the gradient into an update.
+
+        Args:
+            learning_rate: the rate of the first step.
+            num_epochs: length of the schedule.
+            steps_per_epoch: batches in an epoch.
+
+        Returns:
+            One transformation, or two.
+        """
+        rate = stepped_schedule(learning_rate, num_epochs, steps_per_epoch)
+        if self.schedule == "cosine":
+            rate = optax.cosine_decay_schedule(learning_rate, num_epochs * steps_per_epoch)
+        if self.optimizer == "adamw":
+            return [optax.adamw(rate, weight_decay=self.weight_decay, mask=_kernels)]
+        sgd = optax.sgd(rate, momentum=self.momentum if self.optimizer == "momentum" else None)
+        return [optax.add_decayed_weights(self.weight_decay, mask=_kernels), sgd] if self.weight_decay else [sgd]
+
+
+def _kernels(params: Params) -> Params:
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
 @functools.lru_cache  # jit compiles once for runs whose optimizer is the same object
 def make_optimizer(
     learning_rate: float,
@@ -76,11 +127,13 @@ def make_optimizer(
     num_epochs: int,
     steps_per_epoch: int,
     param_groups: ParamGroups = (),
+    rule: Rule = Rule(),
 ) -> optax.GradientTransformation:
-    """Plain SGD; parameters named ``gate`` learn at `gate_lr_multiplier` times the rate.
+    """Plain SGD or another rule; parameters named ``gate`` learn at `gate_lr_multiplier` times the rate.
 
-    There is no momentum, and no weight decay outside of `param_groups`, as in the original paper. The gate's faster
-    rate is that of Nam & Kim 2018 (arXiv 1805.07925); keep parameters within bounds with `project` after each update.
+    By default there is no momentum, and no weight decay outside of `param_groups`, as in the original paper. The gate's
+    faster rate is that of Nam & Kim 2018 (arXiv 1805.07925); keep parameters within bounds with `project` after each
+    update.
 
     Args:
         learning_rate: the rate of the first epoch.
@@ -88,6 +141,7 @@ def make_optimizer(
         num_epochs: length of the schedule.
         steps_per_epoch: batches in an epoch.
         param_groups: of the norm, see `register_norm`.
+        rule: what updates the weights.
 
     Returns:
         The optimizer; the same object for equal arguments.
@@ -98,8 +152,7 @@ def make_optimizer(
     """
 
     def descent(group: ParamGroup, factor: float) -> optax.GradientTransformation:
-        rate = stepped_schedule(learning_rate * factor, num_epochs, steps_per_epoch)
-        parts = [optax.sgd(rate)]
+        parts = rule.descent(learning_rate * factor, num_epochs, steps_per_epoch)
         if group.weight_decay:
             parts.insert(0, optax.add_decayed_weights(group.weight_decay))
         if group.clipping is not None:

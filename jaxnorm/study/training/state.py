@@ -10,10 +10,10 @@ from flax import struct
 
 from jaxnorm.study.config import Config
 from jaxnorm.study.data.dataset import Dataset
-from jaxnorm.study.models import ResNet14
+from jaxnorm.study.models import ResNet
 from jaxnorm.study.param_groups import ParamGroups
 from jaxnorm.study.registry import NORMS, ghost_batch_norm
-from jaxnorm.study.training.optimizer import make_optimizer
+from jaxnorm.study.training.optimizer import Rule, make_optimizer
 
 
 class EpochSums(struct.PyTreeNode):
@@ -144,11 +144,11 @@ def create_state(
     )
 
 
-def build_network(config: Config, num_classes: int) -> ResNet14:
+def build_network(config: Config, num_classes: int) -> ResNet:
     """The network that a configuration describes.
 
     Args:
-        config: gives norm, ghost batch size, initial weights and precision.
+        config: gives size, norm, ghost batch size, initial weights and precision.
         num_classes: number of logits.
 
     Returns:
@@ -162,7 +162,15 @@ def build_network(config: Config, num_classes: int) -> ResNet14:
     if config.ghost_batch_size is not None:
         norm = ghost_batch_norm(config.norm, config.ghost_batch_size)
     dtype = None if config.compute_dtype == "float32" else config.compute_dtype
-    return ResNet14(norm=norm, conv=norm.conv, num_classes=num_classes, weights=config.init, dtype=dtype)
+    return ResNet(
+        num_blocks=config.num_blocks,
+        norm=norm,
+        conv=norm.conv,
+        num_classes=num_classes,
+        num_filters=config.num_filters,
+        weights=config.init,
+        dtype=dtype,
+    )
 
 
 def initial_state(config: Config, dataset: Dataset, model: nn.Module | None = None) -> TrainState:
@@ -179,8 +187,10 @@ def initial_state(config: Config, dataset: Dataset, model: nn.Module | None = No
     steps_per_epoch = len(dataset.train) // config.batch_size
     groups = NORMS[config.norm].param_groups if model is None else ()
     model = build_network(config, dataset.num_classes) if model is None else model
+    momentum = 0.9 if config.momentum is None else config.momentum
+    rule = Rule(config.optimizer, momentum, config.weight_decay, config.schedule)
     tx = make_optimizer(
-        config.peak_learning_rate, config.gate_lr_multiplier, config.num_epochs, steps_per_epoch, groups
+        config.peak_learning_rate, config.gate_lr_multiplier, config.num_epochs, steps_per_epoch, groups, rule
     )
     return create_state(
         model,

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from jaxnorm.study.cli import commands, entry
+from jaxnorm.study.cli import entry
+from jaxnorm.study.cli.main import main
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def command(monkeypatch, capsys, tmp_path, request):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["jaxnorm", *arguments])
         with pytest.raises(SystemExit) as left:
-            entry.run(lambda: commands.main("description"))
+            entry.run(main)
         return left.value.code, *capsys.readouterr()
 
     return run

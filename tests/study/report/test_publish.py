@@ -220,8 +220,8 @@ def test_the_command_says_what_it_did_and_loads_no_jax(make_workdir, tmp_path):
     program = (
         "import sys, jaxnorm.__main__ as main\n"
         "sys.argv = ['jaxnorm', 'publish', 'w', 'results/w']\n"
-        "code = main.main()\n"
-        "sys.exit(code or 'jax' in sys.modules)"
+        "try:\n    main.main()\n"
+        "except SystemExit as left:\n    sys.exit(left.code or 'jax' in sys.modules)"
     )
     options = dict(cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "COLUMNS": "100"}, capture_output=True, text=True)
     done = subprocess.run([sys.executable, "-c", program], **options)

@@ -159,7 +159,9 @@ def test_a_network_of_ones_own_trains_and_is_summarized_with_the_features_that_i
     assert set(result.statistics) == {"running", "precise", "precise_128", "evaluation_batch"}
 
 
-@pytest.mark.parametrize("field, value", [("init", "he"), ("compute_dtype", "bfloat16"), ("ghost_batch_size", 2)])
+@pytest.mark.parametrize(
+    "field, value", [("init", "he"), ("num_blocks", 3), ("compute_dtype", "bfloat16"), ("ghost_batch_size", 2)]
+)
 def test_a_setting_that_a_network_of_ones_own_would_ignore_is_refused(tiny, field, value):
     with pytest.raises(UserError, match=f"{field} describes the network that train builds, but is {value}"):
         train(dataclasses.replace(CONFIG, batch_size=4, **{field: value}), tiny, model=Small())

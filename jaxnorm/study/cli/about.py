@@ -1,0 +1,53 @@
+"""Flags that only ask: the version, and the ids that other flags take."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg
+
+import jaxnorm
+from jaxnorm.study.cli.imports import load, load_jax
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What the program and every driver can tell without training."""
+
+    imports: Annotated[tuple[str, ...], arg(name="import", metavar="MODULE"), UseAppendAction] = ()
+    """A Python file or module to load first, for the norms it registers. Repeatable."""
+    show: Annotated[Literal["norms", "datasets", "models"] | None, arg(name="list", metavar="WHAT")] = None
+    """Print the norms, datasets or models that can be named, those of --import included, and end."""
+    version: FlagCreatePairsOff[bool] = False
+    """Print the version and end."""
+
+    def answer(self) -> str | None:
+        """What is asked for.
+
+        Returns:
+            Lines; None if nothing is.
+
+        Raises:
+            UserError: if a module of the user cannot be loaded.
+        """
+        if self.version:
+            return f"jaxnorm {jaxnorm.__version__}"
+        if self.show is None:
+            return None
+        self.load_modules()
+        from jaxnorm.study.data import DATASETS
+        from jaxnorm.study.models import MODELS
+        from jaxnorm.study.registry import NORMS
+
+        norms = {name: norm.label for name, norm in NORMS.items()}
+        found = {"norms": norms, "datasets": DATASETS, "models": MODELS}[self.show]
+        return "\n".join(f"{name:<{max(map(len, found))}}  {words}" for name, words in found.items())
+
+    def load_modules(self) -> None:
+        """Loads JAX and the user's modules.
+
+        Raises:
+            UserError: if one cannot be loaded.
+        """
+        load_jax()
+        for name in self.imports:
+            load(name)

@@ -1,0 +1,96 @@
+"""The commands that measure trained networks: calibration, curvature."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from jaxnorm.errors import UserError
+from jaxnorm.study.cli.flags import Command
+from jaxnorm.study.cli.imports import load, load_jax
+from jaxnorm.study.runs.progress import StudyConsole, say
+from jaxnorm.study.words import counted
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration(Command):
+    """Says how far the probabilities of a study's networks can be believed."""
+
+    summary = "Says how far the networks' probabilities can be believed."
+    details = "NLL, Brier score and calibration error, from the test images of finished runs."
+
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
+    """A workdir with finished runs, or a publication."""
+    workdir: Path = Path("runs/calibration")
+    """Where the page, its figures and calibration.json are written."""
+
+    def run(self) -> int:
+        """Writes and prints the scores.
+
+        Returns:
+            The exit code.
+        """
+        from jaxnorm.study.probes.calibration_page import write_calibration
+        from jaxnorm.study.report.folders import read_study
+
+        console = StudyConsole()
+        for one in write_calibration(read_study(self.folder), self.workdir).itertuples():
+            scores = f"NLL {one.nll:.3f}, Brier {one.brier:.4f}, calibration error {100 * one.ece:.2f} %"
+            say(console, f"{one.label}: {scores} ({100 * one.ece_calibrated:.2f} % if calibrated)")
+        say(console, f"Report: {self.workdir / 'report.html'}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Curvature(Command):
+    """Computes the largest eigenvalue of the Hessian of the training loss under the final weights of finished runs."""
+
+    summary = "Computes the largest Hessian eigenvalue of finished runs."
+    details = "The loss is that of a training step, on the first training images without augmentation."
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]")]
+    """Folders of finished runs, such as runs/compare_norms/bn-seed0."""
+    images: int = 256
+    """How many training images."""
+    products: int = 20
+    """Hessian products of Lanczos' method; each takes about as long as two gradients."""
+    imports: Annotated[tuple[str, ...], arg(name="import", metavar="MODULE"), UseAppendAction] = ()
+    """A Python file or module to load first, for the norms it registers. Repeatable."""
+    data_dir: Path | None = None
+    """Folder of CIFAR-10; default $JAXNORM_DATA_DIR, then the cache folder."""
+
+    def run(self) -> int:
+        """Computes and prints.
+
+        Returns:
+            The exit code.
+
+        Raises:
+            UserError: if a flag is out of range, or a folder holds no finished run.
+        """
+        for flag, value in (("--images", self.images), ("--products", self.products)):
+            if value < 1:
+                raise UserError(f"{flag} must be at least 1, but is {value}; give 1 or more")
+        if not self.runs:
+            raise UserError("curvature must be given the folder of a finished run, but is given none; name one or more")
+        load_jax()
+        for name in self.imports:
+            load(name)
+        from jaxnorm.study.data import load_dataset
+        from jaxnorm.study.probes.curvature import curvature_of_run
+        from jaxnorm.study.runs.trained import load_run
+
+        console, loaded = StudyConsole(), [load_run(folder) for folder in self.runs]
+        datasets = {
+            name: load_dataset(name, data_dir=None if name == "digits" else self.data_dir)
+            for name in dict.fromkeys(run.config.dataset for run in loaded)
+        }
+        for folder, run in zip(self.runs, loaded, strict=True):
+            found = curvature_of_run(run, datasets[run.config.dataset], images=self.images, products=self.products)
+            ends = (
+                f"largest eigenvalue {found.largest:.4g} (error up to {found.residual:.2g}), smallest "
+                f"{found.smallest:.4g}"
+            )
+            say(console, f"{folder.name}: {ends}, {counted(found.products, 'product')}")
+        return 0
