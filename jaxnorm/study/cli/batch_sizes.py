@@ -20,8 +20,8 @@ class BatchSizes(Driver):
     details = """
 When does batch norm break, and is it training or its averages?
 
-    {program}                 # digits, batch sizes 128 and 8, minutes
-    {program} --preset study --batch-sizes 128 64 32 16 8 4 2  # a GPU
+    {program}  # digits, 128 and 8, minutes
+    {program} --preset study --batch-sizes 128 32 8 2
 
 All runs share one schedule in epochs. Under the linear rule the learning rate is 0.1 * batch size / 128. Batch norm is
 evaluated with its running averages, with recomputed ("precise") statistics, and with those of the evaluated batch;

@@ -15,9 +15,9 @@ class Compare(Driver):
     study = "compare_norms"
     summary = "Trains one small network with each norm and compares them."
     details = """
-    {program}                 # 7 norms on the embedded digits, minutes
-    {program} --preset short  # CIFAR-10, 10 epochs, an hour on 2 cores
-    {program} --preset study  # CIFAR-10, 100 epochs, 10 seeds, a GPU
+    {program}                 # digits, minutes on 2 cores
+    {program} --preset short  # CIFAR-10, an hour
+    {program} --preset study  # CIFAR-10, 10 seeds, a GPU
 
 Expect batch norm and its relatives first (99 % on the digits) and the network without normalization last. The workdir
 then contains tables, figures and report.html. The same command continues where an earlier one stopped; more --norms or

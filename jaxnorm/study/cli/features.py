@@ -14,8 +14,8 @@ class Features(Driver):
     study = "feature_evolution"
     summary = "Records how every layer's features change during training."
     details = """
-    {program}                           # digits, minutes on 2 cores
-    {program} --preset study --seeds 0  # CIFAR-10, 100 epochs, a GPU
+    {program}                           # digits, minutes
+    {program} --preset study --seeds 0  # CIFAR-10
 
 Recorded are exact quantiles over the whole validation set, in evaluation mode: of the pooled features, as the original
 paper draws them, and of every convolution's output before norm and ReLU, as the Group Normalization paper does. Expect

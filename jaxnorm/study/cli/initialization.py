@@ -26,8 +26,8 @@ class Initialization(Command):
 
     summary = "Probes networks before their first step, layer by layer."
     details = """
-    {program}                            # seven norms, seconds each
-    {program} --runs runs/compare_norms  # beside how fast they learn
+    {program}                            # seven norms
+    {program} --runs runs/compare_norms  # and speed
 
 Expect gradients that vanish towards the input without normalization, and grow by 1.21 a layer with batch norm in a
 plain network of 30 layers, as mean-field theory predicts. The workdir then contains tables, figures and report.html."""
