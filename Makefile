@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: accelerator compare peers test test-accelerators test-optimized test-report test-durability test-notebook test-peers lint format clean
+.PHONY: accelerator compare docs peers test test-accelerators test-optimized test-report test-durability test-notebook test-peers lint format clean
 
 compare: .venv/study
 	$(BIN)/python experiments/compare_norms.py $(ARGS)
@@ -36,6 +36,10 @@ test-peers: .venv/peers
 peers: .venv/peers
 	$(BIN)/python benchmarks/peers.py
 
+# Writes docs/_build/index.html.
+docs: .venv/docs
+	$(BIN)/python -m sphinx -q -E -W --keep-going -b html docs docs/_build $(ARGS)
+
 test-notebook: .venv/notebook
 	$(BIN)/python -m pytest -m notebook tests/test_notebook.py $(ARGS)
 
@@ -49,7 +53,7 @@ format: .venv/test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-accelerators build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-accelerators build dist docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
@@ -60,6 +64,10 @@ clean:
 
 .venv/study: requirements.txt | .venv/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/docs: | .venv/test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'sphinx>=8' 'myst-parser>=4' 'sphinx-book-theme>=1.1'
 	@touch $@
 
 .venv/notebook: | .venv/test

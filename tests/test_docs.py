@@ -1,16 +1,18 @@
 """The README and docs/ against what they quote: links lead somewhere, and numbers are those of results/."""
 
+import importlib
 import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from jaxnorm import read_study
+from jaxnorm import NORMS, read_study
 from jaxnorm.study.report.comparisons import paired
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+GUIDES = [ROOT / "docs/index.md", *sorted((ROOT / "docs/guides").glob("*.md"))]
 RESULTS = sorted(path.parent for path in ROOT.glob("results/*/study.json"))
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -79,3 +81,25 @@ def test_the_example_of_the_layers_page_runs():
     exec(program, found)
     assert found["y"].shape == (8, 4, 4, 3)
     assert set(found["variables"]["params"]) == {"Embed_0"}
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_the_examples_of_the_guides_run(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    before = dict(NORMS)
+    for program in re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S):
+        exec(program, {"__name__": "example"})
+    for added in NORMS.keys() - before.keys():
+        del NORMS[added]
+
+
+@pytest.mark.parametrize("form", ["linen", "nnx", "functional"])
+def test_the_reference_lists_every_public_name(form):
+    module = importlib.import_module({"linen": "jaxnorm.norms"}.get(form, f"jaxnorm.{form}"))
+    listed = re.findall(r"^[.][.] auto(?:class|function):: jaxnorm[.\w]*[.](\w+)$", page_of(form), re.M)
+    own = {"Conv", "ScaledWeightStandardizedConv", "WeightStandardizedConv"} if form == "linen" else set()
+    assert sorted(listed) == sorted({*module.__all__} | own)
+
+
+def page_of(form):
+    return (ROOT / f"docs/api/{form}.md").read_text(encoding="utf-8")
