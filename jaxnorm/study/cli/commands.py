@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 from jaxnorm.study import planned
 from jaxnorm.study.cli.flags import Command
 from jaxnorm.study.cli.imports import load_jax
-from jaxnorm.study.runs.progress import StudyConsole, say
+from jaxnorm.study.runs.progress import StudyConsole, say, say_page
 from jaxnorm.study.words import counted
 
 
@@ -25,7 +25,7 @@ def show_report(workdir: Path, console: Console) -> None:
     from jaxnorm.study.report.write import print_table, write_report
 
     print_table(write_report(workdir), console)
-    say(console, f"Report: {workdir / 'report.html'}")
+    say_page(console, workdir / "report.html")
 
 
 def power(plan: planned.Plan, seeds: int) -> str:

@@ -14,7 +14,7 @@ from jaxnorm.study.config import DEFAULT_NORMS, nearest
 from jaxnorm.study.data import load_dataset
 from jaxnorm.study.invocation import command
 from jaxnorm.study.runs.lock import STUDY
-from jaxnorm.study.runs.progress import StudyConsole, say
+from jaxnorm.study.runs.progress import StudyConsole, say, say_page
 
 if TYPE_CHECKING:
     from jaxnorm.study.report.frames import Study
@@ -72,7 +72,7 @@ plain network of 30 layers, as mean-field theory predicts. The workdir then cont
             _probe(self, study, console)
         for line in write_probe(self.workdir, study).lead:
             say(console, line)
-        say(console, f"Report: {self.workdir / 'report.html'}")
+        say_page(console, self.workdir / "report.html")
         return 0
 
     def check(self) -> None:

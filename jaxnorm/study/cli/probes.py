@@ -9,7 +9,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from jaxnorm.errors import UserError
 from jaxnorm.study.cli.flags import Command
 from jaxnorm.study.cli.imports import load, load_jax
-from jaxnorm.study.runs.progress import StudyConsole, say
+from jaxnorm.study.runs.progress import StudyConsole, say, say_page
 from jaxnorm.study.words import counted
 
 
@@ -38,7 +38,7 @@ class Calibration(Command):
         for one in write_calibration(read_study(self.folder), self.workdir).itertuples():
             scores = f"NLL {one.nll:.3f}, Brier {one.brier:.4f}, calibration error {100 * one.ece:.2f} %"
             say(console, f"{one.label}: {scores} ({100 * one.ece_calibrated:.2f} % if calibrated)")
-        say(console, f"Report: {self.workdir / 'report.html'}")
+        say_page(console, self.workdir / "report.html")
         return 0
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -11,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.style import Style
+from rich.text import Text
 
 from jaxnorm.study import clock
 from jaxnorm.study.config import Config
@@ -49,6 +52,17 @@ def say(console: Console, line: str) -> None:
         line: the text.
     """
     console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def say_page(console: Console, page: Path) -> None:
+    """Prints where a page is. In a terminal the path is a link that opens it.
+
+    Args:
+        console: where to print.
+        page: the file.
+    """
+    link = Style(link=page.resolve().as_uri()) if console.file.isatty() else ""
+    console.print(Text("Report: ").append(str(page), link), highlight=False, soft_wrap=True)
 
 
 class Progress:

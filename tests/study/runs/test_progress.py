@@ -8,7 +8,7 @@ from rich.console import Console
 
 from jaxnorm.study import clock
 from jaxnorm.study.config import Config
-from jaxnorm.study.runs.progress import Display, StudyConsole
+from jaxnorm.study.runs.progress import Display, StudyConsole, say_page
 
 FIRST, SECOND = (Config(norm="bn", seed=seed, batch_size=8, num_epochs=10) for seed in (0, 1))
 ROW = dict(epoch=3, train_loss=0.25, train_accuracy=0.5, val_loss=0.75, val_accuracy=0.6, seconds=3.0)
@@ -110,3 +110,15 @@ def test_a_bar_asks_the_stream_and_not_the_environment(monkeypatch, now, is_term
     said = console.file.getvalue()
     assert (said.count("\x1b") > 5) == is_terminal
     assert is_terminal or len(said) < 300
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_path_of_a_page_is_a_link_in_a_terminal_alone(monkeypatch, tmp_path, is_terminal):
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    page = tmp_path / "a [b] c" / "report.html"
+    console = StudyConsole(file=Stream(is_terminal), width=20)
+    say_page(console, page)
+    said = console.file.getvalue()
+    assert (page.as_uri() in said) == is_terminal
+    assert re.sub(r"\x1b]8;[^\x1b]*\x1b\\", "", said) == f"Report: {page}\n"
