@@ -4,13 +4,12 @@ A float32 number has seven digits. The usual one-pass variance, E[x^2] - E[x]^2,
 2 log10(mean / std) digits agree: at mean/std = 1e4 no digit remains. Here a value from the middle of the set, the
 `shift`, is subtracted first. The difference is exact for values near the shift, and a constant changes neither the
 variance nor any gradient. E[d^2] - E[d]^2 of d = x - shift then loses few digits: no element of n is further than
-sqrt(n - 1) standard deviations from the mean (Samuelson's inequality), and medians of three find one that is no
-outlier.
+sqrt(n - 1) standard deviations from the mean (Samuelson), and medians of three find one that is no outlier.
 
-Sums run over the positions of each sample and channel first, then over samples or channels, because short sums keep
-their digits. Sets with different shifts (instances, devices) are combined as in Chan, Golub and LeVeque, "Algorithms
-for computing the sample variance" (1983). The mean remains the unevaluated sum `shift + offset`, because rounding it
-once would cause a larger error than all steps above.
+Short sums keep their digits, so they run over the positions of each sample and channel first. Where XLA splits long
+sums itself, batch and positions are one sum. Sets with different shifts (instances, devices) are combined as in Chan,
+Golub and LeVeque, "Algorithms for computing the sample variance" (1983). The mean remains the unevaluated sum
+`shift + offset`, because rounding it once would cause a larger error than all steps above.
 """
 
 import math
@@ -24,6 +23,7 @@ from jax import lax
 from jaxnorm.functional.shift import representative
 from jaxnorm.functional.sums import (
     MIN_BLOCK,
+    XLA_SUMS_WELL,
     abs_square,
     as_count,
     at_least,
@@ -43,8 +43,7 @@ class Moments(NamedTuple):
         shift: First part of the mean, a constant for derivatives.
         offset: Second part of the mean, which has the derivatives of the mean.
         var: Biased variance.
-        count: Number of values: a float without a mask, an array with one or of a symbolic size, None for running
-            statistics.
+        count: Number of values: a float, an array with a mask or a symbolic size, None for running statistics.
     """
 
     shift: jax.Array
@@ -233,8 +232,8 @@ def _repeats(shape: tuple[int, ...], of: tuple[int, ...]) -> int:
 def _affine(d: jax.Array, mul: jax.Array, add: jax.Array) -> jax.Array:
     """d * mul + add, arranged so that the backward pass sums only the cotangent and the cotangent times d."""
     shape = jnp.broadcast_shapes(mul.shape, add.shape)
-    if at_least(_repeats(d.shape[1:], shape[1:]), MIN_BLOCK):
-        # One coefficient per sample: the backward pass then sums over positions first, which is faster and more exact.
+    if not XLA_SUMS_WELL and at_least(_repeats(d.shape[1:], shape[1:]), MIN_BLOCK):
+        # One coefficient per sample: the backward pass then sums over positions first, faster and more exactly.
         shape = (d.shape[0], *shape[1:])
     mul, add = lax.optimization_barrier((jnp.broadcast_to(mul, shape), jnp.broadcast_to(add, shape)))
     return d * mul + add
@@ -258,6 +257,8 @@ def _one_pass(x: jax.Array, axes: tuple[int, ...], num_groups: int | None, mask:
         # Any element may be masked out, so the shift is a rough mean, for one more look at x.
         shift = _rounded(mean(add(jnp.where(mask, x, 0))))
         d = jnp.where(mask, x - shift, 0)
+    if XLA_SUMS_WELL and x.ndim - 1 not in axes:
+        inner, outer = axes, ()
     total, square = sum_and_square(d, inner)
     if outer:
         # Without the barrier XLA joins the two short sums to a long one, which costs digits and time.
@@ -308,10 +309,9 @@ def _over(total: jax.Array, count: Any) -> jax.Array:
 def _rounded(shift: jax.Array) -> jax.Array:
     """`shift` without a derivative and without its last bit: the same value in every fusion that computes it.
 
-    The compiler computes `shift` again in every fusion that uses it. There it may combine a product and a difference
-    to one fused multiply-add, which does not round the product. Two such shifts would differ by half a unit in the
-    last place, which is 4e-3 standard deviations at mean/std = 1e5. An integer operation between them prevents this;
-    an optimization barrier does not.
+    The compiler computes `shift` again in every fusion that uses it. There it may make a product and a difference one
+    multiply-add, which does not round the product. Two such shifts would differ by half a unit in the last place, 4e-3
+    standard deviations at mean/std = 1e5. An integer operation between them prevents this; a barrier does not.
     """
     shift = lax.stop_gradient(shift)
     if jnp.iscomplexobj(shift):

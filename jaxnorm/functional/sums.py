@@ -19,8 +19,8 @@ MAX_ROW = 1024
 """Longer sums along the last axis are split: rounding errors grow with their length."""
 MAX_BLOCK = 4096
 """Longer sums over several axes are split: rounding errors grow with their length."""
-_SUMS_ARE_VECTORIZED = jax.__version_info__ >= (0, 11)
-"""Whether XLA sums along the last axis with the vector unit on CPU. Before, a product with ones did, not a sum."""
+XLA_SUMS_WELL = jax.__version_info__ >= (0, 11)
+"""Whether XLA takes sums with the vector unit and in parts on CPU. For earlier ones, both is done here."""
 
 
 def set_size(shape: tuple[int, ...], axes: tuple[int, ...], num_groups: int | None) -> int:
@@ -125,7 +125,7 @@ def sum_over(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     Returns:
         The sum, in x's dtype.
     """
-    if len(axes) > 1 and at_least(set_size(x.shape, axes, None), MAX_BLOCK + 1):
+    if len(axes) > 1 and not XLA_SUMS_WELL and at_least(set_size(x.shape, axes, None), MAX_BLOCK + 1):
         return sum_over(lax.optimization_barrier(sum_over(x, axes[1:])), axes[:1])
     if axes != (x.ndim - 1,) or not at_least(x.shape[-1], MIN_BLOCK):
         return jnp.sum(x, axes, keepdims=True)
@@ -150,7 +150,7 @@ def _program_for_cpu(*arrays: jax.Array) -> list[jax.Array]:
         zeros = [jnp.zeros((), each.dtype) for each in arrays]
         found = lax.reduce([*arrays], zeros, lambda a, b: [a[0] + b[0], a[1] + b[1]], (arrays[0].ndim - 1,))
         return [each[..., None] for each in found]
-    if _SUMS_ARE_VECTORIZED:
+    if XLA_SUMS_WELL:
         return _program(*arrays)
     ones = lax.full((arrays[0].shape[-1], 1), 1, arrays[0].dtype)
     return [jnp.matmul(arrays[0], ones, precision=lax.Precision.HIGHEST)]
