@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -132,6 +132,7 @@ def test_one_seed_has_no_p():
     assert statistics.sign_flip_p([0.3]) is None
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.lists(st.floats(-10, 10).filter(lambda x: abs(x) > 1e-3), min_size=2, max_size=9))
 def test_sign_flip_p_is_scipys_permutation_test(differences):
     # all sign patterns of the paired samples
@@ -156,6 +157,7 @@ def test_five_seeds_cannot_go_below_a_sixteenth():
     assert statistics.sign_flip_p([5.0, 6.0, 7.0, 8.0, 9.0]) == 2 / 32
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.lists(st.floats(-10, 10).filter(lambda x: abs(x) > 1e-3), min_size=2, max_size=9))
 def test_one_sided_sign_flip_p_is_scipys(differences):
     for alternative in ("less", "greater"):
@@ -173,6 +175,7 @@ def test_holm_by_hand():
     assert statistics.holm([]) == []
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_keeps_the_order_and_lies_between_p_and_bonferroni(p_values):
     adjusted = statistics.holm(p_values)
