@@ -7,7 +7,7 @@ def main(command: str | None = None) -> None:
     """Runs a command and ends the process. Without the study's packages, `run` says what to install.
 
     Args:
-        command: such as "compare"; None for the one that is named on the command line.
+        command: such as "compare"; None takes it from the command line.
     """
 
     def program() -> int:

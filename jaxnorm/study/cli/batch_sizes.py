@@ -50,7 +50,7 @@ their small steps. Expect batch norm to lose to group norm at the smallest batch
     varied = ("batch_size", "lr_rule", "ghost_batch_size")
 
     def points(self) -> list[dict[str, Any]]:
-        """Every batch size under every rule, without the one that would be trained twice.
+        """Every batch size under every rule; what both rules give alike is there once.
 
         Returns:
             Values of the `varied` fields, and tags.

@@ -60,7 +60,7 @@ def main(command: str | None = None) -> int:
     """Runs a command with this process's arguments.
 
     Args:
-        command: one of `COMMANDS`; None for the one that the first argument names.
+        command: one of `COMMANDS`; None takes the first argument.
 
     Returns:
         The exit code.
