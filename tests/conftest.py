@@ -47,6 +47,17 @@ def bounded_memory():
             ctypes.CDLL(None).malloc_trim(0)
 
 
+@pytest.fixture
+def registry():
+    """The registered norms, which after the test are those of before, in the same order."""
+    from jaxnorm import NORMS  # not above: JAX reads its settings when it is imported
+
+    before = dict(NORMS)
+    yield NORMS
+    NORMS.clear()
+    NORMS.update(before)
+
+
 def resident_memory():
     """Bytes of this process that are in memory; 0 where the system does not tell."""
     try:

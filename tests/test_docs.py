@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from jaxnorm import NORMS, read_study
+from jaxnorm import read_study
 from jaxnorm.study.report.comparisons import paired
 
 ROOT = Path(__file__).parent.parent
@@ -84,15 +84,14 @@ def test_the_example_of_the_layers_page_runs():
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
-def test_the_examples_of_the_guides_run(page, monkeypatch):
+def test_the_examples_of_the_guides_run(page, monkeypatch, registry):
     monkeypatch.chdir(ROOT)
-    before = dict(NORMS)
+    before = set(registry)
     programs = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
     assert programs  # what they compute is asserted in them, or shown
     for program in programs:
         exec(program, {"__name__": "example"})
-    assert set(NORMS) - set(before) == ({"scale_only"} if page.stem == "own_norm" else set())
-    NORMS.pop("scale_only", None)
+    assert set(registry) - before == ({"scale_only"} if page.stem == "own_norm" else set())
 
 
 @pytest.mark.parametrize("form", ["linen", "nnx", "functional"])

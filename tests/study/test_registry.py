@@ -21,15 +21,6 @@ from jaxnorm.study.training.optimizer import make_optimizer
 BUILT_IN = (*DEFAULT_NORMS, "bin_frozen")
 
 
-@pytest.fixture
-def registry():
-    """NORMS, restored after the test."""
-    copy = dict(NORMS)
-    yield NORMS
-    NORMS.clear()
-    NORMS.update(copy)
-
-
 def build_identity(*, train, axis_name, dtype, name):
     del train, axis_name, dtype
     return nn.Dense(1, name=name)

@@ -81,7 +81,7 @@ def test_help_names_every_norm(program):
 
 
 @pytest.mark.parametrize("name", ["", *DRIVERS])
-def test_the_version_and_the_ids_can_be_asked_for(program, tmp_path, monkeypatch, name):
+def test_the_version_and_the_ids_can_be_asked_for(program, tmp_path, registry, name):
     assert program(*name.split(), "--version")[:2] == (0, f"jaxnorm {jaxnorm.__version__}\n")
     for what, ids in (("norms", [*NORMS, "my_own"]), ("datasets", DATASETS), ("models", MODELS)):
         (tmp_path / "mine.py").write_text(
@@ -90,7 +90,6 @@ def test_the_version_and_the_ids_can_be_asked_for(program, tmp_path, monkeypatch
         code, shown, _ = program(*name.split(), "--import", "mine.py", "--list", what)
         assert code == 0
         assert [line.split()[0] for line in shown.splitlines()] == list(ids)
-    NORMS.pop("my_own")
 
 
 def test_a_dry_run_downloads_nothing(program, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 import safetensors.flax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxnorm import NORMS, Config, ResNet, UserError, load_run, train
+from jaxnorm import Config, ResNet, UserError, load_run, train
 from jaxnorm.study.runs.directory import RunDirectory
 from jaxnorm.study.runs.workdir import Workdir
 from tests.study.report.workdirs import DIGITS, provenance_of, write_workdir
@@ -79,14 +79,14 @@ def test_what_is_no_finished_run_is_named(tmp_path):
         assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_damage_and_an_unknown_norm_are_named(tmp_path, monkeypatch):
+def test_damage_and_an_unknown_norm_are_named(tmp_path, registry):
     write_workdir(tmp_path / "w", norms=("bn",), num_epochs=2)
     path = tmp_path / "w" / "bn-seed0"
     assert load_run(path, model=nn.Dense(1)).variables["params"]["scale"].tolist() == [1, 1]
-    with monkeypatch.context() as patch:
-        patch.delitem(NORMS, "bn")
-        with pytest.raises(UserError, match="'bn' is not.*import"):
-            load_run(path)
+    norm = registry.pop("bn")
+    with pytest.raises(UserError, match="'bn' is not.*import"):
+        load_run(path)
+    registry["bn"] = norm
     content = bytearray((path / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (path / "model.safetensors").write_bytes(content)
