@@ -276,7 +276,7 @@ def missing_data(args: argparse.Namespace) -> str:
     if args.rehearse:
         return ""
     from jaxnorm.study.data import packed
-    from jaxnorm.study.data.cifar10 import OFFICIAL, data_folder, find
+    from jaxnorm.study.data.cifar import OFFICIAL, data_folder, find
 
     folder = data_folder(args.data_dir)
     source = find(folder, OFFICIAL, progress=False)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxnorm.study.data.binary import SIDE
-from jaxnorm.study.data.cifar10 import MEAN
+from jaxnorm.study.data.cifar import MEAN
 from jaxnorm.study.data.dataset import Dataset, Split
 from jaxnorm.study.training.optimizer import make_optimizer
 from jaxnorm.study.training.state import create_state

@@ -21,7 +21,7 @@ def load_dataset(name: str, *, data_dir: Path | None = None, progress: bool = Tr
 
     Args:
         name: "digits" (embedded, needs no files) or "cifar10" (found on disk, else downloaded; see
-            `jaxnorm.study.data.cifar10`).
+            `jaxnorm.study.data.cifar`).
         data_dir: folder to look for CIFAR-10 in and to download it to; by default `$JAXNORM_DATA_DIR`, else
             `$XDG_CACHE_HOME/jaxnorm/data` (`~/.cache/jaxnorm/data`). The digits do not use it.
         progress: whether long work (download, preparation, decoding) reports on standard error.
@@ -42,7 +42,7 @@ def load_dataset(name: str, *, data_dir: Path | None = None, progress: bool = Tr
 
         return load_digits()
     if name == "cifar10":
-        from jaxnorm.study.data.cifar10 import load_cifar10
+        from jaxnorm.study.data.cifar import load_cifar
 
-        return load_cifar10(data_dir, progress=progress, download=download)
+        return load_cifar(data_dir, progress=progress, download=download)
     raise UserError(f"unknown dataset {name!r}; {nearest(name, DATASETS)}")

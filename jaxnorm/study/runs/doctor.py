@@ -19,7 +19,7 @@ from jaxnorm.conv import kernels
 from jaxnorm.errors import UserError, one_line
 from jaxnorm.files import cache_folder
 from jaxnorm.private_folder import private_folder
-from jaxnorm.study.data.cifar10 import OFFICIAL, data_folder, find
+from jaxnorm.study.data.cifar import OFFICIAL, data_folder, find
 from jaxnorm.study.exit_codes import ExitCode
 from jaxnorm.study.runs.provenance import cores, environment, options
 

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnorm.study.data.cifar10 import load_cifar10
+from jaxnorm.study.data.cifar import load_cifar
 from jaxnorm.study.data.dataset import take
 
 
@@ -49,7 +49,7 @@ def test_jax_uses_it_as_it_lies():
 
 def test_a_split_keeps_only_its_own_images(tmp_path, release, records, write_folder):
     write_folder(tmp_path / "data", records)
-    dataset = load_cifar10(tmp_path / "data", progress=False, release=release)
+    dataset = load_cifar(tmp_path / "data", progress=False, release=release)
     owners = []
     for split in (dataset.train, dataset.validation, dataset.test):
         for array in (split.image, split.label):

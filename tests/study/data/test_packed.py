@@ -5,7 +5,7 @@ import lzma
 import numpy as np
 import pytest
 
-from jaxnorm.study.data.cifar10 import load_cifar10
+from jaxnorm.study.data.cifar import load_cifar
 from jaxnorm.study.data.packed import LABELS, PARTS, missing_files, read_packed
 
 
@@ -39,9 +39,9 @@ def test_packed_files_give_the_records(packed, records, release):
 
 
 def test_packed_files_are_a_form_of_the_data_set(packed, records, release, tmp_path, write_folder):
-    found = load_cifar10(packed, release=release, progress=False)
+    found = load_cifar(packed, release=release, progress=False)
     write_folder(tmp_path / "unpacked", records)
-    expected = load_cifar10(tmp_path / "unpacked", release=release, progress=False)
+    expected = load_cifar(tmp_path / "unpacked", release=release, progress=False)
     assert found.fingerprint == expected.fingerprint
     assert found.source == f"the packed files in {packed}"
     np.testing.assert_array_equal(found.validation.image, expected.validation.image)
@@ -51,7 +51,7 @@ def test_a_part_that_has_not_arrived_is_named(packed, release, fails):
     (packed / PARTS[1]).unlink()
     assert missing_files(packed) == [PARTS[1]]
     with fails(packed, f"lacks {PARTS[1]}", "copy"):
-        load_cifar10(packed, release=release, progress=False)
+        load_cifar(packed, release=release, progress=False)
 
 
 @pytest.mark.parametrize("name", [LABELS, PARTS[0], PARTS[2]])

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxnorm.study.data import binary, cifar10, load_dataset, tfds_directory
-from jaxnorm.study.data.cifar10 import load_cifar10
+from jaxnorm.study.data import binary, cifar, load_dataset, tfds_directory
+from jaxnorm.study.data.cifar import load_cifar
 from jaxnorm.study.data.tfds_directory import write_directory
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -24,7 +24,7 @@ def load(tmp_path, release):
     """Loads from a folder `data` that the test has filled."""
 
     def run(data_dir=tmp_path / "data", release=release, progress=False):
-        return load_cifar10(data_dir, progress=progress, release=release)
+        return load_cifar(data_dir, progress=progress, release=release)
 
     return run
 
@@ -213,10 +213,10 @@ def killed(folder, release, moment="", *, until=lambda: True):
     program = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from jaxnorm.study.data import binary, cifar10, tfds_directory\n"
+        "from jaxnorm.study.data import binary, cifar, tfds_directory\n"
         "def kill(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
         f"{moment}\n"
-        f"cifar10.load_cifar10(Path({str(folder)!r}), progress=False, release=binary.{release!r})"
+        f"cifar.load_cifar(Path({str(folder)!r}), progress=False, release=binary.{release!r})"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE) as process:

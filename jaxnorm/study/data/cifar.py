@@ -56,7 +56,7 @@ class Source:
     read: Callable[[], tuple[np.ndarray, str]]
 
 
-def load_cifar10(
+def load_cifar(
     data_dir: Path | None = None, *, progress: bool = True, download: bool = True, release: Release = OFFICIAL
 ) -> Dataset:
     """CIFAR-10 as uint8 NHWC arrays: 40,000 training, 10,000 validation and 10,000 test images.
