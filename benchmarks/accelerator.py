@@ -276,10 +276,11 @@ def missing_data(args: argparse.Namespace) -> str:
     if args.rehearse:
         return ""
     from jaxnorm.study.data import packed
-    from jaxnorm.study.data.cifar import OFFICIAL, data_folder, find
+    from jaxnorm.study.data.binary import CIFAR10
+    from jaxnorm.study.data.cifar import data_folder, find
 
     folder = data_folder(args.data_dir)
-    source = find(folder, OFFICIAL, progress=False)
+    source = find(folder, CIFAR10, progress=False)
     missing = packed.missing_files(folder) if source is not None and source.path == folder / packed.LABELS else []
     if source is not None and not missing:
         return ""

@@ -7,8 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from jaxnorm.study.data.binary import SIDE
-from jaxnorm.study.data.cifar import MEAN
+from jaxnorm.study.data.binary import CIFAR10, SIDE
 from jaxnorm.study.data.dataset import Dataset, Split
 from jaxnorm.study.training.optimizer import make_optimizer
 from jaxnorm.study.training.state import create_state
@@ -31,7 +30,7 @@ def random_images(num_train: int, num_validation: int, num_test: int = 8) -> Dat
         train=split(num_train),
         validation=split(num_validation),
         test=split(num_test),
-        mean=MEAN,
+        mean=CIFAR10.mean,
         pad=SIDE // 8,
         flip=True,
         class_names=tuple("0123456789"),

@@ -1,6 +1,6 @@
-"""CIFAR-10 (Krizhevsky 2009) from any of its forms on disk: found, checked, decoded once, split.
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009) from any of their forms on disk: found, checked, decoded once, split.
 
-It is looked for in `--data-dir`, else `$JAXNORM_DATA_DIR`, else `$XDG_CACHE_HOME/jaxnorm/data`
+CIFAR-10 is looked for in `--data-dir`, else `$JAXNORM_DATA_DIR`, else `$XDG_CACHE_HOME/jaxnorm/data`
 (`~/.cache/jaxnorm/data`), in this order:
 
 1. `cifar10/3.0.2`, a directory prepared by tensorflow-datasets in the array_record format;
@@ -10,6 +10,10 @@ It is looked for in `--data-dir`, else `$JAXNORM_DATA_DIR`, else `$XDG_CACHE_HOM
 
 Otherwise the archive is downloaded there and prepared as 1. Every source gives the same records in the same order, so
 that equal data has one fingerprint: the SHA-256 of the six binary files, concatenated.
+
+CIFAR-100, with its 100 fine classes, has the first three forms: `cifar100/3.0.2`, `cifar-100-binary` and
+`cifar-100-binary.tar.gz`. The archive is downloaded and read as it is. The fingerprint is of CIFAR-10's records, label
+and pixels, and so leaves out the coarse classes.
 """
 
 import contextlib
@@ -25,16 +29,17 @@ import numpy as np
 from jaxnorm.errors import UserError, one_line
 from jaxnorm.files import cache_folder, sha256
 from jaxnorm.study.data import binary, packed, tfds_directory
-from jaxnorm.study.data.binary import ARCHIVE_NAME, CLASS_NAMES, FOLDER_NAME, SIDE, Release, readable
+from jaxnorm.study.data.binary import CIFAR10, SIDE, Release, readable
 from jaxnorm.study.data.cache import Decoded, cached, fingerprint_of
 from jaxnorm.study.data.dataset import Dataset, Split, take
 from jaxnorm.study.data.download import UnreachableError, download, host
 from jaxnorm.study.streams import tell
 from jaxnorm.temporary import abandoned, remove_abandoned, temporary
 
-OFFICIAL = Release()
-MEAN = (0.4914, 0.4822, 0.4465)
-PICKLES = ("cifar-10-batches-py", "cifar-10-python.tar.gz")
+PICKLES = {
+    "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
+    "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
+}
 
 # A public JPEG re-encoding holds the images in another order. The SHA-256 of its labels in that order distinguishes it
 # from the original, whatever JPEG decoder was used (with libjpeg-turbo the data's fingerprint is 9ce3e96e...).
@@ -57,9 +62,9 @@ class Source:
 
 
 def load_cifar(
-    data_dir: Path | None = None, *, progress: bool = True, download: bool = True, release: Release = OFFICIAL
+    data_dir: Path | None = None, *, progress: bool = True, download: bool = True, release: Release = CIFAR10
 ) -> Dataset:
-    """CIFAR-10 as uint8 NHWC arrays: 40,000 training, 10,000 validation and 10,000 test images.
+    """CIFAR as uint8 NHWC arrays: 40,000 training, 10,000 validation and 10,000 test images.
 
     The split is `numpy.random.default_rng(0).permutation(50_000)` over the binary files' order, the first 40,000 for
     training. Decoded arrays are cached (`jaxnorm.study.data.cache`).
@@ -68,7 +73,7 @@ def load_cifar(
         data_dir: folder to look in and to download to; None for `data_folder`'s default.
         progress: whether long work reports on standard error.
         download: whether it is downloaded if it is not there; else the images are black and the fingerprint is empty.
-        release: what the data set consists of; tests give a smaller one.
+        release: which data set it is.
 
     Returns:
         The data set.
@@ -80,7 +85,7 @@ def load_cifar(
     with readable(folder):
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--data-dir must be a folder, but {folder} is a file; give the folder that holds it")
-        archive, prepared = folder / ARCHIVE_NAME, folder / tfds_directory.VERSION_PATH.parent
+        archive, prepared = folder / release.archive, folder / release.name
         source = find(folder, release, progress=progress)
         if source is None and not download:
             decoded = _absent(folder, release)
@@ -101,17 +106,17 @@ def load_cifar(
 
     reencoded = hashlib.sha256(decoded.label.data).hexdigest() == REENCODED_LABELS_SHA256
     return Dataset(
-        name="cifar10",
-        description="CIFAR-10 (JPEG q75 re-encoding)" if reencoded else "CIFAR-10",
+        name=release.name,
+        description=f"{release.title} (JPEG q75 re-encoding)" if reencoded else release.title,
         source=decoded.source,
         fingerprint=decoded.fingerprint,
         train=split(order[:num_train]),
         validation=split(order[num_train:]),
         test=split(np.arange(release.num_train, len(label))),
-        mean=MEAN,
+        mean=release.mean,
         pad=SIDE // 8,
         flip=True,
-        class_names=CLASS_NAMES,
+        class_names=release.class_names,
     )
 
 
@@ -144,7 +149,7 @@ def find(folder: Path, release: Release, *, progress: bool) -> Source | None:
     Raises:
         UserError: if a form of it is there but incomplete.
     """
-    prepared = folder / tfds_directory.VERSION_PATH
+    prepared = folder / tfds_directory.version_path(release)
     if prepared.exists() and tfds_directory.file_format(prepared) == tfds_directory.FILE_FORMAT:
         files = tuple(sorted(file for file in prepared.iterdir() if file.is_file()))
         return Source(
@@ -152,18 +157,18 @@ def find(folder: Path, release: Release, *, progress: bool) -> Source | None:
             files,
             lambda: (tfds_directory.read_directory(prepared, release, progress=progress), _tfds_line(prepared)),
         )
-    unpacked = folder / FOLDER_NAME
-    if not unpacked.exists() and any((folder / name).exists() for name in release.file_names):
+    unpacked = folder / release.folder
+    if not unpacked.exists() and any((folder / name).exists() for name in release.num_records):
         unpacked = folder
     if unpacked.exists():
-        files = tuple(unpacked / name for name in release.file_names)
+        files = tuple(unpacked / name for name in release.num_records)
         binary.check_folder(unpacked, release)
         return Source(
             unpacked,
             files,
             lambda: (binary.read_folder(unpacked, release), f"the binary files in {quote(str(unpacked))}"),
         )
-    archive = folder / ARCHIVE_NAME
+    archive = folder / release.archive
     if archive.exists():
 
         def read() -> tuple[np.ndarray, str]:
@@ -173,7 +178,7 @@ def find(folder: Path, release: Release, *, progress: bool) -> Source | None:
             return records, f"the archive {quote(str(archive))} (SHA-256 {digest[:8]}…, not the official one's)"
 
         return Source(archive, (archive,), read)
-    if len(packed.missing_files(folder)) <= len(packed.PARTS):
+    if release.name == CIFAR10.name and len(packed.missing_files(folder)) <= len(packed.PARTS):
         files = tuple(folder / name for name in (packed.LABELS, *packed.PARTS) if (folder / name).exists())
         return Source(
             folder / packed.LABELS,
@@ -184,29 +189,29 @@ def find(folder: Path, release: Release, *, progress: bool) -> Source | None:
 
 
 def _fetch(folder: Path, release: Release, *, progress: bool) -> Source:
-    """Downloads the archive into `folder` and prepares it once for tensorflow-datasets.
+    """Downloads the archive into `folder` and prepares CIFAR-10 once for tensorflow-datasets.
 
     From the download's end to the end of the preparation there is a temporary folder: if this process is killed, it
     shows the next one that the preparation was not finished.
     """
     with contextlib.ExitStack() as preparing:
-        if not (folder / ARCHIVE_NAME).exists():
-            mark = temporary(folder / tfds_directory.VERSION_PATH.parent, is_folder=True)
+        if not (folder / release.archive).exists():
+            mark = temporary(folder / release.name, is_folder=True)
             _download(folder, release, lambda: preparing.enter_context(mark), progress=progress)
         return _prepare(folder, release, progress=progress)
 
 
 def _download(folder: Path, release: Release, arriving: Callable[[], object], *, progress: bool) -> None:
     """Downloads the archive into `folder`; `arriving` is called just before it is there."""
-    prepared = folder / tfds_directory.VERSION_PATH
+    prepared = folder / tfds_directory.version_path(release)
     if prepared.exists():
         raise UserError(
             f"{prepared} must be in the array_record format, but is {tfds_directory.file_format(prepared)}, which only "
-            'TensorFlow reads; prepare it with file_format="array_record", or remove it to have CIFAR-10 downloaded'
+            'TensorFlow reads; prepare it with file_format="array_record", or remove it to have CIFAR downloaded'
         )
-    pickles = [name for name in PICKLES if (folder / name).exists()]
+    pickles = [name for name in PICKLES[release.name] if (folder / name).exists()]
     unused = f" ({' and '.join(pickles)} there cannot be used: loading pickles can run code)" if pickles else ""
-    archive = folder / ARCHIVE_NAME
+    archive = folder / release.archive
     try:
         download(
             release.url,
@@ -218,19 +223,20 @@ def _download(folder: Path, release: Release, arriving: Callable[[], object], *,
         )
     except UnreachableError as error:
         raise UserError(
-            f"CIFAR-10 is not in {folder}: no {tfds_directory.VERSION_PATH}, {FOLDER_NAME}, {ARCHIVE_NAME} or packed "
-            f"files{unused}, "
-            f"and {host(release.url)} cannot be reached ({error}); put {ARCHIVE_NAME} there, point --data-dir to a "
+            f"{release.title} is not in {folder}: no {tfds_directory.version_path(release)}, {release.folder}, "
+            f"{release.archive}{' or packed files' if release.name == CIFAR10.name else ''}{unused}, "
+            f"and {host(release.url)} cannot be reached ({error}); put {release.archive} there, point --data-dir to a "
             "folder that has one of these, or use --dataset digits"
         ) from error
 
 
 def _prepare(folder: Path, release: Release, *, progress: bool) -> Source:
-    """Prepares the archive in `folder`; where that fails, the archive itself is the source."""
-    prepared, archive = folder / tfds_directory.VERSION_PATH, folder / ARCHIVE_NAME
+    """Prepares the archive in `folder` if it is CIFAR-10's. Otherwise, and where that fails, it is the source."""
+    prepared, archive = folder / tfds_directory.version_path(release), folder / release.archive
     records = binary.read_archive(archive, release)
     try:
-        tfds_directory.write_directory(records, folder, release, progress=progress)
+        if release.name == CIFAR10.name:  # of CIFAR-100 the records have no coarse classes, which tfds keeps
+            tfds_directory.write_directory(records, folder, release, progress=progress)
     except (ImportError, OSError, RuntimeError, UserError) as error:
         reason = one_line(error)
         tell(f"warning: {prepared} cannot be prepared ({reason}); {archive} is read instead")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +74,7 @@ class Dataset:
         ('scikit-learn digits', 1077, 360, 360)
     """
 
-    name: Literal["cifar10", "digits"]
+    name: str
     description: str
     source: str
     fingerprint: str

@@ -67,7 +67,7 @@ def read_packed(folder: Path, release: Release) -> np.ndarray:
         records[:, 0] = label.result()
         for task in tasks:
             task.result()
-    check_labels(records, folder / LABELS)
+    check_labels(records, folder / LABELS, release)
     return records
 
 

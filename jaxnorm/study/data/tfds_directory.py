@@ -1,4 +1,4 @@
-"""CIFAR-10 as a tensorflow-datasets directory (`cifar10/3.0.2`, array_record), read and written without TensorFlow."""
+"""CIFAR as a tensorflow-datasets directory (`cifar10/3.0.2`, array_record), read and written without TensorFlow."""
 
 import contextlib
 import io
@@ -11,20 +11,36 @@ from typing import Any
 import numpy as np
 
 from jaxnorm.errors import UserError, one_line
-from jaxnorm.study.data.binary import CLASS_NAMES, SIDE, Release, check_labels
+from jaxnorm.study.data.binary import SIDE, Release, check_labels
 from jaxnorm.study.data.progress import progress_bar
 from jaxnorm.temporary import temporary
 
-VERSION_PATH = Path("cifar10") / "3.0.2"
+VERSION = "3.0.2"
 FILE_FORMAT = "array_record"
 BATCH = 1_000
+
+
+def version_path(release: Release) -> Path:
+    """The folder of a release below the data folder.
+
+    Args:
+        release: gives the name.
+
+    Returns:
+        A relative path.
+
+    Examples:
+        >>> version_path(Release()).as_posix()
+        'cifar10/3.0.2'
+    """
+    return Path(release.name) / VERSION
 
 
 def file_format(directory: Path) -> str:
     """The format of the prepared files, from the directory's description.
 
     Args:
-        directory: `cifar10/3.0.2`.
+        directory: such as `cifar10/3.0.2`.
 
     Returns:
         Such as "array_record"; "tfrecord" where the description gives none.
@@ -39,7 +55,7 @@ def read_directory(directory: Path, release: Release, *, progress: bool) -> np.n
     """All records, sorted by their `id` into the order of the binary files.
 
     Args:
-        directory: `cifar10/3.0.2`.
+        directory: such as `cifar10/3.0.2`.
         release: what it must hold.
         progress: whether to report on standard error.
 
@@ -60,9 +76,9 @@ def read_directory(directory: Path, release: Release, *, progress: bool) -> np.n
                 "image": tfds.decode.SkipDecoding()
             }  # Pillow decodes what is not OpenCV's here, without a warning
         )
-        with progress_bar(f"Reading {VERSION_PATH}", len(records), enabled=progress) as advance:
-            _read_split(sources["train"], "train", train, directory, advance)
-            _read_split(sources["test"], "test", test, directory, advance)
+        with progress_bar(f"Reading {version_path(release)}", len(records), enabled=progress) as advance:
+            _read_split(sources["train"], "train", train, directory, release, advance)
+            _read_split(sources["test"], "test", test, directory, release, advance)
     except ImportError as error:
         raise UserError(
             f"reading {directory} needs tensorflow-datasets and array_record, but {error.name or error} "
@@ -76,7 +92,7 @@ def read_directory(directory: Path, release: Release, *, progress: bool) -> np.n
 
 
 def write_directory(records: np.ndarray, data_dir: Path, release: Release, *, progress: bool) -> Path:
-    """Writes `data_dir/cifar10/3.0.2` as tfds itself does, and checks it; it appears when all of it is written.
+    """Writes CIFAR-10 to `data_dir/cifar10/3.0.2` as tfds itself does, and checks it; it appears when all is written.
 
     Any program then reads it with `tfds.builder_from_directory(PATH).as_data_source()`. The ids are those of tfds
     (`train_00000` ... in the order of the binary files), and so is the shuffled order of the records on disk.
@@ -104,18 +120,18 @@ def write_directory(records: np.ndarray, data_dir: Path, release: Release, *, pr
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
             del dl_manager  # nothing is downloaded here
-            self.info.features["label"].names = list(CLASS_NAMES)
+            self.info.features["label"].names = list(release.class_names)
             return {
                 "train": examples("train", records[: release.num_train], advance),
                 "test": examples("test", records[release.num_train :], advance),
             }
 
     Cifar10.__module__ = tfds.image_classification.Cifar10.__module__  # recorded on disk as the description's origin
-    final = data_dir / VERSION_PATH
+    final = data_dir / version_path(release)
     with temporary(final.parent, is_folder=True) as part:
         with _tfds_quiet(tfds), progress_bar(f"Preparing {final}", len(records), enabled=progress) as advance:
             Cifar10(data_dir=str(part), file_format=FILE_FORMAT).download_and_prepare(file_format=FILE_FORMAT)
-        prepared = part / VERSION_PATH
+        prepared = part / version_path(release)
         if not np.array_equal(read_directory(prepared, release, progress=progress), records):
             raise OSError(f"{prepared} does not read back as it was written")
         final.parent.mkdir(exist_ok=True)
@@ -156,7 +172,9 @@ def examples(split: str, records: np.ndarray, advance: Callable[[int], None]) ->
         advance(1)
 
 
-def _read_split(source: Any, split: str, records: np.ndarray, directory: Path, advance: Callable[[int], None]) -> None:
+def _read_split(
+    source: Any, split: str, records: np.ndarray, directory: Path, release: Release, advance: Callable[[int], None]
+) -> None:
     from PIL import Image
 
     seen = np.zeros(len(records), bool)
@@ -181,7 +199,7 @@ def _read_split(source: Any, split: str, records: np.ndarray, directory: Path, a
             records[index, 0] = min(int(example["label"]) % 2**64, 255)  # a label that is out of range remains so
             seen[index] = True
         advance(len(examples))
-    check_labels(records, f"{directory} ({split})")
+    check_labels(records, f"{directory} ({split})", release)
 
 
 def _check_counts(directory: Path, release: Release) -> None:

@@ -19,7 +19,8 @@ from jaxnorm.conv import kernels
 from jaxnorm.errors import UserError, one_line
 from jaxnorm.files import cache_folder
 from jaxnorm.private_folder import private_folder
-from jaxnorm.study.data.cifar import OFFICIAL, data_folder, find
+from jaxnorm.study.data.binary import CIFAR10
+from jaxnorm.study.data.cifar import data_folder, find
 from jaxnorm.study.exit_codes import ExitCode
 from jaxnorm.study.runs.provenance import cores, environment, options
 
@@ -214,7 +215,7 @@ def _data(data_dir: Path | None) -> Finding:
     source = None
     try:
         with contextlib.suppress(OSError):
-            source = find(folder, OFFICIAL, progress=False)
+            source = find(folder, CIFAR10, progress=False)
     except UserError as error:
         return Finding("CIFAR-10", str(error), "risk", "the embedded digits need no files")
     if source is not None:

@@ -27,7 +27,7 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def release() -> Release:
     """20 images a file; its server is a closed port of this machine."""
-    return Release(images_per_file=20, url="http://127.0.0.1:9/cifar-10-binary.tar.gz", archive_bytes=1)
+    return Release(num_test=20, url="http://127.0.0.1:9/cifar-10-binary.tar.gz", archive_bytes=1)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -113,7 +114,7 @@ def test_archive_says_whether_it_is_the_official_one(tmp_path, load, release, re
 def test_reencoded_images_are_called_so(tmp_path, load, records, write_folder, monkeypatch):
     write_folder(tmp_path / "data", records)
     labels = hashlib.sha256(records[:, 0].tobytes()).hexdigest()
-    monkeypatch.setattr(cifar10, "REENCODED_LABELS_SHA256", labels)
+    monkeypatch.setattr(cifar, "REENCODED_LABELS_SHA256", labels)
     assert load().description == "CIFAR-10 (JPEG q75 re-encoding)"
 
 
@@ -305,3 +306,77 @@ def test_full_size(tmp_path, expected, write_folder, write_archive):
     finally:
         shutil.rmtree(tmp_path / "data")  # hundreds of megabytes, which pytest would keep
         shutil.rmtree(tmp_path / "cache-home", ignore_errors=True)
+
+
+@pytest.fixture
+def release100():
+    return dataclasses.replace(binary.CIFAR100, num_test=20, url="http://127.0.0.1:9/cifar-100-binary.tar.gz")
+
+
+def write_cifar100(data_dir, records, coarse):
+    folder = data_dir / "cifar-100-binary"
+    folder.mkdir(parents=True)
+    both = np.concatenate([coarse[:, None], records], axis=1)
+    (folder / "train.bin").write_bytes(both[:100].tobytes())
+    (folder / "test.bin").write_bytes(both[100:].tobytes())
+    return folder
+
+
+@pytest.mark.parametrize("form", ["folder", "archive", "tfds"])
+def test_cifar100_has_fine_classes_in_every_form(tmp_path, records, release100, expected, form):
+    rng = np.random.default_rng(2)
+    records[:, 0] = rng.permutation(120) % 100
+    coarse = rng.integers(0, 20, 120).astype(np.uint8)
+    if form == "tfds":
+        write_tfds_cifar100(tmp_path, records, coarse)
+    else:
+        folder = write_cifar100(tmp_path, records, coarse)
+    if form == "archive":
+        with tarfile.open(tmp_path / "cifar-100-binary.tar.gz", "w:gz") as tar:
+            tar.add(folder, folder.name)
+        shutil.rmtree(folder)
+    dataset = load_cifar(tmp_path, progress=False, release=release100)
+    image, label, _ = expected(records)
+    order = np.random.default_rng(0).permutation(100)
+    assert (dataset.name, dataset.description, dataset.num_classes) == ("cifar100", "CIFAR-100", 100)
+    assert dataset.class_names[:2] + dataset.class_names[-2:] == ("apple", "aquarium_fish", "woman", "worm")
+    assert (dataset.train.image == image[order[:80]]).all() and (dataset.validation.label == label[order[80:]]).all()
+    assert (dataset.test.image == image[100:]).all() and (dataset.test.label == label[100:]).all()
+    assert dataset.fingerprint == hashlib.sha256(records.tobytes()).hexdigest()
+
+
+def write_tfds_cifar100(data_dir, records, coarse):
+    """As tensorflow-datasets prepares it, coarse classes included."""
+    import tensorflow_datasets as tfds
+
+    def examples(split, some, coarse):
+        for (index, example), label in zip(tfds_directory.examples(split, some, lambda _: None), coarse, strict=True):
+            yield index, example | {"coarse_label": int(label)}
+
+    class Cifar100(tfds.image_classification.Cifar100, skip_registration=True):
+        name = "cifar100"
+
+        def _split_generators(self, dl_manager):
+            for key, count in (("label", 100), ("coarse_label", 20)):
+                self.info.features[key].names = [str(number) for number in range(count)]
+            return {
+                "train": examples("train", records[:100], coarse[:100]),
+                "test": examples("test", records[100:], coarse[100:]),
+            }
+
+    Cifar100.__module__ = tfds.image_classification.Cifar100.__module__
+    Cifar100(data_dir=str(data_dir), file_format="array_record").download_and_prepare(file_format="array_record")
+
+
+def test_a_class_that_cifar100_has_not_is_refused(tmp_path, records, release100, fails):
+    records[:, 0] = 99
+    records[37, 0] = 100
+    folder = write_cifar100(tmp_path, records, np.zeros(120, np.uint8))
+    with fails("labels must be 0 to 99, but record 37 of", folder / "train.bin", "has 100", "CIFAR-100"):
+        load_cifar(tmp_path, progress=False, release=release100)
+
+
+def test_an_absent_cifar100_says_what_is_looked_for(tmp_path, release100, fails):
+    words = ("CIFAR-100 is not in", "cifar100/3.0.2", "cifar-100-binary,", "cifar-100-binary.tar.gz", "127.0.0.1:9")
+    with fails(*words):
+        load_cifar(tmp_path, progress=False, release=release100)

@@ -100,7 +100,7 @@ def test_damaged_shards_are_one_line(prepared, release, fails):
 
 def test_another_number_of_images(prepared, fails):
     with fails(prepared, "105 train images and 21 test images", "100 train images and 20 test images"):
-        read_directory(prepared, Release(images_per_file=21), progress=False)
+        read_directory(prepared, Release(num_test=21), progress=False)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"splits": 3}', '{"splits": [{"name": "train"}]}'])
