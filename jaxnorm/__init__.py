@@ -47,9 +47,17 @@ if TYPE_CHECKING:
     from jaxnorm.norms import LayerNorm as LayerNorm
     from jaxnorm.norms import RMSNorm as RMSNorm
     from jaxnorm.norms import SwitchableNorm as SwitchableNorm
+    from jaxnorm.study.cli.from_python import compare as compare
     from jaxnorm.study.config import DEFAULT_NORMS as DEFAULT_NORMS
     from jaxnorm.study.config import PRESETS as PRESETS
     from jaxnorm.study.config import Config as Config
+    from jaxnorm.study.data import DATASETS as DATASETS
+    from jaxnorm.study.data import load_dataset as load_dataset
+    from jaxnorm.study.data import register_dataset as register_dataset
+    from jaxnorm.study.data.arrays import dataset_from_arrays as dataset_from_arrays
+    from jaxnorm.study.data.folder import dataset_from_folder as dataset_from_folder
+    from jaxnorm.study.models.registry import MODELS as MODELS
+    from jaxnorm.study.models.registry import register_model as register_model
     from jaxnorm.study.models.resnet import ResNet as ResNet
     from jaxnorm.study.models.resnet import ResNet14 as ResNet14
     from jaxnorm.study.registry import NORMS as NORMS
@@ -93,6 +101,11 @@ _LIBRARY = {
 }
 _STUDY = {
     "jaxnorm.study.config": ("DEFAULT_NORMS", "PRESETS", "Config"),
+    "jaxnorm.study.cli.from_python": ("compare",),
+    "jaxnorm.study.data": ("DATASETS", "load_dataset", "register_dataset"),
+    "jaxnorm.study.data.arrays": ("dataset_from_arrays",),
+    "jaxnorm.study.data.folder": ("dataset_from_folder",),
+    "jaxnorm.study.models.registry": ("MODELS", "register_model"),
     "jaxnorm.study.models.resnet": ("ResNet", "ResNet14"),
     "jaxnorm.study.registry": ("NORMS", "make_norm", "register_norm"),
     "jaxnorm.study.report.folders": ("read_study",),

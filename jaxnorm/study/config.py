@@ -12,7 +12,9 @@ GHOST_BATCH_NORMS = ("bn", "bin", "bin_frozen")
 """Norms that take `ghost_batch_size`: their batch statistics can be of parts of a batch."""
 REVISABLE = ("learning_rate", "lr_rule", "gate_lr_multiplier")
 """Fields that may change in a run that has begun, if its user allows it."""
-ADDED = ("num_blocks", "num_filters", "optimizer", "momentum", "weight_decay", "schedule")
+NETWORK = ("model", "num_blocks", "num_filters", "optimizer", "momentum", "weight_decay", "schedule")
+"""Fields of the network and its optimizer that the original paper does not vary."""
+ADDED = (*NETWORK, "image_size")
 """Fields that the first files have not: there they have their defaults."""
 REFERENCE_BATCH_SIZE = 128
 """The original paper's batch size, at which the linear rule's learning rate equals the fixed one."""
@@ -27,8 +29,10 @@ class Recipe:
         0.05
     """
 
-    dataset: Literal["digits", "cifar10"] = "digits"
-    """Data to train on: the handwritten digits of scikit-learn, or CIFAR-10."""
+    dataset: str = "digits"
+    """Data to train on: digits (of scikit-learn), cifar10, cifar100, folder (images in --data-dir), or of --import."""
+    image_size: int | None = None
+    """With --dataset folder: crop images to squares and resize them to this side; else they must have one size."""
     batch_size: int = 32
     """Images per training step, over all devices together."""
     num_epochs: int = 12
@@ -49,6 +53,8 @@ class Recipe:
     """The learning rate at another batch size than 128: unchanged, or times batch size / 128."""
     gate_lr_multiplier: float = 10.0
     """The gate of batch-instance norm learns at this multiple of the learning rate."""
+    model: str = "resnet"
+    """Network: resnet, or one of --import."""
     num_blocks: int = 2
     """Residual blocks in each of the three stages: 2 give 14 layers, n give 6n+2."""
     num_filters: int = 16
@@ -108,6 +114,8 @@ class Config(Recipe):
     def __post_init__(self) -> None:
         _check_schedule(self)
         _check_optimizer(self)
+        if self.image_size is not None:
+            _at_least("image_size", self.image_size, 1)
         _at_least("num_blocks", self.num_blocks, 1)
         _at_least("num_filters", self.num_filters, 1)
         _check_batches(self)
@@ -147,7 +155,7 @@ def unusual(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The fields in which a recipe differs from the published network and optimizer.
 
     Args:
-        recipe: fields by name; of those in `ADDED`, missing ones have their defaults.
+        recipe: fields by name, see `completed`.
 
     Returns:
         Values by name.
@@ -156,24 +164,27 @@ def unusual(recipe: Mapping[str, Any]) -> dict[str, Any]:
         >>> unusual({"optimizer": "adamw", "num_blocks": 2})
         {'optimizer': 'adamw'}
     """
-    usual = completed({})
-    return {name: value for name, value in completed(recipe).items() if name in usual and value != usual[name]}
+    found, usual = completed(recipe), Recipe()
+    return {name: found[name] for name in NETWORK if found[name] != getattr(usual, name)}
 
 
-def num_layers(recipe: Mapping[str, Any]) -> int:
-    """The number of layers of a recipe's network.
+def network_words(recipe: Mapping[str, Any]) -> str:
+    """A recipe's network in words, to begin a sentence.
 
     Args:
         recipe: fields by name, see `completed`.
 
     Returns:
-        6n+2 for n blocks in a stage.
+        Its kind and depth; of a registered one its id.
 
     Examples:
-        >>> num_layers({})
-        14
+        >>> network_words({})
+        'A residual network of 14 layers'
     """
-    return 6 * int(completed(recipe)["num_blocks"]) + 2
+    found = completed(recipe)
+    if found["model"] != Recipe().model:
+        return f"The network “{found['model']}”"
+    return f"A residual network of {6 * int(found['num_blocks']) + 2} layers"
 
 
 PRESETS: dict[str, dict[str, Any]] = {

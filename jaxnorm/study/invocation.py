@@ -22,6 +22,8 @@ def command() -> str:
     """The command line that started this process.
 
     Returns:
-        One line that a shell accepts.
+        One line that a shell accepts; a comment if that is not this program but a notebook or an interpreter.
     """
+    if Path(sys.argv[0]).name in ("", "-c", "ipykernel_launcher.py", "colab_kernel_launcher.py"):
+        return "# jaxnorm.compare, called in an interpreter"
     return typed([*program(), *sys.argv[1:]])

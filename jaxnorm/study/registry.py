@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -34,6 +33,7 @@ from jaxnorm.norms import (
 )
 from jaxnorm.study.config import GHOST_BATCH_NORMS, nearest
 from jaxnorm.study.param_groups import ParamGroup, ParamGroups, checked
+from jaxnorm.study.registered import check_registration
 from jaxnorm.study.schedule import ScheduledBatchRenorm
 
 EPSILON = 1e-5  # the original paper's, as is the weight of the old running value
@@ -140,13 +140,8 @@ def register_norm(
         >>> NORMS.pop("ln_last").label
         'ln_last'
     """
-    if not isinstance(id, str) or not re.fullmatch("[a-z0-9_]{1,40}", id):
-        raise UserError(
-            f"a norm's id must be 1 to 40 lower-case letters, digits and underscores, but is {id!r}; rename it"
-        )
     label = id if label is None else label
-    if not isinstance(label, str) or not label.isprintable() or not 1 <= len(label) <= 60:
-        raise UserError(f"a norm's label must be one line of 1 to 60 printable characters, but is {label!r}; change it")
+    check_registration("norm", id, label, build, NORMS[id].build if id in NORMS else None)
     builders = {"build": build} if activation is None else {"build": build, "activation": activation}
     for name, builder in builders.items():
         try:
@@ -159,8 +154,6 @@ def register_norm(
     if not callable(conv):
         raise UserError(f"a norm's conv must build a convolution, but that of {id!r} is {conv!r}; give a Flax class")
     groups = checked(param_groups)
-    if id in NORMS and NORMS[id].build is not build:
-        raise UserError(f"a norm's id must be new, but {id!r} is registered as {NORMS[id].label!r}; choose another id")
     NORMS[id] = Norm(id, label, build, activation, conv, groups)
 
 
@@ -184,9 +177,24 @@ def make_norm(id: str, *, train: bool, axis_name: Any = None, dtype: Any = None,
         >>> make_norm("bn", train=True).momentum
         0.9
     """
+    return norm_of(id)(train=train, axis_name=axis_name, dtype=dtype, name=name)
+
+
+def norm_of(id: str) -> Norm:
+    """A registered normalization.
+
+    Args:
+        id: in `NORMS`.
+
+    Returns:
+        The norm.
+
+    Raises:
+        UserError: if no such id is registered; the message names the nearest.
+    """
     if id not in NORMS:
         raise UserError(f"a norm must be registered, but {id!r} is not; {nearest(id, NORMS)}")
-    return NORMS[id](train=train, axis_name=axis_name, dtype=dtype, name=name)
+    return NORMS[id]
 
 
 @functools.lru_cache  # equal arguments give the same norm, so that networks with it share compiled programs

@@ -101,10 +101,12 @@ def test_an_id_that_is_no_directory_name_is_refused(registry, id):
 
 
 def test_a_taken_id_and_a_build_that_cannot_be_called_are_refused(registry):
-    with pytest.raises(UserError, match="'bn' is registered as 'Batch norm'"):
+    with pytest.raises(UserError, match="must be new, but 'bn' is registered"):
         register_norm("bn", build_identity)
-    with pytest.raises(UserError, match="must take the keywords"):
+    with pytest.raises(UserError, match="must have a function that builds it, but has 'jaxnorm.norms'"):
         register_norm("mine", "jaxnorm.norms")
+    with pytest.raises(UserError, match="must take the keywords"):
+        register_norm("mine", lambda train: None)
     assert "mine" not in registry
 
 

@@ -14,7 +14,7 @@ class About:
     """What the program and every driver can tell without training."""
 
     imports: Annotated[tuple[str, ...], arg(name="import", metavar="MODULE"), UseAppendAction] = ()
-    """A Python file or module to load first, for the norms it registers. Repeatable."""
+    """A Python file or module to load first, for the norms, data sets and models it registers. Repeatable."""
     show: Annotated[Literal["norms", "datasets", "models"] | None, arg(name="list", metavar="WHAT")] = None
     """Print the norms, datasets or models that can be named, those of --import included, and end."""
     version: FlagCreatePairsOff[bool] = False
@@ -35,11 +35,14 @@ class About:
             return None
         self.load_modules()
         from jaxnorm.study.data import DATASETS
-        from jaxnorm.study.models import MODELS
+        from jaxnorm.study.models.registry import MODELS
         from jaxnorm.study.registry import NORMS
 
-        norms = {name: norm.label for name, norm in NORMS.items()}
-        found = {"norms": norms, "datasets": DATASETS, "models": MODELS}[self.show]
+        found = {
+            "norms": {id: norm.label for id, norm in NORMS.items()},
+            "datasets": {id: one.description for id, one in DATASETS.items()},
+            "models": {id: one.description for id, one in MODELS.items()},
+        }[self.show]
         return "\n".join(f"{name:<{max(map(len, found))}}  {words}" for name, words in found.items())
 
     def load_modules(self) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxnorm.errors import UserError
 from jaxnorm.files import cache_folder
@@ -29,13 +30,16 @@ from jaxnorm.study.training import devices, processes
 from jaxnorm.study.training.run import check_fits
 
 
-def train_and_report(options: Options, configs: Sequence[Config], *, study: str) -> int:
+def train_and_report(
+    options: Options, configs: Sequence[Config], *, study: str, load_data: Callable[[], Dataset] | None = None
+) -> int:
     """Trains what is missing of a grid in its workdir and writes the report.
 
     Args:
         options: the flags, checked.
         configs: all runs.
         study: the driver's name.
+        load_data: loads the data; by default those that the options name.
 
     Returns:
         The exit code.
@@ -44,7 +48,7 @@ def train_and_report(options: Options, configs: Sequence[Config], *, study: str)
         UserError: before anything is written, if devices, data and workdir do not fit.
     """
     processes.initialize_processes(options.coordinator, options.num_processes, options.process_id)
-    trainer = _SideBySide(options) if options.jobs > 1 else _InThisProcess(options)
+    trainer = _SideBySide(options) if options.jobs > 1 else _InThisProcess(options, load_data)
     configs = trainer.prepared(configs)
     workdir = Workdir(options.workdir, study=study, varied=options.varied)
     console = StudyConsole(quiet=options.quiet)
@@ -98,18 +102,24 @@ def _tell_quietly(configs: Sequence[Config], workdir: Workdir) -> None:
 def _loader(options: Options) -> Callable[[], Dataset]:
     """Loads the user's modules, then the data. A worker of `--jobs` calls it, too."""
     return functools.partial(
-        _load, options.imports, options.dataset, options.data_dir, not options.quiet, not options.dry_run
+        _load,
+        options.imports,
+        options.dataset,
+        data_dir=options.data_dir,
+        image_size=options.image_size,
+        progress=not options.quiet,
+        download=not options.dry_run,
     )
 
 
 class _InThisProcess:
     """One run after the other in this process. Several processes may train each run together."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, load_data: Callable[[], Dataset] | None) -> None:
         devices.start()
         self._execution = Execution(options.data_parallel, options.steps_per_call, options.checkpoint_every_seconds)
         self.is_first = processes.is_first()
-        self.load = _loader(options)
+        self.load = load_data or _loader(options)
 
     def prepared(self, configs: Sequence[Config]) -> list[Config]:
         """The runs with their number of replicas; checks that the devices can share the batches."""
@@ -172,7 +182,7 @@ class _SideBySide:
         )
 
 
-def _load(imports: tuple[str, ...], dataset: str, data_dir: Path | None, progress: bool, download: bool) -> Dataset:
+def _load(imports: tuple[str, ...], dataset: str, **options: Any) -> Dataset:
     for name in imports:
         load(name)
-    return load_dataset(dataset, data_dir=data_dir, progress=progress, download=download)
+    return load_dataset(dataset, **options)

@@ -1,4 +1,4 @@
-"""Modules of the user, which register norms."""
+"""Modules of the user, which register norms, data sets and models."""
 
 import hashlib
 import importlib
@@ -28,7 +28,7 @@ def load_jax() -> None:
 
 
 def load(name: str) -> None:
-    """Imports a Python file or module for the norms that it registers. The same file is run once.
+    """Imports a Python file or module for what it registers. The same file is run once.
 
     It is hashed, and so is all that it imports from outside of installed packages; see `jaxnorm.study.imported`.
 

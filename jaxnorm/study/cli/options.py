@@ -33,7 +33,7 @@ class Options(Recipe, About):
     plan: Path | None = None
     """A TOML file with the comparisons to test, recorded in the workdir before its first run; default: the preset's."""
     data_dir: Path | None = None
-    """Folder of CIFAR-10, also for its download; default $JAXNORM_DATA_DIR, then the cache folder."""
+    """Folder of the images; CIFAR is downloaded to it. Default: $JAXNORM_DATA_DIR, then the cache folder."""
     dry_run: FlagCreatePairsOff[bool] = False
     """Check everything, print what would be trained, and end. Nothing is trained, downloaded or written."""
     quiet: FlagCreatePairsOff[bool] = False
@@ -117,12 +117,18 @@ class Options(Recipe, About):
         """
         self.check_flags()
         self.load_modules()
+        from jaxnorm.study.data import check_dataset
+        from jaxnorm.study.models.registry import check_model
         from jaxnorm.study.registry import NORMS
 
         for norm in self.norms:
             if norm not in NORMS:
                 raise UserError(f"--norms must name registered norms, but names {norm!r}; {nearest(norm, NORMS)}")
-        return self.configs()
+        check_dataset(self.dataset, data_dir=self.data_dir, image_size=self.image_size)
+        configs = self.configs()
+        for config in configs:
+            check_model(config)
+        return configs
 
     def check_flags(self) -> None:
         """Checks every flag that can be checked alone. Drivers add their own.
@@ -130,11 +136,6 @@ class Options(Recipe, About):
         Raises:
             UserError: naming the flag, its value and what it may be.
         """
-        if self.data_dir is not None and self.dataset == "digits":
-            raise UserError(
-                f"--data-dir goes with --dataset cifar10, but the dataset is digits; drop --data-dir {self.data_dir} "
-                "or add --dataset cifar10 or --preset short"
-            )
         if self.checkpoint_every_seconds is not None and not 0 <= self.checkpoint_every_seconds < float("inf"):
             raise UserError(
                 "--checkpoint-every-seconds must be zero or a positive finite number, but is "
@@ -167,7 +168,8 @@ class Options(Recipe, About):
 
         def flag(match: re.Match[str]) -> str:
             several = match[1] in ("norm", "seed", *self.varied)
-            return f"--{match[1].replace('_', '-')}{'s' if several else ''}" if match[1] in _FIELDS else match[0]
+            known = {field.name for field in (*dataclasses.fields(Config), *dataclasses.fields(self))}
+            return f"--{match[1].replace('_', '-')}{'s' if several else ''}" if match[1] in known else match[0]
 
         try:
             yield
@@ -210,6 +212,3 @@ class Options(Recipe, About):
             raise UserError(
                 f"--process-id must be within 0..{self.num_processes - 1}, but is {self.process_id}; count from 0"
             )
-
-
-_FIELDS = {field.name for field in dataclasses.fields(Config)}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from jaxnorm.study.config import Recipe, num_layers
+from jaxnorm.study.config import Recipe, network_words
 from jaxnorm.study.report import figures, tables
 from jaxnorm.study.report.comparisons import chosen
 from jaxnorm.study.report.formats import interval_points, listed, percent, points, spread, undecided, within
@@ -48,7 +48,7 @@ def page(study: Study) -> Page:
         title="When does batch norm break, and is it the training or only its averages?",
         kicker=f"{study.name.replace('_', ' ')} · {study.data_description}",
         introduction=(
-            f"A residual network of {num_layers(study.recipe)} layers is trained on "
+            f"{network_words(study.recipe)} is trained on "
             f"{study.data_description} in batches of {sizes}, for the same "
             f"number of epochs, from {counted(study.runs.seed.nunique(), 'seed')} each.{kept}"
         ),

@@ -1,6 +1,6 @@
 """The page of a comparison of norms, from the question to the last section."""
 
-from jaxnorm.study.config import num_layers
+from jaxnorm.study.config import network_words
 from jaxnorm.study.report.comparisons import chosen
 from jaxnorm.study.report.frames import Study
 from jaxnorm.study.report.page import Page
@@ -18,7 +18,7 @@ def page(study: Study) -> Page:
         title=question if study.name == "compare_norms" else study.name,
         kicker=f"{study.name.replace('_', ' ')} · {study.data_description}",
         introduction=(
-            f"A residual network of {num_layers(study.recipe)} layers is trained on "
+            f"{network_words(study.recipe)} is trained on "
             f"{study.data_description}{schedule} in "
             f"{counted(chosen_study.runs.variant.nunique(), 'variant')} that differ only in their normalization"
             f"{rates}, from {counted(study.runs.seed.nunique(), 'seed')} each. Within a seed, all share their initial "

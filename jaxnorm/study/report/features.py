@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from jaxnorm.study.config import num_layers
+from jaxnorm.study.config import network_words
 from jaxnorm.study.report.comparisons import BASELINE, chosen
 from jaxnorm.study.report.formats import DASH, listed, number, percent, times, undecided, within
 from jaxnorm.study.report.frames import POOLED, Study, finished_rows
@@ -22,7 +22,7 @@ def page(study: Study) -> Page:
         title="How do the features evolve, and do they diverge without normalization?",
         kicker=f"{study.name.replace('_', ' ')} · {study.data_description}",
         introduction=(
-            f"A residual network of {num_layers(study.recipe)} layers is trained on {study.data_description} in "
+            f"{network_words(study.recipe)} is trained on {study.data_description} in "
             f"{counted(chosen_study.runs.variant.nunique(), 'variant')} that differ in nothing but their "
             f"normalization. After every epoch the {listed([name[1:] for name in study.quantiles])} % quantiles "
             f"of {where} are taken over all validation images, exactly."

@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from jaxnorm.conv import kernels, library
 from jaxnorm.errors import one_line
 from jaxnorm.study import home, imported
 from jaxnorm.study.config import Config, completed
+from jaxnorm.study.data import DATASETS
 from jaxnorm.study.invocation import command
+from jaxnorm.study.models.registry import MODELS
 from jaxnorm.study.registry import NORMS, Norm
 from jaxnorm.study.runs.lock import timestamp
 from jaxnorm.study.training import devices, processes
@@ -175,14 +177,22 @@ def environment() -> dict[str, str]:
 def _imported() -> dict[str, str]:
     """SHA-256 of the user's files by name, also of what a norm imports only when it is built or called."""
     for norm in NORMS.values():
-        build = norm.build
-        while isinstance(build, functools.partial):
-            build = build.func
-        module = getattr(build, "__module__", None) or type(build).__module__
-        if not module.startswith("jaxnorm."):
-            imported.remember(module)
+        if _remember(norm.build):
             _try(norm)
+    for build in (*(one.build for one in MODELS.values()), *(one.load for one in DATASETS.values())):
+        _remember(build)
     return imported.hashes()
+
+
+def _remember(build: Callable[..., Any]) -> bool:
+    """Hashes the module of a function that the user has registered; whether it is one."""
+    while isinstance(build, functools.partial):
+        build = build.func
+    module = getattr(build, "__module__", None) or type(build).__module__
+    is_own = module.startswith("jaxnorm.")
+    if not is_own:
+        imported.remember(module)
+    return not is_own
 
 
 @functools.cache

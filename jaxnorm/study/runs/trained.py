@@ -14,8 +14,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxnorm import files
 from jaxnorm.errors import UserError
-from jaxnorm.study.config import Config, nearest
+from jaxnorm.study.config import Config, completed, nearest
 from jaxnorm.study.data.dataset import Dataset
+from jaxnorm.study.models.registry import MODELS
 from jaxnorm.study.registry import NORMS
 from jaxnorm.study.runs.agreement import read_run
 from jaxnorm.study.runs.manifest import Manifest
@@ -160,12 +161,17 @@ def load_run(folder: str | Path, *, model: nn.Module | None = None) -> TrainedRu
             f"{path} must hold a finished run with {MODEL}, but it has none; run its driver's command again to the end"
         )
     with files.reading(path / "config.json"):
-        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in said.config.items()}
+        fields = completed({name: tuple(v) if isinstance(v, list) else v for name, v in said.config.items()})
         config = Config(**fields)
     if model is None and config.norm not in NORMS:
         raise UserError(
             f"the norm of {path} must be registered, but {config.norm!r} is not ({nearest(config.norm, NORMS)}); "
             "import the module that registers it, or give its network as model"
+        )
+    if model is None and config.model not in MODELS:
+        raise UserError(
+            f"the network of {path} must be registered, but {config.model!r} is not ({nearest(config.model, MODELS)}); "
+            "import the module that registers it, or give it as model"
         )
     content = manifest.content(MODEL)
     with files.reading(path / MODEL):

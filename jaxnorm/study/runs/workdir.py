@@ -203,7 +203,8 @@ class Workdir:
         # Except for what the study varies, the runs of a folder share one recipe, so that new runs must have it, too.
         found = [*config_differences(plan["recipe"], config).items()]
         directory = self.directory(config)
-        recorded = config_differences((directory.provenance or {"config": {}})["config"], config)
+        begun = directory.provenance
+        recorded = config_differences(begun["config"], config) if begun else {}
         # A finished run remains as it is, even if the others continue with a changed recipe.
         if not (directory.is_finished and set(recorded) <= set(REVISABLE)):
             found += recorded.items()

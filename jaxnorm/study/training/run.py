@@ -166,7 +166,7 @@ def _check_model(config: Config, model: nn.Module | None) -> None:
     Raises:
         UserError: naming the first field that would be ignored.
     """
-    for field in ("num_blocks", "num_filters", "init", "compute_dtype", "ghost_batch_size"):
+    for field in ("model", "num_blocks", "num_filters", "init", "compute_dtype", "ghost_batch_size"):
         default, value = getattr(Config(), field), getattr(config, field)
         if model is not None and value != default:
             raise UserError(

@@ -10,7 +10,7 @@ from flax import struct
 
 from jaxnorm.study.config import Config
 from jaxnorm.study.data.dataset import Dataset
-from jaxnorm.study.models import ResNet
+from jaxnorm.study.models.registry import build_model
 from jaxnorm.study.param_groups import ParamGroups
 from jaxnorm.study.registry import NORMS, ghost_batch_norm
 from jaxnorm.study.training.optimizer import Rule, make_optimizer
@@ -144,33 +144,27 @@ def create_state(
     )
 
 
-def build_network(config: Config, num_classes: int) -> ResNet:
+def build_network(config: Config, num_classes: int) -> nn.Module:
     """The network that a configuration describes.
 
     Args:
-        config: gives size, norm, ghost batch size, initial weights and precision.
+        config: gives network, size, norm, ghost batch size, initial weights and precision.
         num_classes: number of logits.
 
     Returns:
         The network; equal configurations give equal networks, which share compiled programs.
 
+    Raises:
+        UserError: if the network is not registered, or does not take what the configuration says of it.
+
     Examples:
-        >>> build_network(Config(norm="gn"), num_classes=10).norm.label
-        'Group norm'
+        >>> type(build_network(Config(norm="gn"), num_classes=10)).__name__
+        'ResNet'
     """
     norm = NORMS[config.norm]
     if config.ghost_batch_size is not None:
         norm = ghost_batch_norm(config.norm, config.ghost_batch_size)
-    dtype = None if config.compute_dtype == "float32" else config.compute_dtype
-    return ResNet(
-        num_blocks=config.num_blocks,
-        norm=norm,
-        conv=norm.conv,
-        num_classes=num_classes,
-        num_filters=config.num_filters,
-        weights=config.init,
-        dtype=dtype,
-    )
+    return build_model(config, norm, num_classes)
 
 
 def initial_state(config: Config, dataset: Dataset, model: nn.Module | None = None) -> TrainState:

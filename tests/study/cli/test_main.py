@@ -17,7 +17,7 @@ from jaxnorm.study.cli.groups import GROUPS
 from jaxnorm.study.cli.main import COMMANDS, main
 from jaxnorm.study.data import DATASETS
 from jaxnorm.study.invocation import command
-from jaxnorm.study.models import MODELS
+from jaxnorm.study.models.registry import MODELS
 from tests.drivers import ROOT, environment, path_of
 
 DRIVERS = {"compare": "compare_norms", "batch-sizes": "batch_size_study", "features": "feature_evolution"}
