@@ -5,9 +5,13 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal
 
+from rich import box
 from rich.console import Console
+from rich.table import Table as Lines
+from rich.text import Text
 from tyro.conf import Positional, arg
 
+from jaxnorm.errors import UserError
 from jaxnorm.study import planned
 from jaxnorm.study.cli.flags import Command
 from jaxnorm.study.cli.imports import load_jax
@@ -52,21 +56,53 @@ def power(plan: planned.Plan, seeds: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Report(Command):
-    """Rebuilds the report of a study's folder."""
+    """Rebuilds the report of a study's folder, or compares two."""
 
-    summary = "Rebuilds tables, figures and page from a workdir's runs."
+    summary = "Rebuilds a workdir's report, or compares two workdirs."
+    details = "Of two, A and B, it prints what differs in their settings and in test accuracy."
 
-    workdir: Annotated[Positional[Path], arg(metavar="WORKDIR")]
-    """The --workdir of a driver, or a folder that publish has made."""
+    workdirs: Annotated[Positional[tuple[Path, ...]], arg(metavar="WORKDIR [WORKDIR]")]
+    """The --workdir of a driver, or a folder that publish has made; two are compared, and nothing is written."""
 
     def run(self) -> int:
-        """Writes the report.
+        """Writes the report, or prints the comparison.
 
         Returns:
             The exit code.
+
+        Raises:
+            UserError: if neither one nor two folders are given, or two have no finished variant in common.
         """
-        show_report(self.workdir, StudyConsole())
+        if not 1 <= len(self.workdirs) <= 2:
+            raise UserError(f"report must be given one workdir or two, but is given {len(self.workdirs)}; name 1 or 2")
+        console = StudyConsole()
+        if len(self.workdirs) == 1:
+            show_report(self.workdirs[0], console)
+        else:
+            _show_between(self.workdirs[0], self.workdirs[1], console)
         return 0
+
+
+def _show_between(first: Path, second: Path, console: Console) -> None:
+    """Prints how two studies differ."""
+    from jaxnorm.study.report import between
+    from jaxnorm.study.report.folders import read_study
+
+    studies = [read_study(folder) for folder in (first, second)]
+    found = between.between(*studies)
+    if found.empty:
+        raise UserError(f"{first} and {second} must have a finished variant in common, but have none; compare others")
+    for letter, study in zip("AB", studies, strict=True):
+        finished = counted(len(study.finished), "finished run")
+        say(console, f"{letter}: {study.folder}, {finished}, {study.data_description}")
+    for change in between.changes(*studies) or ["nothing but norms and seeds"]:
+        say(console, f"Differs: {change}")
+    shown = between.table(found)
+    lines = Lines(*shown, box=box.SIMPLE_HEAD)
+    for row in shown.itertuples(index=False, name=None):
+        lines.add_row(*map(Text, row))
+    console.print(lines)
+    say(console, between.note(found))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """What every driver does with its options: check, train what is missing, report."""
 
-from typing import ClassVar
-
 from jaxnorm.study.allocator import share_one_heap
 from jaxnorm.study.cli.entry import is_running
 from jaxnorm.study.cli.flags import Command
@@ -10,13 +8,7 @@ from jaxnorm.study.runs.lock import check_free
 
 
 class Driver(Options, Command):
-    """A command that trains what is missing of a grid in its workdir and writes the report.
-
-    Attributes:
-        study: the driver's name in files; a workdir belongs to one driver.
-    """
-
-    study: ClassVar[str]
+    """A command that trains what is missing of a grid in its workdir and writes the report."""
 
     def run(self) -> int:
         """Trains and reports.

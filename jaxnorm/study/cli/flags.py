@@ -13,6 +13,7 @@ from jaxnorm.errors import UserError
 from jaxnorm.study.cli.groups import CONFIG, grouped
 from jaxnorm.study.cli.options import Options
 from jaxnorm.study.cli.parser import parsed
+from jaxnorm.study.cli.recorded import recorded_flags
 from jaxnorm.study.config import PRESETS, nearest
 
 
@@ -59,10 +60,7 @@ def read(command: type[AnyCommand], arguments: Sequence[str], program: Sequence[
     description = _narrow(f"{command.summary}\n\n{details}")
     if not issubclass(command, Options):
         return parsed(lambda: tyro.cli(command, args=arguments, prog=name, description=description))
-    preset = _preset_in(arguments) or command().preset
-    if preset not in PRESETS:
-        raise UserError(f"--preset must name a preset, but names {preset!r}; {nearest(preset, PRESETS)}")
-    defaults = command(**{**PRESETS[preset], "preset": preset})
+    defaults = _defaults(command, _value_of("--preset", arguments), _value_of("--config", arguments))
     _check_values(defaults, arguments)
     kind, flat = grouped(defaults)
     found = command(
@@ -76,12 +74,26 @@ def read(command: type[AnyCommand], arguments: Sequence[str], program: Sequence[
     return found
 
 
-def _preset_in(arguments: Sequence[str]) -> str | None:
+def _defaults(command: type[Options], preset: str | None, config: str | None) -> Options:
+    """A driver's flags with the values of a preset, or of a study's folder."""
+    if preset and config:
+        raise UserError(f"--preset and --config exclude each other, but are {preset} and {config}; drop one of them")
+    if config:
+        known = frozenset(field.name for field in dataclasses.fields(command))
+        return command(**recorded_flags(Path(config), command.study, known))
+    preset = preset or command().preset
+    if preset not in PRESETS:
+        raise UserError(f"--preset must name a preset, but names {preset!r}; {nearest(preset, PRESETS)}")
+    return command(**{**PRESETS[preset], "preset": preset})
+
+
+def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    """The value that a command line gives a flag; None if it gives none."""
     found = None
     for index, argument in enumerate(arguments):
-        if argument.startswith("--preset="):
-            found = argument.removeprefix("--preset=")
-        elif argument == "--preset" and index + 1 < len(arguments):
+        if argument.startswith(f"{flag}="):
+            found = argument.removeprefix(f"{flag}=")
+        elif argument == flag and index + 1 < len(arguments):
             found = arguments[index + 1]
     return found
 

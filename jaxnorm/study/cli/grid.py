@@ -12,12 +12,13 @@ from jaxnorm.files import cache_folder
 from jaxnorm.study.cli.commands import power, show_report
 from jaxnorm.study.cli.imports import load
 from jaxnorm.study.cli.options import Options
+from jaxnorm.study.cli.recorded import recorded_plan
 from jaxnorm.study.config import Config
 from jaxnorm.study.data import load_dataset
 from jaxnorm.study.data.dataset import Dataset
 from jaxnorm.study.exit_codes import is_of_signal
 from jaxnorm.study.invocation import command
-from jaxnorm.study.planned import parsed_plan, read_plan
+from jaxnorm.study.planned import Recorded, parsed_plan, read_plan
 from jaxnorm.study.runs import jobs, plan
 from jaxnorm.study.runs.lock import held
 from jaxnorm.study.runs.progress import StudyConsole, say
@@ -58,8 +59,7 @@ def train_and_report(
             if not options.dry_run:
                 stack.enter_context(held(workdir.path))
             notes = workdir.check(configs, allow_changes=options.allow_changes)  # before a download
-            plan_file = read_plan(options.plan or Path(options.preset), study)
-            planned = workdir.planned(plan_file, demanded=options.plan is not None)
+            planned = workdir.planned(_plan(options, study), demanded=options.plan is not None)
         dataset = trainer.load()
         for config in configs:
             check_fits(config, dataset)
@@ -88,6 +88,12 @@ def train_and_report(
             if options.quiet:
                 _tell_quietly(configs, workdir)
     return code
+
+
+def _plan(options: Options, study: str) -> Recorded:
+    """The plan file that is named, else that of the study in `--config`, else that of the preset."""
+    before = recorded_plan(options.config) if options.config and not options.plan else None
+    return before or read_plan(options.plan or Path(options.preset), study)
 
 
 def _tell_quietly(configs: Sequence[Config], workdir: Workdir) -> None:

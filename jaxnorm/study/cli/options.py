@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from tyro.conf import FlagCreatePairsOff
 
@@ -18,11 +18,19 @@ from jaxnorm.study.config import DEFAULT_NORMS, Config, Recipe, nearest
 
 @dataclasses.dataclass(frozen=True)
 class Options(Recipe, About):
-    """A grid of runs and where it is trained."""
+    """A grid of runs and where it is trained.
+
+    Attributes:
+        study: the driver's name in files; a workdir belongs to one driver.
+    """
+
+    study: ClassVar[str]
 
     preset: str = "quick"
     """Where the other flags' defaults come from: quick (digits, minutes), short (CIFAR-10, 10 epochs) or study
     (CIFAR-10, 100 epochs, 10 seeds)."""
+    config: Path | None = None
+    """Take the other flags' defaults from a study.json, or the folder that has it, instead of a preset."""
     norms: tuple[str, ...] = DEFAULT_NORMS
     """Normalizations to compare, by id: flax_bn none bn in bin ln gn bin_frozen rms brn frn gn_ws bn_ws sws sn evo_b0
     evo_s0 dyt derf grn iln bgn iter, and those of --import."""
