@@ -25,6 +25,7 @@ from jaxnorm.study.runs.progress import StudyConsole, say
 from jaxnorm.study.runs.provenance import surroundings
 from jaxnorm.study.runs.shared import check_same, noticing_losses
 from jaxnorm.study.runs.study import Execution, steps_left, train_grid, unfinished
+from jaxnorm.study.runs.tensorboard import writer_package
 from jaxnorm.study.runs.workdir import Workdir
 from jaxnorm.study.streams import tell
 from jaxnorm.study.training import devices, processes
@@ -49,6 +50,8 @@ def train_and_report(
         UserError: before anything is written, if devices, data and workdir do not fit.
     """
     processes.initialize_processes(options.coordinator, options.num_processes, options.process_id)
+    if options.tensorboard:
+        writer_package()
     trainer = _SideBySide(options) if options.jobs > 1 else _InThisProcess(options, load_data)
     configs = trainer.prepared(configs)
     workdir = Workdir(options.workdir, study=study, varied=options.varied)
@@ -118,12 +121,18 @@ def _loader(options: Options) -> Callable[[], Dataset]:
     )
 
 
+def _execution(options: Options, num_devices: devices.NumDevices) -> Execution:
+    return Execution(
+        num_devices, options.steps_per_call, options.checkpoint_every_seconds, tensorboard=options.tensorboard
+    )
+
+
 class _InThisProcess:
     """One run after the other in this process. Several processes may train each run together."""
 
     def __init__(self, options: Options, load_data: Callable[[], Dataset] | None) -> None:
         devices.start()
-        self._execution = Execution(options.data_parallel, options.steps_per_call, options.checkpoint_every_seconds)
+        self._execution = _execution(options, options.data_parallel)
         self.is_first = processes.is_first()
         self.load = load_data or _loader(options)
 
@@ -157,7 +166,7 @@ class _SideBySide:
     def __init__(self, options: Options) -> None:
         if processes.is_distributed():
             raise UserError(f"--jobs starts its processes itself, but is {options.jobs} in one of several; drop it")
-        self._execution = Execution(1, options.steps_per_call, options.checkpoint_every_seconds)
+        self._execution = _execution(options, 1)
         self._jobs = options.jobs
         self.load = _loader(options)
         self._set_up = _loader(dataclasses.replace(options, quiet=True))

@@ -46,6 +46,8 @@ class Options(Recipe, About):
     """Check everything, print what would be trained, and end. Nothing is trained, downloaded or written."""
     quiet: FlagCreatePairsOff[bool] = False
     """Print errors, and at the end the path of the table of results."""
+    tensorboard: FlagCreatePairsOff[bool] = False
+    """Also write each epoch's numbers for TensorBoard, to WORKDIR/tensorboard; needs tensorboardX."""
     checkpoint_every_seconds: float | None = None
     """Time between a run's checkpoints; by default 50 times what one costs, so that they take at most 2 %."""
     jobs: int = 1

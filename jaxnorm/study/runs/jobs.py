@@ -21,6 +21,7 @@ from jaxnorm.study.runs.provenance import provenance
 from jaxnorm.study.runs.shares import Share, shares
 from jaxnorm.study.runs.signals import SIGNALS, StopRequest
 from jaxnorm.study.runs.study import Execution, outcome, steps_left, unfinished
+from jaxnorm.study.runs.tensorboard import also_tensorboard
 from jaxnorm.study.runs.time_limit import TimeLimit
 from jaxnorm.study.runs.workdir import Workdir
 from jaxnorm.study.runs.worker import SetUp, examine_machine, train_given_runs
@@ -98,7 +99,9 @@ def train_side_by_side(
     with contextlib.ExitStack() as stack:
         stack.callback(_close, workers)  # if there is an error here, that ends them
         stop = stack.enter_context(StopRequest())
-        display = stack.enter_context(Display(console, steps, jobs))
+        display: Progress = stack.enter_context(Display(console, steps, jobs))
+        if execution.tensorboard:
+            display = stack.enter_context(also_tensorboard(display, configs, workdir))
         while (waiting or workers) and not _is_too_late(limit, stop):
             if stop.is_set or failure is not None:
                 waiting.clear()

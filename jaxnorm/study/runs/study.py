@@ -20,6 +20,7 @@ from jaxnorm.study.runs.progress import Display, Progress
 from jaxnorm.study.runs.provenance import provenance, surroundings
 from jaxnorm.study.runs.shared import Follower, SharedRecord, broadcast_selection, check_all_crashed, raise_if_lost
 from jaxnorm.study.runs.signals import StopRequest
+from jaxnorm.study.runs.tensorboard import also_tensorboard
 from jaxnorm.study.runs.workdir import Workdir
 from jaxnorm.study.training.devices import NumDevices, devices_for
 from jaxnorm.study.training.processes import any_of, broadcast, is_first, num_processes
@@ -36,12 +37,14 @@ class Execution:
         steps_per_call: steps in one dispatch; None chooses by platform.
         checkpoint_every_seconds: time between checkpoints; None chooses by what one costs.
         seconds: after which runs in several jobs are stopped and saved.
+        tensorboard: write each epoch as TensorBoard events, too.
     """
 
     num_devices: NumDevices = "auto"
     steps_per_call: int | None = None
     checkpoint_every_seconds: float | None = None
     seconds: float = math.inf
+    tensorboard: bool = False
 
 
 def train_grid(
@@ -64,9 +67,11 @@ def train_grid(
     """
     todo = broadcast_selection(configs, unfinished(configs, workdir) if is_first() else [])
     with StopRequest() as stop, contextlib.ExitStack() as stack:
-        display = (
-            stack.enter_context(Display(console, steps_left(todo, dataset, workdir))) if is_first() else Progress()
-        )
+        display = Progress()
+        if is_first():
+            display = stack.enter_context(Display(console, steps_left(todo, dataset, workdir)))
+            if execution.tensorboard:
+                display = stack.enter_context(also_tensorboard(display, configs, workdir))
         for config in todo:
             if any_of(stop.is_set):
                 break
