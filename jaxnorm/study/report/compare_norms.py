@@ -1,6 +1,6 @@
 """The page of a comparison of norms, from the question to the last section."""
 
-from jaxnorm.study.config import network_words
+from jaxnorm.study.config import completed, network_words
 from jaxnorm.study.report.comparisons import chosen
 from jaxnorm.study.report.frames import Study
 from jaxnorm.study.report.page import Page
@@ -11,7 +11,8 @@ from jaxnorm.study.words import counted
 def page(study: Study) -> Page:
     """The page of a `study`: the answer, results, differences, curves, features, gates, details."""
     chosen_study = chosen(study)
-    parts, question = Sections(chosen_study, study), "What does normalization do to a small residual network?"
+    parts, network = Sections(chosen_study, study), completed(study.recipe)["model"]
+    question = f"What does normalization do to {'a small residual network' if network == 'resnet' else network}?"
     schedule = f" for {counted(planned, 'epoch')}" if (planned := study.recipe.get("num_epochs")) else ""
     rates = " and the learning rate chosen for each" * (chosen_study.runs.learning_rate.nunique() > 1)
     return Page(

@@ -247,7 +247,8 @@ def steps(epochs: pd.DataFrame, images: int, subtitle: str) -> Figure:
 def confusion(evaluations: pd.DataFrame, class_names: Sequence[str], subtitle: str) -> Figure:
     """What each variant takes the images of a class for: shares of `evaluations` on test, over all seeds.
 
-    Numbers are shown if there are too many or too few `class_names`; `subtitle` says what the figure is of.
+    Of more than 30 classes every tenth or so has its number. Numbers are shown, too, if there are too many or too few
+    `class_names`; `subtitle` says what the figure is of.
     """
     groups = {str(label): rows for label, rows in evaluations.groupby("label", observed=True)}
     title, height = "Confusions on the test images", 1.7 + 0.9 / math.ceil(len(groups) / 4)  # names below the lowest
@@ -260,6 +261,9 @@ def confusion(evaluations: pd.DataFrame, class_names: Sequence[str], subtitle: s
     places = range(len(evaluations.confusion_matrix.iloc[0]))
     names = [style.plain(str(name), 12) for name in (class_names if len(class_names) == len(places) else places)]
     size = 6.5 if len(names) <= 10 else 4
+    if len(places) > 30:
+        places = range(0, len(places), 10 ** (len(str(len(places) - 1)) - 1))
+        names, size = list(map(str, places)), 6.5
     for index, (axis, rows) in enumerate(zip(axes, groups.values(), strict=True)):
         counts = np.sum([np.asarray(matrix, float) for matrix in rows.confusion_matrix], axis=0)
         share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
