@@ -49,13 +49,14 @@ def bounded_memory():
 
 @pytest.fixture
 def registry():
-    """The registered norms, which after the test are those of before, in the same order."""
-    from jaxnorm import NORMS  # not above: JAX reads its settings when it is imported
+    """The registered norms. After the test all that is registered is that of before, in the same order."""
+    from jaxnorm import DATASETS, MODELS, NORMS  # not above: JAX reads its settings when it is imported
 
-    before = dict(NORMS)
+    before = [(known, dict(known)) for known in (NORMS, DATASETS, MODELS)]
     yield NORMS
-    NORMS.clear()
-    NORMS.update(before)
+    for known, entries in before:
+        known.clear()
+        known.update(entries)
 
 
 def resident_memory():

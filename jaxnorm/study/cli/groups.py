@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from tyro.conf import OmitArgPrefixes, arg
 
-FIRST = ("norms", "seeds", "preset", "config", "workdir")
+FIRST = ("norms", "seeds", "preset", "workdir", "config")
 LAST = ("plan", "dry_run", "quiet", "imports", "show", "version")
 GROUPS: Mapping[str, str] = {
     "training": "dataset image_size batch_size num_epochs stop_after_epoch learning_rate lr_rule gate_lr_multiplier "

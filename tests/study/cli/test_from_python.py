@@ -4,10 +4,13 @@ import flax.linen as nn
 import numpy as np
 import pytest
 
-from jaxnorm import MODELS, Config, compare, dataset_from_arrays, load_run, read_study, register_norm
+from jaxnorm import Config, compare, dataset_from_arrays, load_run, read_study, register_norm
 from jaxnorm.errors import UserError
 
 SMALL = dict(num_epochs=2, batch_size=16)
+
+
+pytestmark = pytest.mark.usefixtures("registry")
 
 
 class Tiny(nn.Module):
@@ -24,14 +27,6 @@ class Shift(nn.Module):
     @nn.compact
     def __call__(self, x):
         return x + self.param("bias", nn.initializers.zeros, x.shape[-1:])
-
-
-@pytest.fixture(autouse=True)
-def models(registry):
-    before = dict(MODELS)
-    yield
-    MODELS.clear()
-    MODELS.update(before)
 
 
 @pytest.fixture

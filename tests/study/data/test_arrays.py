@@ -161,22 +161,19 @@ def test_images_of_different_sizes_need_a_size(photos):
         dataset_from_folder(photos, progress=False)
 
 
-def test_a_registered_data_set_is_loaded_by_its_name(tmp_path):
+def test_a_registered_data_set_is_loaded_by_its_name(tmp_path, registry):
     def load(*, data_dir, download):
         seen.append((data_dir, download))
         return dataset_from_arrays("other", (images(30), np.arange(30) % 3))
 
     seen = []
     register_dataset("mine", load)
-    try:
-        assert load_dataset("mine", data_dir=tmp_path, download=False).name == "mine"
-        assert seen == [(tmp_path, False)]
-        with pytest.raises(UserError, match="`image_size` goes with the data sets folder, but is 8 with mine"):
-            load_dataset("mine", image_size=8)
-        with pytest.raises(UserError, match="must be new, but 'mine'"):
-            register_dataset("mine", jaxnorm.load_dataset)
-    finally:
-        del DATASETS["mine"]
+    assert load_dataset("mine", data_dir=tmp_path, download=False).name == "mine"
+    assert seen == [(tmp_path, False)]
+    with pytest.raises(UserError, match="`image_size` goes with the data sets folder, but is 8 with mine"):
+        load_dataset("mine", image_size=8)
+    with pytest.raises(UserError, match="must be new, but 'mine'"):
+        register_dataset("mine", jaxnorm.load_dataset)
 
 
 @pytest.mark.parametrize(
@@ -193,13 +190,10 @@ def test_what_cannot_be_registered_is_named(arguments, words):
     assert "mine" not in DATASETS
 
 
-def test_a_function_must_return_a_data_set():
+def test_a_function_must_return_a_data_set(registry):
     register_dataset("mine", lambda: 3)
-    try:
-        with pytest.raises(UserError, match="must return a Dataset, but returns int"):
-            load_dataset("mine")
-    finally:
-        del DATASETS["mine"]
+    with pytest.raises(UserError, match="must return a Dataset, but returns int"):
+        load_dataset("mine")
 
 
 def test_a_data_set_takes_only_what_is_its_own(tmp_path):

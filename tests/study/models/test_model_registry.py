@@ -5,10 +5,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxnorm import MODELS, NORMS, Config, ResNet, register_model
+from jaxnorm import NORMS, Config, ResNet, register_model
 from jaxnorm.errors import UserError
 from jaxnorm.study.models.registry import check_model
 from jaxnorm.study.training.state import build_network
+
+pytestmark = pytest.mark.usefixtures("registry")
 
 
 class Small(nn.Module):
@@ -27,14 +29,6 @@ class Small(nn.Module):
 
 def with_blocks(*, norm, num_classes, num_blocks, dtype=None):
     return ResNet(num_blocks, norm, num_classes=num_classes, num_filters=2, dtype=dtype)
-
-
-@pytest.fixture(autouse=True)
-def models():
-    before = dict(MODELS)
-    yield
-    MODELS.clear()
-    MODELS.update(before)
 
 
 def test_the_built_in_network_is_the_published_one():
