@@ -121,7 +121,7 @@ def test_help_needs_no_docstrings(tmp_path, program):
         ([], "a command must be named, but none is; name one of compare, "),
         (["comprae"], "the first argument must be a command, but is 'comprae'; did you mean 'compare' or "),
         (["--bogus"], "--bogus; see --help"),
-        (["report"], "Missing from jaxnorm report: WORKDIR"),
+        (["publish"], "Missing from jaxnorm publish: WORKDIR"),
     ],
 )
 def test_a_mistake_is_one_line(program, tmp_path, arguments, words):
