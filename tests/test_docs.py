@@ -19,7 +19,8 @@ from jaxnorm.study.report.comparisons import paired
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = [README, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts]
+PAGES = [README, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md")), *DOCS]
 EXAMPLES = [README, ROOT / "docs/index.md", *sorted((ROOT / "docs/guides").glob("*.md"))]
 RESULTS = sorted(path.parent for path in ROOT.glob("results/*/study.json"))
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -153,7 +154,7 @@ def test_the_commands_are_understood(words, tmp_path, monkeypatch, registry):
             assert set(targets) <= set(re.search(r"^[.]PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.M)[1].split())
         case ["pip", "install", what]:
             requirement = Requirement(what.replace(".", "jaxnorm", 1))
-            assert requirement.extras <= EXTRAS
+            assert requirement.extras <= set(EXTRAS)
         case ["jaxnorm", command, *arguments] | ["python", "-m", "jaxnorm", command, *arguments]:
             check(command, arguments)
         case ["python", file, *arguments] if file.startswith("experiments/"):
@@ -165,9 +166,7 @@ def test_the_commands_are_understood(words, tmp_path, monkeypatch, registry):
             raise AssertionError(words)
 
 
-EXTRAS = set(
-    tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["dynamic"]["optional-dependencies"]
-)
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
 def check(command, arguments):
