@@ -1,4 +1,4 @@
-"""The wheel and the archive of the sources as a user gets them: in environments that hold nothing else (make package)."""
+"""The wheel and the archive of the sources, each in an environment that holds nothing else (make package)."""
 
 import email
 import re
