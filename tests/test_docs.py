@@ -147,6 +147,7 @@ def commands():
 def test_the_commands_are_understood(words, tmp_path, monkeypatch, registry):
     (own,) = (program for program in blocks(README, "python") if "register_norm(" in program)
     (tmp_path / "mynorm.py").write_text(own, encoding="utf-8")
+    (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     drivers = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "experiments").glob("*.py")}
     match [*itertools.dropwhile(lambda word: re.match("[A-Z_]+=", word), words)]:  # without variables
@@ -166,6 +167,12 @@ def test_the_commands_are_understood(words, tmp_path, monkeypatch, registry):
             raise AssertionError(words)
 
 
+MINE = """
+from jaxnorm import register_dataset, register_model
+
+register_dataset("mine", lambda: None)
+register_model("small", lambda *, norm, num_classes: None)
+"""
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
