@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: accelerator compare docs peers test test-accelerators test-optimized test-report test-durability test-notebook test-peers lint format clean
+.PHONY: accelerator compare docs package peers test test-accelerators test-optimized test-report test-durability test-notebook test-peers lint format clean
 
 compare: .venv/study
 	$(BIN)/python experiments/compare_norms.py $(ARGS)
@@ -36,9 +36,16 @@ test-peers: .venv/peers
 peers: .venv/peers
 	$(BIN)/python benchmarks/peers.py
 
-# Writes docs/_build/index.html.
+# Builds the wheel and the archive of the sources, and tries both in environments of their own.
+package: .venv/package
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m pytest -m package tests/test_package.py $(ARGS)
+
+# Writes docs/_build/html/index.html. Its notebooks are executed, within minutes.
 docs: .venv/docs
-	$(BIN)/python -m sphinx -q -E -W --keep-going -b html docs docs/_build $(ARGS)
+	$(BIN)/python -m sphinx -q -E -W --keep-going -b html docs docs/_build/html $(ARGS)
 
 test-notebook: .venv/notebook
 	$(BIN)/python -m pytest -m notebook tests/test_notebook.py $(ARGS)
@@ -62,30 +69,41 @@ clean:
 	$(PYTHON) -m venv .venv
 	@touch $@
 
-.venv/study: requirements.txt | .venv/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+# A recipe: installs $(PACKAGES) into .venv.
+define install
+	@echo "Installing into .venv, which takes minutes the first time: $(PACKAGES)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PACKAGES)
 	@touch $@
+endef
 
+.venv/study: PACKAGES = --editable '.[study]'
+.venv/study: pyproject.toml | .venv/python
+	$(install)
+
+.venv/test: PACKAGES = --editable '.[test]'
+.venv/test: pyproject.toml | .venv/python
+	$(install)
+
+.venv/docs: PACKAGES = 'sphinx>=8' 'myst-nb>=1.2' 'ipykernel>=6.29,<7.3' 'sphinx-book-theme>=1.1'  # a later kernel prints warnings
 .venv/docs: | .venv/test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'sphinx>=8' 'myst-parser>=4' 'sphinx-book-theme>=1.1'
-	@touch $@
+	$(install)
 
+.venv/notebook: PACKAGES = 'nbclient>=0.10' 'ipykernel>=6.29,<7.3'
 .venv/notebook: | .venv/test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'nbclient>=0.10' 'ipykernel>=6.29'
-	@touch $@
+	$(install)
+
+.venv/package: PACKAGES = build twine
+.venv/package: | .venv/test
+	$(install)
 
 # PyPI's PyTorch for Linux brings CUDA (3 GB). PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu avoids that.
+.venv/peers: PACKAGES = --no-compile 'torch>=2.9,<2.14' 'timm>=1.0.20' 'keras>=3.12' dm-haiku equinox
 .venv/peers: | .venv/test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile 'torch>=2.9,<2.14' 'timm>=1.0.20' 'keras>=3.12' dm-haiku equinox
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps sbx-rl
-	@touch $@
+	$(install)
 
 # The CUDA wheels (6 GB) have an environment of their own: with them JAX would look for a GPU in every test.
 .venv-accelerators: requirements.txt | .venv/test
 	$(PYTHON) -m venv .venv-accelerators
 	.venv-accelerators/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt 'jax[cuda13]'
-	@touch $@
-
-.venv/test: pyproject.toml requirements.txt requirements-test.txt | .venv/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@

@@ -1,7 +1,9 @@
 """The settings of the documentation: `make docs` builds it from the pages here and from docstrings."""
 
 import inspect
+import os
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,12 @@ from sphinx.application import Sphinx
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 ADDRESS = PROJECT.get("urls", {}).get("Repository")
-OUTSIDE = re.compile(r"\[([^]\n]+)\]\(\.\./([^)\s]+)\)")
+UPWARDS = re.compile(r"(?<!!)\[([^]\n]+)\]\((\.\./[^)\s]+)\)")
 
 project = PROJECT["name"]
 author = "the authors of jaxnorm"
 release = PROJECT["version"]
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
 html_theme = "sphinx_book_theme"
 html_title = "jaxnorm"
@@ -24,6 +26,15 @@ html_theme_options = {"show_toc_level": 2, "home_page_in_toc": True}
 html_show_copyright = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+
+# The notebooks run on the CPU, with the program jaxnorm of this environment. An error in one ends the build.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600  # seconds for a cell
+nb_merge_streams = True
+nb_output_stderr = "remove-warn"
 
 myst_heading_anchors = 4
 default_role = "code"
@@ -34,7 +45,7 @@ autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 100
 
 
-def link_to_repository(app: Sphinx, docname: str, source: list[str]) -> None:  # noqa: ARG001
+def link_to_repository(app: Sphinx, docname: str, source: list[str]) -> None:
     """Links out of docs/ lead to the repository, once pyproject.toml has its address. Until then they are text.
 
     Args:
@@ -44,9 +55,12 @@ def link_to_repository(app: Sphinx, docname: str, source: list[str]) -> None:  #
     """
 
     def link(match: re.Match[str]) -> str:
-        return f"[{match[1]}]({ADDRESS}/blob/main/{match[2]})" if ADDRESS else match[1]
+        target = (app.srcdir / docname).parent.joinpath(match[2]).resolve().relative_to(ROOT)
+        if target.parts[0] == "docs":
+            return match[0]
+        return f"[{match[1]}]({ADDRESS}/blob/main/{target})" if ADDRESS else match[1]
 
-    source[0] = OUTSIDE.sub(link, source[0])
+    source[0] = UPWARDS.sub(link, source[0])
 
 
 def show_fields(

@@ -19,11 +19,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def test_the_layers_dependencies_are_among_the_requirements():
+def test_the_requirements_are_those_of_the_layers_the_study_and_tfds():
     lines = [line.strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
-    required = [line for line in lines if line and not line.startswith("#")]
-    assert required[: len(PROJECT["dependencies"])] == PROJECT["dependencies"]
-    assert len(set(required)) == len(required)
+    extras = PROJECT["optional-dependencies"]
+    assert [line for line in lines if line and not line.startswith("#")] == [
+        *PROJECT["dependencies"],
+        *extras["study"],
+        *extras["tfds"],
+    ]
 
 
 def test_the_version_is_the_packages():

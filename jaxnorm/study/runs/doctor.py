@@ -25,7 +25,7 @@ from jaxnorm.study.exit_codes import ExitCode
 from jaxnorm.study.runs.provenance import cores, environment, options
 
 NEEDED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn", "matplotlib")
-ALSO_NEEDED = ("tensorflow-datasets", "tyro", "rich", "jinja2", "filelock", "pillow")
+ALSO_NEEDED = ("pandas", "tyro", "rich", "jinja2", "filelock", "pillow", "safetensors")
 LITTLE_DISK, LITTLE_MEMORY = 2e9, 3e9  # bytes; a CIFAR-10 run holds under 2 GB and leaves under 10 MB a run
 
 OPTIONS = ("jax_default_prng_impl", "jax_threefry_partitionable", "jax_enable_x64", "jax_default_matmul_precision")
@@ -123,7 +123,7 @@ def _packages() -> list[Finding]:
             missing.append(name)
     findings = [Finding("Packages", ", ".join(found), "good")]
     if missing:
-        findings.append(Finding("Missing", ", ".join(missing), "wrong", "pip install -r requirements.txt"))
+        findings.append(Finding("Missing", ", ".join(missing), "wrong", "pip install 'jaxnorm[study]'"))
     return findings
 
 
@@ -131,7 +131,7 @@ def _jaxlib() -> Finding:
     try:
         version = importlib.metadata.version("jaxlib")
     except importlib.metadata.PackageNotFoundError:
-        return Finding("Numbers on CPU", "there is no jaxlib", "wrong", "pip install -r requirements.txt")
+        return Finding("Numbers on CPU", "there is no jaxlib", "wrong", "pip install 'jaxnorm[study]'")
     if version != jaxlib_guard.WRONG:
         return Finding("Numbers on CPU", f"jaxlib {version} has no known fault", "good")
     protected = f"{jaxlib_guard.FLAG}=" in os.environ.get("XLA_FLAGS", "").split()

@@ -47,7 +47,7 @@ def test_little_room_and_missing_packages_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "NEEDED", ("jax", "no-such-package"))
     assert found("Disk here").state == found("Memory").state == "risk"
     assert found("Missing").found == "no-such-package"
-    assert found("Missing").fix == "pip install -r requirements.txt"
+    assert found("Missing").fix == "pip install 'jaxnorm[study]'"
 
 
 def test_data_are_found_named_as_damaged_or_missing(tmp_path):
