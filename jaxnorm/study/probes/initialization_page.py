@@ -14,7 +14,7 @@ from jaxnorm.study.compact_json import compact_json
 from jaxnorm.study.probes import initialization_figures
 from jaxnorm.study.probes.speed import MEASURES, PREDICTORS, SKETCH, at_initialization, correlations, learning_speed
 from jaxnorm.study.report import style
-from jaxnorm.study.report.formats import DASH, listed, number, p_value, spread, within
+from jaxnorm.study.report.formats import DASH, digits, listed, number, p_value, spread, within
 from jaxnorm.study.report.frames import Study
 from jaxnorm.study.report.page import Page, Picture, Section, Table
 from jaxnorm.study.report.write import write_page
@@ -199,8 +199,8 @@ def _probed_table(layers: pd.DataFrame, plain: pd.DataFrame, probed: pd.DataFram
     growths = plain.groupby("norm", sort=False).growth.agg(lambda one: spread(one, 3))
     rows = {
         ("", "Variant"): probed.label,
-        ("Gradient by the kernel", "stem"): probed.stem_gradient.map(_digits),
-        ("Gradient by the kernel", "last convolution"): probed.last_gradient.map(_digits),
+        ("Gradient by the kernel", "stem"): probed.stem_gradient.map(digits),
+        ("Gradient by the kernel", "last convolution"): probed.last_gradient.map(digits),
         ("Growth per layer, plain network", "measured"): growths.reindex(probed.index),
         ("Growth per layer, plain network", "theory"): probed.predicted.map(lambda one: number(one, 3)),
         ("Pooled features", "cosine"): probed.cosine.map(lambda one: number(one, 4)),
@@ -213,11 +213,6 @@ def _probed_table(layers: pd.DataFrame, plain: pd.DataFrame, probed: pd.DataFram
         "spectral norm."
     )
     return Table("At initialization", pd.DataFrame(rows, index=probed.index).fillna(DASH), note)
-
-
-def _digits(value: float) -> str:
-    """Three significant digits."""
-    return DASH if pd.isna(value) else f"{value:.3g}".replace("-", "−")
 
 
 def _speed_section(probed: pd.DataFrame, speed: pd.DataFrame, found: pd.DataFrame, about: str) -> Section:
