@@ -44,7 +44,8 @@ def write_probe(workdir: Path, study: Study | None = None) -> Page:
 
     Args:
         workdir: what `write_files` has filled.
-        study: trained runs whose speed of learning is compared; their data and initial weights must be the probe's.
+        study: trained runs whose speed of learning is compared; their data and initial weights must be the probe's. By
+            default the speed that an earlier page of this probe was compared with, if any.
 
     Returns:
         The page.
@@ -53,7 +54,8 @@ def write_probe(workdir: Path, study: Study | None = None) -> Page:
         UserError: if a file is missing or damaged, or the study is of other data or initial weights.
     """
     path = workdir / SETTINGS
-    settings = (files.read_json(path) or {}).get("settings")
+    before = files.read_json(path) or {}
+    settings = before.get("settings")
     if settings is None:
         raise UserError(
             f"a probe is a folder with {SETTINGS}, but {workdir} has none; probe first, without --from-files"
@@ -63,7 +65,7 @@ def write_probe(workdir: Path, study: Study | None = None) -> Page:
         probed = at_initialization(layers, plain)
     if study is not None:
         check_same(settings, study)
-    speed = pd.DataFrame() if study is None else learning_speed(study)
+    speed = pd.DataFrame(before.get("speed", [])) if study is None else learning_speed(study)
     found = correlations(probed, speed) if len(speed) else []
     page = _page(settings, layers, plain, probed, speed, pd.DataFrame(found))
     content = {"settings": settings, "norms": _records(probed), "speed": _records(speed), "correlations": found}
