@@ -57,7 +57,11 @@ def test_the_page_compares_with_trained_runs(tmp_path, here, results):
     )
     assert one["pairs"] == 8
     assert one["rho"] > 0.8
-    assert "Rank correlations" in (tmp_path / "probe" / "report.md").read_text()
+    report = (tmp_path / "probe" / "report.md").read_text()
+    assert "Rank correlations" in report
+    assert here("--from-files", "--workdir", tmp_path / "probe")[0] == 0
+    assert json.loads((tmp_path / "probe" / "initialization.json").read_text()) == content
+    assert (tmp_path / "probe" / "report.md").read_text() == report, "the speed is known from the files"
 
 
 @pytest.mark.parametrize(

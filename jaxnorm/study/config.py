@@ -14,7 +14,7 @@ REVISABLE = ("learning_rate", "lr_rule", "gate_lr_multiplier")
 """Fields that may change in a run that has begun, if its user allows it."""
 NETWORK = ("model", "num_blocks", "num_filters", "optimizer", "momentum", "weight_decay", "schedule")
 """Fields of the network and its optimizer that the original paper does not vary."""
-ADDED = (*NETWORK, "image_size")
+ADDED = (*NETWORK, "image_size", "probe_learning_rate", "probe_smoothness")
 """Fields that the first files have not: there they have their defaults."""
 REFERENCE_BATCH_SIZE = 128
 """The original paper's batch size, at which the linear rule's learning rate equals the fixed one."""
@@ -75,6 +75,11 @@ class Recipe:
     """Which quantiles, in percent."""
     evaluate_statistics: bool = False
     """Also evaluate the final weights with recomputed batch statistics, where a norm keeps running ones."""
+    probe_learning_rate: bool = False
+    """Record after each epoch the norms of every layer's kernel and gradient, and the angle the kernel has turned."""
+    probe_smoothness: int | None = None
+    """Record how smooth the loss is along the gradient, before every so many steps: at 20, training takes a quarter
+    longer."""
 
     @property
     def peak_learning_rate(self) -> float:
@@ -118,6 +123,8 @@ class Config(Recipe):
             _at_least("image_size", self.image_size, 1)
         _at_least("num_blocks", self.num_blocks, 1)
         _at_least("num_filters", self.num_filters, 1)
+        if self.probe_smoothness is not None:
+            _at_least("probe_smoothness", self.probe_smoothness, 1)
         _check_batches(self)
         _check_quantiles(self.quantiles)
 

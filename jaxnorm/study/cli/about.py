@@ -1,20 +1,55 @@
-"""Flags that only ask: the version, and the ids that other flags take."""
+"""The user's modules, and flags that only ask: the version, and the ids that other flags take."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg
 
 import jaxnorm
+from jaxnorm.errors import UserError
 from jaxnorm.study.cli.imports import load, load_jax
+from jaxnorm.study.config import nearest
 
 
-@dataclasses.dataclass(frozen=True)
-class About:
-    """What the program and every driver can tell without training."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Imports:
+    """The user's modules."""
 
     imports: Annotated[tuple[str, ...], arg(name="import", metavar="MODULE"), UseAppendAction] = ()
     """A Python file or module to load first, for the norms, data sets and models it registers. Repeatable."""
+
+    def load_modules(self) -> None:
+        """Loads JAX and the user's modules.
+
+        Raises:
+            UserError: if one cannot be loaded.
+        """
+        load_jax()
+        for name in self.imports:
+            load(name)
+
+    def check_registered(self, norms: Sequence[str]) -> None:
+        """Loads the modules, and checks that norms are registered then.
+
+        Args:
+            norms: what --norms names.
+
+        Raises:
+            UserError: if a module cannot be loaded, or naming the norm and what it may be.
+        """
+        self.load_modules()
+        from jaxnorm.study.registry import NORMS
+
+        for norm in norms:
+            if norm not in NORMS:
+                raise UserError(f"--norms must name registered norms, but names {norm!r}; {nearest(norm, NORMS)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class About(Imports):
+    """What the program and every driver can tell without training."""
+
     show: Annotated[Literal["norms", "datasets", "models"] | None, arg(name="list", metavar="WHAT")] = None
     """Print the norms, datasets or models that can be named, those of --import included, and end."""
     version: FlagCreatePairsOff[bool] = False
@@ -44,13 +79,3 @@ class About:
             "models": {id: one.description for id, one in MODELS.items()},
         }[self.show]
         return "\n".join(f"{name:<{max(map(len, found))}}  {words}" for name, words in found.items())
-
-    def load_modules(self) -> None:
-        """Loads JAX and the user's modules.
-
-        Raises:
-            UserError: if one cannot be loaded.
-        """
-        load_jax()
-        for name in self.imports:
-            load(name)

@@ -18,7 +18,7 @@ GROUPS: Mapping[str, str] = {
     "training": "dataset image_size batch_size num_epochs stop_after_epoch learning_rate lr_rule gate_lr_multiplier "
     "optimizer momentum weight_decay schedule",
     "network": "model num_blocks num_filters init compute_dtype ghost_batch_size bn_statistics num_replicas",
-    "recording": "record_features quantiles evaluate_statistics tensorboard",
+    "recording": "record_features quantiles evaluate_statistics probe_learning_rate probe_smoothness tensorboard",
     "execution": "data_dir jobs data_parallel steps_per_call checkpoint_every_seconds allow_changes",
     "process": "coordinator num_processes process_id",
 }

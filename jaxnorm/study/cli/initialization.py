@@ -2,15 +2,13 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Literal
 
 from jaxnorm.errors import UserError
+from jaxnorm.study.cli.about import Imports
 from jaxnorm.study.cli.flags import Command
-from jaxnorm.study.cli.imports import load, load_jax
-from jaxnorm.study.cli.lists import check_distinct
-from jaxnorm.study.config import DEFAULT_NORMS, nearest
+from jaxnorm.study.cli.lists import check_distinct, check_seeds
+from jaxnorm.study.config import DEFAULT_NORMS
 from jaxnorm.study.data import load_dataset
 from jaxnorm.study.invocation import command
 from jaxnorm.study.runs.lock import STUDY
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Initialization(Command):
+class Initialization(Imports, Command):
     """Flags of the probe."""
 
     summary = "Probes networks before their first step, layer by layer."
@@ -45,13 +43,11 @@ plain network of 30 layers, as mean-field theory predicts. The workdir then cont
     runs: Path | None = None
     """Folder of trained runs, of the same data and initial weights, whose speed of learning is compared."""
     from_files: bool = False
-    """Do not probe again: rebuild the page from the files in the workdir, for example with other --runs."""
+    """Do not probe again: rebuild the page from the files in the workdir, with the speed of other --runs, if given."""
     workdir: Path = Path("runs/initialization")
     """Folder for tables, figures and the report. What an earlier probe wrote there is replaced."""
     data_dir: Path | None = None
     """Folder of CIFAR-10; default $JAXNORM_DATA_DIR, then the cache folder."""
-    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE"), tyro.conf.UseAppendAction] = ()
-    """A Python file or module to load first, for the norms it registers. Repeatable."""
 
     def run(self) -> int:
         """Probes and reports.
@@ -82,12 +78,10 @@ plain network of 30 layers, as mean-field theory predicts. The workdir then cont
             UserError: naming the flag, its value and what it may be.
         """
         for flag, values in (("--norms", self.norms), ("--seeds", self.seeds)):
-            check_distinct(flag, values)
             if not values:
                 raise UserError(f"{flag} must name at least one value, but names none; name one or drop {flag}")
-        for seed in self.seeds:
-            if not 0 <= seed < 2**32:
-                raise UserError(f"--seeds must be within 0..{2**32 - 1}, but holds {seed}; for example --seeds 0 1 2")
+        check_distinct("--norms", self.norms)
+        check_seeds(self.seeds)
         if self.batch_size < 2:
             raise UserError(f"--batch-size must be at least 2, but is {self.batch_size}; give 2 or more")
         if self.data_dir is not None and self.dataset == "digits":
@@ -101,18 +95,12 @@ plain network of 30 layers, as mean-field theory predicts. The workdir then cont
 
 def _probe(options: Initialization, study: "Study | None", console: StudyConsole) -> None:
     """Probes and keeps the tables."""
-    load_jax()
-    for name in options.imports:
-        load(name)
+    options.check_registered(options.norms)
     import pandas as pd
 
     from jaxnorm.study.probes.initialization import probe_initialization
     from jaxnorm.study.probes.initialization_page import check_same, write_files
-    from jaxnorm.study.registry import NORMS
 
-    for norm in options.norms:
-        if norm not in NORMS:
-            raise UserError(f"--norms must name registered norms, but names {norm!r}; {nearest(norm, NORMS)}")
     dataset = load_dataset(options.dataset, data_dir=options.data_dir)
     settings = {
         "dataset": options.dataset,

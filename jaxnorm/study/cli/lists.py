@@ -23,6 +23,21 @@ def check_distinct(flag: str, values: Sequence[Any]) -> None:
             raise UserError(f"{flag} must name each value once, but names {value} {count} times; drop the others")
 
 
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Checks --seeds.
+
+    Args:
+        seeds: what it names.
+
+    Raises:
+        UserError: naming the seed that is out of range or there twice.
+    """
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise UserError(f"--seeds must be within 0..{2**32 - 1}, but holds {seed}; for example --seeds 0 1 2")
+    check_distinct("--seeds", seeds)
+
+
 def check_batch_sizes(sizes: Sequence[int], ghosts: Sequence[int], norms: Sequence[str]) -> None:
     """Checks the batch sizes of a sweep and those of its ghosts.
 

@@ -12,8 +12,8 @@ from tyro.conf import FlagCreatePairsOff
 
 from jaxnorm.errors import UserError
 from jaxnorm.study.cli.about import About
-from jaxnorm.study.cli.lists import check_distinct
-from jaxnorm.study.config import DEFAULT_NORMS, Config, Recipe, nearest
+from jaxnorm.study.cli.lists import check_distinct, check_seeds
+from jaxnorm.study.config import DEFAULT_NORMS, Config, Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,14 +126,10 @@ class Options(Recipe, About):
             UserError: naming the flag, its value and what it may be.
         """
         self.check_flags()
-        self.load_modules()
+        self.check_registered(self.norms)
         from jaxnorm.study.data import check_dataset
         from jaxnorm.study.models.registry import check_model
-        from jaxnorm.study.registry import NORMS
 
-        for norm in self.norms:
-            if norm not in NORMS:
-                raise UserError(f"--norms must name registered norms, but names {norm!r}; {nearest(norm, NORMS)}")
         check_dataset(self.dataset, data_dir=self.data_dir, image_size=self.image_size)
         configs = self.configs()
         for config in configs:
@@ -159,11 +155,8 @@ class Options(Recipe, About):
             raise UserError(f"--steps-per-call must be at least 1, but is {self.steps_per_call}; give 1 or more")
         self._check_jobs()
         self._check_processes()
-        for seed in self.seeds:
-            if not 0 <= seed < 2**32:
-                raise UserError(f"--seeds must be within 0..{2**32 - 1}, but holds {seed}; for example --seeds 0 1 2")
         check_distinct("--norms", self.norms)
-        check_distinct("--seeds", self.seeds)
+        check_seeds(self.seeds)
 
     @contextlib.contextmanager
     def naming_flags(self) -> Iterator[None]:

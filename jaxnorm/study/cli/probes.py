@@ -4,11 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import Positional, arg
 
 from jaxnorm.errors import UserError
+from jaxnorm.study.cli.about import Imports
 from jaxnorm.study.cli.flags import Command
-from jaxnorm.study.cli.imports import load, load_jax
 from jaxnorm.study.runs.progress import StudyConsole, say, say_page
 from jaxnorm.study.words import counted
 
@@ -43,7 +43,7 @@ class Calibration(Command):
 
 
 @dataclasses.dataclass(frozen=True)
-class Curvature(Command):
+class Curvature(Imports, Command):
     """Computes the largest eigenvalue of the Hessian of the training loss under the final weights of finished runs."""
 
     summary = "Computes the largest Hessian eigenvalue of finished runs."
@@ -55,8 +55,6 @@ class Curvature(Command):
     """How many training images."""
     products: int = 20
     """Hessian products of Lanczos' method; each takes about as long as two gradients."""
-    imports: Annotated[tuple[str, ...], arg(name="import", metavar="MODULE"), UseAppendAction] = ()
-    """A Python file or module to load first, for the norms it registers. Repeatable."""
     data_dir: Path | None = None
     """Folder of CIFAR-10; default $JAXNORM_DATA_DIR, then the cache folder."""
 
@@ -74,9 +72,7 @@ class Curvature(Command):
                 raise UserError(f"{flag} must be at least 1, but is {value}; give 1 or more")
         if not self.runs:
             raise UserError("curvature must be given the folder of a finished run, but is given none; name one or more")
-        load_jax()
-        for name in self.imports:
-            load(name)
+        self.load_modules()
         from jaxnorm.study.data import load_dataset
         from jaxnorm.study.probes.curvature import curvature_of_run
         from jaxnorm.study.runs.trained import load_run

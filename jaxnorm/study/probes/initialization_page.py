@@ -14,7 +14,7 @@ from jaxnorm.study.compact_json import compact_json
 from jaxnorm.study.probes import initialization_figures
 from jaxnorm.study.probes.speed import MEASURES, PREDICTORS, SKETCH, at_initialization, correlations, learning_speed
 from jaxnorm.study.report import style
-from jaxnorm.study.report.formats import DASH, listed, number, p_value, spread, within
+from jaxnorm.study.report.formats import DASH, digits, listed, number, p_value, spread, within
 from jaxnorm.study.report.frames import Study
 from jaxnorm.study.report.page import Page, Picture, Section, Table
 from jaxnorm.study.report.write import write_page
@@ -44,7 +44,8 @@ def write_probe(workdir: Path, study: Study | None = None) -> Page:
 
     Args:
         workdir: what `write_files` has filled.
-        study: trained runs whose speed of learning is compared; their data and initial weights must be the probe's.
+        study: trained runs whose speed of learning is compared; their data and initial weights must be the probe's. By
+            default the speed that an earlier page of this probe was compared with, if any.
 
     Returns:
         The page.
@@ -53,7 +54,8 @@ def write_probe(workdir: Path, study: Study | None = None) -> Page:
         UserError: if a file is missing or damaged, or the study is of other data or initial weights.
     """
     path = workdir / SETTINGS
-    settings = (files.read_json(path) or {}).get("settings")
+    before = files.read_json(path) or {}
+    settings = before.get("settings")
     if settings is None:
         raise UserError(
             f"a probe is a folder with {SETTINGS}, but {workdir} has none; probe first, without --from-files"
@@ -63,7 +65,7 @@ def write_probe(workdir: Path, study: Study | None = None) -> Page:
         probed = at_initialization(layers, plain)
     if study is not None:
         check_same(settings, study)
-    speed = pd.DataFrame() if study is None else learning_speed(study)
+    speed = pd.DataFrame(before.get("speed", [])) if study is None else learning_speed(study)
     found = correlations(probed, speed) if len(speed) else []
     page = _page(settings, layers, plain, probed, speed, pd.DataFrame(found))
     content = {"settings": settings, "norms": _records(probed), "speed": _records(speed), "correlations": found}
@@ -199,8 +201,8 @@ def _probed_table(layers: pd.DataFrame, plain: pd.DataFrame, probed: pd.DataFram
     growths = plain.groupby("norm", sort=False).growth.agg(lambda one: spread(one, 3))
     rows = {
         ("", "Variant"): probed.label,
-        ("Gradient by the kernel", "stem"): probed.stem_gradient.map(_digits),
-        ("Gradient by the kernel", "last convolution"): probed.last_gradient.map(_digits),
+        ("Gradient by the kernel", "stem"): probed.stem_gradient.map(digits),
+        ("Gradient by the kernel", "last convolution"): probed.last_gradient.map(digits),
         ("Growth per layer, plain network", "measured"): growths.reindex(probed.index),
         ("Growth per layer, plain network", "theory"): probed.predicted.map(lambda one: number(one, 3)),
         ("Pooled features", "cosine"): probed.cosine.map(lambda one: number(one, 4)),
@@ -213,11 +215,6 @@ def _probed_table(layers: pd.DataFrame, plain: pd.DataFrame, probed: pd.DataFram
         "spectral norm."
     )
     return Table("At initialization", pd.DataFrame(rows, index=probed.index).fillna(DASH), note)
-
-
-def _digits(value: float) -> str:
-    """Three significant digits."""
-    return DASH if pd.isna(value) else f"{value:.3g}".replace("-", "−")
 
 
 def _speed_section(probed: pd.DataFrame, speed: pd.DataFrame, found: pd.DataFrame, about: str) -> Section:

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from jaxnorm.study.config import Recipe, network_words
-from jaxnorm.study.report import figures, tables
+from jaxnorm.study.report import effective_rates, figures, smoothness, tables
 from jaxnorm.study.report.comparisons import chosen
 from jaxnorm.study.report.formats import interval_points, listed, percent, points, spread, undecided, within
 from jaxnorm.study.report.frames import RULES, Study, under_rule
@@ -59,6 +59,8 @@ def page(study: Study) -> Page:
             Section("Training or averages", [training], [_statistics(chosen_study)]),
             parts.comparison(),
             parts.gates(),
+            effective_rates.section(parts),
+            smoothness.section(parts),
             *parts.details(),
         ],
     )

@@ -1,6 +1,7 @@
 """The page of a comparison of norms, from the question to the last section."""
 
 from jaxnorm.study.config import completed, network_words
+from jaxnorm.study.report import effective_rates, smoothness
 from jaxnorm.study.report.comparisons import chosen
 from jaxnorm.study.report.frames import Study
 from jaxnorm.study.report.page import Page
@@ -34,6 +35,8 @@ def page(study: Study) -> Page:
             parts.curves(),
             parts.features(),
             parts.gates(),
+            effective_rates.section(parts),
+            smoothness.section(parts),
             *parts.details(),
         ],
     )

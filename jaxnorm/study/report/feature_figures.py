@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from jaxnorm.study.report import style
-from jaxnorm.study.report.frames import finished_rows, quantiles_of
+from jaxnorm.study.report.frames import by_depth, finished_rows, quantiles_of
 
 
 @style.styled
@@ -145,8 +145,7 @@ def gates(runs: pd.DataFrame, gates: pd.DataFrame, subtitle: str) -> Figure:
     `gates` are of `Study.gates`, `runs` all for the legend; `subtitle` says what the figure is of.
     """
     last = final_gates(gates)
-    # A file holds the layers by name; the network applies the stem before the stages.
-    names = sorted(last.layer.unique(), key=lambda name: not name.startswith("stem"))
+    names = by_depth(last.layer.unique())
     about = f"{subtitle} · log scale, linear below 0.0001"
     entries, places = style.run_legend(runs[runs.variant.isin(last.variant)]), np.arange(len(names))
     figure, (axis,) = style.sheet("Gates by depth", about, entries, height=3.3)

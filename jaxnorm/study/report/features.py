@@ -3,6 +3,7 @@
 import pandas as pd
 
 from jaxnorm.study.config import network_words
+from jaxnorm.study.report import effective_rates, smoothness
 from jaxnorm.study.report.comparisons import BASELINE, chosen
 from jaxnorm.study.report.formats import DASH, listed, number, percent, times, undecided, within
 from jaxnorm.study.report.frames import POOLED, Study, finished_rows
@@ -37,6 +38,8 @@ def page(study: Study) -> Page:
             parts.curves(),
             parts.gates(),
             parts.comparison(),
+            effective_rates.section(parts),
+            smoothness.section(parts),
             *parts.details(),
         ],
     )

@@ -27,6 +27,8 @@ from jaxnorm.study.runs.manifest import METRICS as LINES
 from jaxnorm.study.runs.manifest import Manifest, read_sealed, settled
 
 RUNS, EPOCHS, ARRAYS = "runs.json", "epochs.csv", "arrays.npz"
+KINDS = ("gate", "quantiles", "histogram", "rates", "smoothness")
+"""Of the arrays of an epoch: their names begin with one of these."""
 OBJECTS = ("config", "provenance", "result")
 PREDICTED = ("label", "predicted", "confidence", "log_likelihood")
 MEASURED = {
@@ -124,7 +126,7 @@ class Folder:
             return pd.DataFrame(dict(zip(PREDICTED, answers(unpacked(content)), strict=True)))
 
     def arrays(self, run: str, kind: str, width: int | None = None) -> Arrays:
-        """Arrays of a `run` of a `kind` (gate, quantiles or histogram). Another length than `width` is damage."""
+        """Arrays of a `run` of a kind in `KINDS`. Another length than `width` is damage."""
         manifest = self.published or self._manifest(run)
         start = f"{run}/{kind}/" if self.published else f"{kind}/"
         names = [ARRAYS] if self.published else [name for name in manifest.files if name.startswith("arrays/")]

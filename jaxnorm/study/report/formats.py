@@ -26,6 +26,11 @@ def number(value: Any, digits: int = 0, scale: float = 1.0) -> str:
     return f"{scale * value * (1 + 1e-12):z,.{digits}f}".replace("-", "−")
 
 
+def digits(value: Any) -> str:
+    """`value` with three significant digits and a true minus sign; a dash where there is none."""
+    return DASH if pd.isna(value) or not math.isfinite(value) else f"{value:.3g}".replace("-", "−")
+
+
 def percent(value: Any, digits: int = 1) -> str:
     """The fraction `value` in per cent with `digits` decimals, without the sign."""
     return number(value, digits, 100)

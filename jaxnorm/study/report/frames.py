@@ -1,6 +1,7 @@
 """A study as tables: runs, epochs, evaluations, layers, gates. The rest of `report/` is computed from these."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,10 +38,10 @@ class Files(Protocol):
 class Study:
     """A study's folder as DataFrames, made by `read_study`.
 
-    Every row of `epochs`, `evaluations`, `layers` and `gates` names its `run` and carries that run's settings (the
-    columns `norm, variant, label, norm_label, seed, batch_size, learning_rate, lr_rule, ghost_batch_size, num_replicas,
-    tags, status`). A variant is a norm in a setting: `gn` or `gn-bs8-linear`. `label` is its name for a reader, an
-    ordered Categorical in the order of the plan; `norm_label` is that of the norm alone.
+    Every row of `epochs`, `evaluations`, `layers`, `rates`, `smoothness` and `gates` names its `run` and carries that
+    run's settings (the columns `norm, variant, label, norm_label, seed, batch_size, learning_rate, lr_rule,
+    ghost_batch_size, num_replicas, tags, status`). A variant is a norm in a setting: `gn` or `gn-bs8-linear`. `label`
+    is its name for a reader, an ordered Categorical in the order of the plan; `norm_label` is that of the norm alone.
 
     Attributes:
         folder: the folder.
@@ -67,14 +68,31 @@ class Study:
     @cached_property
     def layers(self) -> pd.DataFrame:
         """A row for each run, epoch and layer: quantiles of its output (`q1`, ...), read when first used."""
-        rows = [
-            pd.DataFrame(np.array([*by_epoch.values()], float), columns=self.quantiles).assign(
-                run=run, epoch=list(by_epoch), layer=layer
-            )
-            for run in self.runs.name
-            for layer, by_epoch in self._read(run, "quantiles", len(self.quantiles)).items()
-        ]
-        return self._of_layers(rows, ["run", "epoch", "layer", *self.quantiles])
+        return self._table("quantiles", self.quantiles)
+
+    @cached_property
+    def rates(self) -> pd.DataFrame:
+        """A row for each run with `probe_learning_rate`, epoch and layer: how fast it learns.
+
+        Norms of its kernel (`weight`) and of the gradient by it in the step after the epoch (`gradient`), and the angle
+        by which the epoch has turned the kernel (`rotation`, radians). Read when first used.
+        """
+        return self._table("rates", ["weight", "gradient", "rotation"])
+
+    @cached_property
+    def smoothness(self) -> pd.DataFrame:
+        """A row for each probed step of each run with `probe_smoothness`: `run`, `epoch`, `step`, and what was found.
+
+        `loss` and `gradient` (norm) before the step, and at 0.5, 1, 2 and 4 rates along the negative gradient the loss
+        (such as `loss_0.5`) and by how much the gradient has changed (`change_0.5`). Read when first used.
+        """
+        rows = [pd.DataFrame(columns=["run", "epoch", "step"])]
+        for run in self.runs.name:
+            found = self._read(run, "smoothness")
+            for epoch in found.get("step", {}):
+                columns = {name: by_epoch[epoch] for name, by_epoch in found.items()}
+                rows.append(pd.DataFrame(columns).assign(run=run, epoch=epoch))
+        return described(self.runs, pd.concat(rows[1:] or rows, ignore_index=True))
 
     @cached_property
     def gates(self) -> pd.DataFrame:
@@ -187,11 +205,27 @@ class Study:
         kept = {layer: {e: by_epoch[e] for e in sorted(known & {*by_epoch})} for layer, by_epoch in found.items()}
         return {layer: by_epoch for layer, by_epoch in kept.items() if by_epoch}
 
+    def _table(self, kind: str, columns: list[str]) -> pd.DataFrame:
+        """The arrays of a `kind` as rows: each run, epoch and layer has a value for each of the `columns`."""
+        rows = [
+            pd.DataFrame(np.array([*by_epoch.values()], float), columns=columns).assign(
+                run=run, epoch=list(by_epoch), layer=layer
+            )
+            for run in self.runs.name
+            for layer, by_epoch in self._read(run, kind, len(columns)).items()
+        ]
+        return self._of_layers(rows, ["run", "epoch", "layer", *columns])
+
     def _of_layers(self, rows: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
         # Large tables: a category takes a byte a row, and is compared a hundred times faster than text.
         runs = self.runs.astype({"norm": "category", "variant": "category", "status": "category"})
         found = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns, dtype=float)
         return described(runs, found[columns].astype({"run": "category", "layer": "category"}))
+
+
+def by_depth(layers: Iterable[str]) -> list[str]:
+    """The `layers` of the network as it applies them: a file holds them by name."""
+    return sorted(layers, key=lambda name: (not name.startswith("stem"), name == "head", name))
 
 
 def quantiles_of(rows: pd.DataFrame) -> list[str]:

@@ -13,7 +13,7 @@ from jaxnorm.errors import UserError
 from jaxnorm.study import home
 from jaxnorm.study.compact_json import compact_json, json_line
 from jaxnorm.study.config import completed
-from jaxnorm.study.report.folders import ARRAYS, EPOCHS, OBJECTS, PREDICTED, RUNS, Folder, read_study
+from jaxnorm.study.report.folders import ARRAYS, EPOCHS, KINDS, OBJECTS, PREDICTED, RUNS, Folder, read_study
 from jaxnorm.study.report.frames import POOLED, Study
 from jaxnorm.study.report.write import writable, write_report
 from jaxnorm.study.runs.agreement import PREDICTIONS
@@ -129,9 +129,10 @@ def _write_runs(
         _save(folder / PREDICTIONS, {"run": np.array(list(answers)), **stacked})
     packed: dict[str, np.ndarray] = {}
     for run in objects:
-        for kind, layers in (("gate", None), ("quantiles", None), ("histogram", histograms)):
+        for kind in KINDS:
             found = source.arrays(run, kind)
-            found = {layer: one for layer, one in found.items() if layers is None or layer in layers}
+            if kind == "histogram":
+                found = {layer: one for layer, one in found.items() if layer in histograms}
             common = sorted(set.intersection(*map(set, found.values()))) if found else []
             if common:
                 packed[f"{run}/epochs/{kind}"] = np.array(common, np.int32)

@@ -16,14 +16,15 @@ from jaxnorm.errors import UserError, one_line
 from jaxnorm.study import clock
 from jaxnorm.study.config import Config
 from jaxnorm.study.data.dataset import Dataset
+from jaxnorm.study.training import smoothness
 from jaxnorm.study.training.devices import Devices, devices_for, with_replicas
-from jaxnorm.study.training.epoch import epoch_arrays, epoch_row
+from jaxnorm.study.training.epoch import begun, epoch_arrays, epoch_row
 from jaxnorm.study.training.evaluation import evaluate
 from jaxnorm.study.training.images import Images, on_device
 from jaxnorm.study.training.metrics import Metrics, measure
 from jaxnorm.study.training.recalibration import check_recomputable, evaluate_statistics
 from jaxnorm.study.training.record import Memory, Record, Row, Stopped
-from jaxnorm.study.training.state import EpochSums, TrainState, build_network, initial_state, random_key
+from jaxnorm.study.training.state import TrainState, build_network, initial_state, random_key
 from jaxnorm.study.training.step import call_sizes, epoch_order, train_steps
 
 SPLITS = ("train", "validation", "test")
@@ -115,19 +116,20 @@ def train(
     record = Memory() if record is None else record
 
     images = {name: on_device(getattr(dataset, name), dataset, devices) for name in SPLITS}
-    state = initial_state(config, dataset, model)
+    state = begun(config, initial_state(config, dataset, model), Devices())
     with _refusing_random_numbers(config):
         if config.evaluate_statistics and config.ghost_batch_size is None:
             check_recomputable(state.model, state.variables, images["train"].on_one_device())
         saved, seconds = record.restore(state.saved)
         state, diverged_at = devices.replicate(state.replace(**saved)), -1
+        steps_per_call = min(steps_per_call, config.probe_smoothness or steps_per_call)
         for num_steps in call_sizes(int(state.step), config.last_epoch, steps_per_epoch, steps_per_call):
             _compile_ahead(state, images["train"], config, num_steps)
 
     while True:
         epochs_done, into_epoch = divmod(int(state.step), steps_per_epoch)
         if diverged_at < 0 and into_epoch == 0 and epochs_done > len(record.rows):
-            if close_epoch(config, record, state, images["validation"], epochs_done, seconds):
+            if close_epoch(config, record, state, images, epochs_done, seconds):
                 seconds = 0.0
             else:
                 diverged_at = int(state.step)
@@ -137,7 +139,7 @@ def train(
         if diverged_at >= 0 or epochs_done >= config.last_epoch:
             break
         if into_epoch == 0:
-            state = state.replace(sums=devices.replicate(EpochSums.zero()))
+            state = begun(config, state, devices)
         state, seconds, diverged_at = _train_epoch(config, record, state, images["train"], steps_per_call, seconds)
     record.save(state.saved, seconds)
     return _evaluate_run(config, record, state, images, diverged_at)
@@ -191,6 +193,8 @@ def _compile_ahead(state: TrainState, images: Images, config: Config, num_steps:
     """Takes steps on a copy of the state, so that the program is compiled before any clock runs."""
     order = images.devices.replicate(epoch_order(config.seed, 1, len(images.label)))
     copy = jax.tree.map(jnp.copy, state)
+    if config.probe_smoothness:
+        copy = smoothness.probed(copy, images, order, config, place=0)
     jax.block_until_ready(train_steps(copy, images, order, batch_size=config.batch_size, num_steps=num_steps))
 
 
@@ -207,11 +211,16 @@ def _train_epoch(
     step = int(state.step)
     epoch = step // steps_per_epoch + 1
     order = images.devices.replicate(epoch_order(config.seed, epoch, num_images))
+    probed = smoothness.places(config, steps_per_epoch)
     started = clock.seconds() - seconds
     latest: Any = -1
     diverged_at = -1
     while step < epoch * steps_per_epoch and diverged_at < 0 and not record.should_stop():
-        previous, num_steps = latest, min(steps_per_call, epoch * steps_per_epoch - step)
+        place = step % steps_per_epoch
+        if place in probed:
+            state = smoothness.probed(state, images, order, config, place)
+        ends = (one for one in (*probed, steps_per_epoch) if one > place)
+        previous, num_steps = latest, min(steps_per_call, min(ends) - place)
         state, latest = train_steps(state, images, order, batch_size=config.batch_size, num_steps=num_steps)
         # Waits for the call before this one, so that the device always has work queued.
         diverged_at = int(previous)
@@ -224,7 +233,7 @@ def _train_epoch(
 
 
 def close_epoch(
-    config: Config, record: Record, state: TrainState, validation: Images, epoch: int, seconds: float
+    config: Config, record: Record, state: TrainState, images: Mapping[str, Images], epoch: int, seconds: float
 ) -> bool:
     """Evaluates the validation split, and keeps the epoch's row and arrays if the numbers are finite.
 
@@ -232,18 +241,19 @@ def close_epoch(
         config: the run.
         record: keeps the row and the arrays.
         state: at the end of the epoch.
-        validation: the validation split.
+        images: the splits "train" and "validation".
         epoch: the finished epoch, from 1.
         seconds: spent in the epoch's training steps.
 
     Returns:
         Whether the loss and the feature quantiles were finite.
     """
+    validation = images["validation"]
     logits, pooled = evaluate(state.model, state.variables, validation)
     row = epoch_row(config, state, measure(logits, np.asarray(validation.label)), pooled, epoch, seconds)
     if not np.isfinite([row["val_loss"], *(row["feature_quantiles"] or ())]).all():
         return False
-    record.keep(epoch, epoch_arrays(config, state, validation, epoch))
+    record.keep(epoch, epoch_arrays(config, state, images, epoch))
     record.append(row)
     return True
 

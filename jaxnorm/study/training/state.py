@@ -56,6 +56,8 @@ class TrainState(struct.PyTreeNode):
         num_replicas: parts of the batch with batch statistics of their own (static).
         param_groups: parameters of the norm that are trained in their own way (static).
         num_steps: length of the schedule (static).
+        probes: what the probes of training have kept since the epoch began, by name; ``{}`` without any. No step
+            changes it.
     """
 
     step: jax.Array
@@ -70,11 +72,13 @@ class TrainState(struct.PyTreeNode):
     num_replicas: int = struct.field(pytree_node=False, default=1)
     param_groups: ParamGroups = struct.field(pytree_node=False, default=())
     num_steps: int = struct.field(pytree_node=False, default=1)
+    probes: dict[str, Any] = struct.field(default_factory=dict)
 
     @property
     def saved(self) -> dict[str, Any]:
-        """The fields that a step changes and a checkpoint holds, by name."""
-        return {name: getattr(self, name) for name in ("step", "params", "model_state", "opt_state", "sums")}
+        """The fields that a checkpoint holds, by name."""
+        probes = ["probes"] if self.probes else []
+        return {name: getattr(self, name) for name in ("step", "params", "model_state", "opt_state", "sums", *probes)}
 
     @property
     def variables(self) -> dict[str, Any]:

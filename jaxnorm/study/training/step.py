@@ -115,14 +115,48 @@ def _forward(state: TrainState, variables: Any, image: jax.Array) -> tuple[jax.A
     return logits.reshape(image.shape[0], -1), mean
 
 
+def next_batch(state: TrainState, images: Images, order: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
+    """The batch of the step that follows a state, cropped and flipped. `state.step` alone decides it.
+
+    Args:
+        state: before the step.
+        images: the training split.
+        order: of the step's epoch, from `epoch_order`.
+        batch_size: images a step.
+
+    Returns:
+        Images, float32 (batch_size, H, W, 3), and labels, int32 (batch_size,).
+    """
+    position = state.step % (order.shape[0] // batch_size)
+    index = images.devices.shard(jax.lax.dynamic_slice(order, (position * batch_size,), (batch_size,)))
+    image = augment(jax.random.fold_in(state.key, state.step), images.image[index], pad=images.pad, flip=images.flip)
+    return images.normalized(image), images.label[index]
+
+
+@functools.partial(jax.jit, static_argnames="batch_size")
+def next_gradients(state: TrainState, images: Images, order: jax.Array, *, batch_size: int) -> tuple[jax.Array, Any]:
+    """The loss and the gradients of the step that follows a state, for probes: no step uses them.
+
+    Args:
+        state: before the step.
+        images: the training split.
+        order: of the step's epoch, from `epoch_order`.
+        batch_size: images a step (static).
+
+    Returns:
+        The batch's mean cross entropy in training mode, and its gradients by the parameters.
+    """
+    (loss, _), gradients = loss_and_gradients(state, *next_batch(state, images, order, batch_size))
+    return images.devices.gather((loss, gradients))
+
+
 @functools.partial(jax.jit, static_argnames=("batch_size", "num_steps"), donate_argnames="state")
 def train_steps(
     state: TrainState, images: Images, order: jax.Array, *, batch_size: int, num_steps: int = 1
 ) -> tuple[TrainState, jax.Array]:
-    """The next `num_steps` steps of an epoch in one dispatch: take a batch out of `order`, crop and flip, `train_step`.
+    """The next `num_steps` steps of an epoch in one dispatch: `next_batch`, `train_step`.
 
-    `state.step` alone decides the batch, so a run goes on from any step. The last, partial batch of an epoch is not
-    used.
+    A run goes on from any step. The last, partial batch of an epoch is not used.
 
     Args:
         state: before the steps. It is donated: its buffers are gone after the call.
@@ -135,15 +169,9 @@ def train_steps(
         The state after the steps, and a copy of its `diverged_at` that remains readable after the state is donated to
         the next call.
     """
-    steps_per_epoch = order.shape[0] // batch_size
 
     def step(state: TrainState) -> TrainState:
-        position = state.step % steps_per_epoch
-        index = images.devices.shard(jax.lax.dynamic_slice(order, (position * batch_size,), (batch_size,)))
-        image = augment(
-            jax.random.fold_in(state.key, state.step), images.image[index], pad=images.pad, flip=images.flip
-        )
-        return train_step(state, images.normalized(image), images.label[index])[0]
+        return train_step(state, *next_batch(state, images, order, batch_size))[0]
 
     # A convolution inside a loop is 10 to 40 times slower on CPU, so a single step goes without one.
     state = step(state) if num_steps == 1 else jax.lax.fori_loop(0, num_steps, lambda _, state: step(state), state)

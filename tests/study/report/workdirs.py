@@ -233,6 +233,18 @@ def arrays_of(config: Config, epoch: int, pooled: tuple[float, ...]) -> dict[str
             arrays[f"quantiles/{layer}"] = np.quantile(values.astype(np.float64), np.array(config.quantiles) / 100)
             if epoch in (1, (config.num_epochs + 1) // 2, config.num_epochs):
                 arrays[f"histogram/{layer}"] = bucket_counts(values)
+    if config.probe_learning_rate:
+        for depth, layer in enumerate([*CHANNELS, "head"]):
+            weight = 2 + depth / 5 + t
+            arrays[f"rates/{layer}"] = np.array([weight, 0.5 * rng.random() / weight, 0.2 / weight], np.float32)
+    if config.probe_smoothness:
+        before = (epoch - 1) * 33
+        arrays["smoothness/step"] = np.array([before, before + 20], np.int32)
+        loss, gradient = np.float32(2.5 * np.exp(-3 * t) * (1 + 0.1 * rng.random(2))), np.float32(1 + rng.random(2))
+        arrays |= {"smoothness/loss": loss, "smoothness/gradient": gradient}
+        for length in (0.5, 1, 2, 4):
+            arrays[f"smoothness/loss_{length:g}"] = loss * np.float32(1 - 0.1 * length)
+            arrays[f"smoothness/change_{length:g}"] = gradient * np.float32((3 - 0.5 * length) * length * 0.1)
     return arrays
 
 

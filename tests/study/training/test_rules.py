@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxnorm import Config, UserError
-from jaxnorm.study.config import ADDED, completed, unusual
+from jaxnorm.study.config import ADDED, NETWORK, completed, unusual
 from jaxnorm.study.runs.provenance import config_differences
 from jaxnorm.study.training.optimizer import Rule, learning_rate_in, make_optimizer
 from jaxnorm.study.training.state import build_network
@@ -85,6 +85,7 @@ def test_blocks_and_filters_are_those_of_the_configuration():
         ({"weight_decay": float("inf")}, "`weight_decay` must .* but is inf"),
         ({"num_blocks": 0}, "`num_blocks` must be at least 1, but is 0"),
         ({"num_filters": 0}, "`num_filters` must be at least 1, but is 0"),
+        ({"probe_smoothness": 0}, "`probe_smoothness` must be at least 1, but is 0"),
     ],
 )
 def test_a_value_that_cannot_be_is_named(fields, words):
@@ -99,9 +100,9 @@ def test_a_file_from_before_these_fields_has_the_published_protocol():
     assert completed(old) == config.to_json()
     assert unusual(old) == {}
     others = dict(num_blocks=3, num_filters=8, optimizer="momentum", momentum=0.5, weight_decay=0.1, schedule="cosine")
-    others |= dict(model="mine", image_size=8)
+    others |= dict(model="mine", image_size=8, probe_learning_rate=True, probe_smoothness=20)
     assert set(others) == set(ADDED)
     for name, value in others.items():
         changed = {"optimizer": "momentum", name: value} if name == "momentum" else {name: value}
         assert name in config_differences(old, dataclasses.replace(config, **changed))
-        assert name == "image_size" or name in unusual({name: value})
+        assert (name in unusual({name: value})) == (name in NETWORK)
