@@ -170,7 +170,7 @@ def test_the_commands_are_understood(words, tmp_path, monkeypatch, registry):
 MINE = """
 from jaxnorm import register_dataset, register_model
 
-register_dataset("mine", lambda: None)
+register_dataset("mine", lambda data_dir: None)
 register_model("small", lambda *, norm, num_classes: None)
 """
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
