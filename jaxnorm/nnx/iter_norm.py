@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+from flax import nnx
 from flax.typing import Array, Dtype
 
 from jaxnorm.functional import iter_norm
@@ -32,6 +33,11 @@ class IterNorm(RunningLayer):
     _function: ClassVar[Callable[..., Any]] = staticmethod(iter_norm)
     group_size: int = 64
     num_iterations: int = 5
+
+    def __post_init__(self, *arguments: Any) -> None:
+        """Makes the parameters and the running statistics."""
+        super().__post_init__(*arguments)
+        self.cov: nnx.BatchStat[Array]  # for type checkers
 
     def starts(self) -> dict[str, Callable[..., Array]]:
         """The running statistics by name, each as a function of shape and dtype.

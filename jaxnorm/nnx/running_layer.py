@@ -32,6 +32,8 @@ class RunningLayer(NormLayer):
     def __post_init__(self, *arguments: Any) -> None:
         """Makes the parameters and the running statistics."""
         super().__post_init__(*arguments)
+        self.mean: nnx.BatchStat[Array]  # for type checkers: what `starts` names is made below
+        self.var: nnx.BatchStat[Array]
         dtype = jnp.float32 if self.force_float32_reductions else self.param_dtype
         for name, start in self.starts().items():
             setattr(self, name, nnx.BatchStat(start((self.num_features,), dtype)))

@@ -82,7 +82,7 @@ def read_directory(directory: Path, release: Release, *, progress: bool) -> np.n
     except ImportError as error:
         raise UserError(
             f"reading {directory} needs tensorflow-datasets and array_record, but {error.name or error} "
-            "cannot be imported; pip install 'jaxnorm[study]'"
+            "cannot be imported; pip install 'jaxnorm[tfds]'"
         ) from error
     except UserError:
         raise
