@@ -23,19 +23,20 @@ def check_distinct(flag: str, values: Sequence[Any]) -> None:
             raise UserError(f"{flag} must name each value once, but names {value} {count} times; drop the others")
 
 
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Checks --seeds.
+def check_seeds(seeds: Sequence[int], flag: str = "--seeds") -> None:
+    """Checks seeds.
 
     Args:
-        seeds: what it names.
+        seeds: what the flag names.
+        flag: its name.
 
     Raises:
         UserError: naming the seed that is out of range or there twice.
     """
     for seed in seeds:
         if not 0 <= seed < 2**32:
-            raise UserError(f"--seeds must be within 0..{2**32 - 1}, but holds {seed}; for example --seeds 0 1 2")
-    check_distinct("--seeds", seeds)
+            raise UserError(f"{flag} must be within 0..{2**32 - 1}, but holds {seed}; for example {flag} 1")
+    check_distinct(flag, seeds)
 
 
 def check_batch_sizes(sizes: Sequence[int], ghosts: Sequence[int], norms: Sequence[str]) -> None:

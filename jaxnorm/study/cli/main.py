@@ -11,7 +11,7 @@ from jaxnorm.study.cli.compare import Compare
 from jaxnorm.study.cli.features import Features
 from jaxnorm.study.cli.flags import Command, read
 from jaxnorm.study.cli.initialization import Initialization
-from jaxnorm.study.cli.probes import Calibration, Curvature
+from jaxnorm.study.cli.probes import Calibration, Corruptions, Curvature
 from jaxnorm.study.config import nearest
 from jaxnorm.study.invocation import program
 
@@ -25,6 +25,7 @@ COMMANDS: dict[str, type[Command]] = {
     "plan": Plan,
     "calibration": Calibration,
     "curvature": Curvature,
+    "corruptions": Corruptions,
     "doctor": Doctor,
 }
 

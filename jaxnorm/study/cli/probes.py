@@ -1,4 +1,4 @@
-"""The commands that measure trained networks: calibration, curvature."""
+"""The commands that measure trained networks: calibration, curvature, corruptions."""
 
 import dataclasses
 from pathlib import Path
@@ -9,6 +9,8 @@ from tyro.conf import Positional, arg
 from jaxnorm.errors import UserError
 from jaxnorm.study.cli.about import Imports
 from jaxnorm.study.cli.flags import Command
+from jaxnorm.study.cli.lists import check_batch_sizes, check_seeds
+from jaxnorm.study.invocation import command
 from jaxnorm.study.runs.progress import StudyConsole, say, say_page
 from jaxnorm.study.words import counted
 
@@ -89,4 +91,63 @@ class Curvature(Imports, Command):
                 f"{found.smallest:.4g}"
             )
             say(console, f"{folder.name}: {ends}, {counted(found.products, 'product')}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Corruptions(Imports, Command):
+    """Evaluates the finished runs of a study on corrupted images."""
+
+    summary = "Evaluates finished runs on corrupted images."
+    details = """
+Noise, blur, contrast, brightness, JPEG, pixelation and fog, at five strengths. Networks with batch statistics are
+evaluated with those of training, of all corrupted images, and of each batch."""
+
+    folder: Annotated[Positional[Path], arg(metavar="WORKDIR")]
+    """The --workdir of a driver, with finished runs."""
+    images: int = 1000
+    """How many test images, the first ones; all where these are fewer."""
+    batch_sizes: tuple[int, ...] = (1, 8, 32, 128, 512)
+    """Sizes of the batches that are normalized by their own statistics; larger ones than --images are left out."""
+    seed: int = 0
+    """Decides the corruptions, and which images share a batch."""
+    workdir: Path = Path("runs/corruptions")
+    """Where the page, its figures, corruptions.csv and corruptions.json are written."""
+    data_dir: Path | None = None
+    """Folder of the images; default $JAXNORM_DATA_DIR, then the cache folder."""
+
+    def run(self) -> int:
+        """Evaluates, prints and writes.
+
+        Returns:
+            The exit code.
+
+        Raises:
+            UserError: before anything is written, if a flag is out of range, or runs, their weights or their data are
+                not there.
+        """
+        if self.images < 1:
+            raise UserError(f"--images must be at least 1, but is {self.images}; give 1 or more")
+        check_batch_sizes(self.batch_sizes, (), ())
+        check_seeds((self.seed,), "--seed")
+        self.load_modules()
+        import pandas as pd
+
+        from jaxnorm.study.probes.corruptions import evaluate_corruptions
+        from jaxnorm.study.probes.corruptions_page import write_corruptions
+        from jaxnorm.study.report.folders import read_study
+        from jaxnorm.study.report.formats import percent
+
+        console, study = StudyConsole(), read_study(self.folder)
+        sizes, data_dir = self.batch_sizes, self.data_dir
+        found = evaluate_corruptions(study, images=self.images, batch_sizes=sizes, seed=self.seed, data_dir=data_dir)
+        rows = []
+        for name, one in found:
+            rows.append(one)
+            running = one[(one.statistics == "running") & (one.strength > 0)]
+            say(console, f"{name}: {percent(running.accuracy.mean())} % on corrupted images")
+        settings = {"data": study.data_description, "images": int(rows[0].images.iloc[0]), "seed": self.seed}
+        table = pd.concat(rows, ignore_index=True).drop(columns="images")
+        write_corruptions(self.workdir, {**settings, "command": command()}, table)
+        say_page(console, self.workdir / "report.html")
         return 0

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,7 @@ from jaxnorm.study.training.metrics import measure
 
 PRECISE_IMAGES = 10_000
 HELD_OUT = ("validation", "test")
+Order = TypeVar("Order", jax.Array, np.ndarray)
 
 
 def evaluate_statistics(
@@ -113,10 +114,9 @@ def batch_statistics_logits(
     Returns:
         Logits, float32 (N, classes), and their images' numbers in the split, a random permutation (N,).
     """
-    order = jax.random.permutation(key, images.label.shape[0])
-    forward = jax.jit(functools.partial(_forward_in_training, model))
-    logits = [forward(variables, images.normalized(images.image[index]))[0] for index in _batches(order, batch_size)]
-    return np.concatenate([np.asarray(part) for part in logits]), np.asarray(order)
+    order = np.asarray(jax.random.permutation(key, images.label.shape[0]))
+    logits = [_logits_in_training(model, variables, images, index) for index in _batches(order, batch_size)]
+    return np.concatenate([np.asarray(part) for part in logits]), order
 
 
 @jax.jit
@@ -130,14 +130,16 @@ def _augmented(images: Images, index: jax.Array, key: jax.Array) -> jax.Array:
     return images.normalized(jax.vmap(one)(index))
 
 
-def _batches(order: jax.Array, batch_size: int) -> Iterator[jax.Array]:
+def _batches(order: Order, batch_size: int) -> Iterator[Order]:
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
 
 
-def _forward_in_training(model: nn.Module, variables: Any, image: jax.Array) -> tuple[jax.Array, Any]:
-    logits, updated = model.apply(variables, image, train=True, mutable=["batch_stats"])
-    return logits.astype(jnp.float32), updated["batch_stats"]
+@functools.partial(jax.jit, static_argnames="model")
+def _logits_in_training(model: nn.Module, variables: Any, images: Images, index: np.ndarray) -> jax.Array:
+    image = images.normalized(images.image[index])
+    logits, _ = model.apply(variables, image, train=True, mutable=["batch_stats"])
+    return logits.astype(jnp.float32)
 
 
 def _summary(logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:

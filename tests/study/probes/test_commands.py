@@ -38,6 +38,11 @@ def test_calibration_prints_a_line_a_variant_and_writes_a_page(command, tmp_path
         (["curvature", "results/digits_seeds"], "a whole study"),
         (["curvature", "nowhere", "--products", "0"], "--products must be at least 1"),
         (["curvature", "nowhere", "--images", "-5"], "--images must be at least 1"),
+        (["corruptions", "nowhere"], "does not exist"),
+        (["corruptions", "results/digits_seeds"], "is a publication"),
+        (["corruptions", "nowhere", "--images", "0"], "--images must be at least 1"),
+        (["corruptions", "nowhere", "--batch-sizes", "8", "0"], "--batch-sizes must be at least 1"),
+        (["corruptions", "nowhere", "--seed", "-1"], "--seed must be within"),
     ],
 )
 def test_a_mistake_is_one_line(command, tmp_path, arguments, words):
