@@ -8,6 +8,7 @@ from jaxnorm.errors import UserError
 from jaxnorm.study.cli.about import Imports
 from jaxnorm.study.cli.flags import Command
 from jaxnorm.study.cli.lists import check_distinct, check_seeds
+from jaxnorm.study.cli.naming import naming_flags
 from jaxnorm.study.config import DEFAULT_NORMS
 from jaxnorm.study.data import load_dataset
 from jaxnorm.study.invocation import command
@@ -34,8 +35,10 @@ plain network of 30 layers, as mean-field theory predicts. The workdir then cont
     """Normalizations to probe, by id."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each decides initial weights and the batch, as in training."""
-    dataset: Literal["digits", "cifar10"] = "digits"
-    """Data of the batch."""
+    dataset: str = "digits"
+    """Data of the batch: digits, cifar10, cifar100, folder (images in --data-dir), or of --import."""
+    image_size: int | None = None
+    """With --dataset folder: the side to which images are cropped and resized."""
     batch_size: int = 32
     """Images in the batch."""
     init: Literal["torch", "he"] = "torch"
@@ -47,7 +50,7 @@ plain network of 30 layers, as mean-field theory predicts. The workdir then cont
     workdir: Path = Path("runs/initialization")
     """Folder for tables, figures and the report. What an earlier probe wrote there is replaced."""
     data_dir: Path | None = None
-    """Folder of CIFAR-10; default $JAXNORM_DATA_DIR, then the cache folder."""
+    """Folder of the images; default $JAXNORM_DATA_DIR, then the cache folder."""
 
     def run(self) -> int:
         """Probes and reports.
@@ -84,8 +87,6 @@ plain network of 30 layers, as mean-field theory predicts. The workdir then cont
         check_seeds(self.seeds)
         if self.batch_size < 2:
             raise UserError(f"--batch-size must be at least 2, but is {self.batch_size}; give 2 or more")
-        if self.data_dir is not None and self.dataset == "digits":
-            raise UserError(f"--data-dir goes with --dataset cifar10, but the dataset is digits; drop {self.data_dir}")
         if (self.workdir / STUDY).exists():
             raise UserError(
                 f"--workdir must not be that of trained runs, but {self.workdir} holds a {STUDY}; choose another, and "
@@ -101,7 +102,8 @@ def _probe(options: Initialization, study: "Study | None", console: StudyConsole
     from jaxnorm.study.probes.initialization import probe_initialization
     from jaxnorm.study.probes.initialization_page import check_same, write_files
 
-    dataset = load_dataset(options.dataset, data_dir=options.data_dir)
+    with naming_flags(["dataset", "data_dir", "image_size"]):
+        dataset = load_dataset(options.dataset, data_dir=options.data_dir, image_size=options.image_size)
     settings = {
         "dataset": options.dataset,
         "data": dataset.description,

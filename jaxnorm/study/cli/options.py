@@ -3,14 +3,14 @@
 import contextlib
 import dataclasses
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from tyro.conf import FlagCreatePairsOff
 
 from jaxnorm.errors import UserError
+from jaxnorm.study.cli import naming
 from jaxnorm.study.cli.about import About
 from jaxnorm.study.cli.lists import check_distinct, check_seeds
 from jaxnorm.study.config import DEFAULT_NORMS, Config, Recipe
@@ -158,26 +158,14 @@ class Options(Recipe, About):
         check_distinct("--norms", self.norms)
         check_seeds(self.seeds)
 
-    @contextlib.contextmanager
-    def naming_flags(self) -> Iterator[None]:
+    def naming_flags(self) -> contextlib.AbstractContextManager[None]:
         """Within it, a `UserError` about fields of a run, in backquotes, names the flags that set them.
 
-        Yields:
-            None.
-
-        Raises:
-            UserError: the same error, with flags.
+        Returns:
+            The context.
         """
-
-        def flag(match: re.Match[str]) -> str:
-            several = match[1] in ("norm", "seed", *self.varied)
-            known = {field.name for field in (*dataclasses.fields(Config), *dataclasses.fields(self))}
-            return f"--{match[1].replace('_', '-')}{'s' if several else ''}" if match[1] in known else match[0]
-
-        try:
-            yield
-        except UserError as error:
-            raise UserError(re.sub(r"`(\w+)`", flag, str(error))) from error
+        known = {field.name for field in (*dataclasses.fields(Config), *dataclasses.fields(self))}
+        return naming.naming_flags(known, ("norm", "seed", *self.varied))
 
     @property
     def may_be_first(self) -> bool:

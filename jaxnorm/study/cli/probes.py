@@ -1,6 +1,7 @@
 """The commands that measure trained networks: calibration, curvature, corruptions."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +59,7 @@ class Curvature(Imports, Command):
     products: int = 20
     """Hessian products of Lanczos' method; each takes about as long as two gradients."""
     data_dir: Path | None = None
-    """Folder of CIFAR-10; default $JAXNORM_DATA_DIR, then the cache folder."""
+    """Folder of the images; default $JAXNORM_DATA_DIR, then the cache folder."""
 
     def run(self) -> int:
         """Computes and prints.
@@ -75,17 +76,17 @@ class Curvature(Imports, Command):
         if not self.runs:
             raise UserError("curvature must be given the folder of a finished run, but is given none; name one or more")
         self.load_modules()
-        from jaxnorm.study.data import load_dataset
+        from jaxnorm.study.data import load_recorded
         from jaxnorm.study.probes.curvature import curvature_of_run
         from jaxnorm.study.runs.trained import load_run
 
         console, loaded = StudyConsole(), [load_run(folder) for folder in self.runs]
-        datasets = {
-            name: load_dataset(name, data_dir=None if name == "digits" else self.data_dir)
-            for name in dict.fromkeys(run.config.dataset for run in loaded)
-        }
-        for folder, run in zip(self.runs, loaded, strict=True):
-            found = curvature_of_run(run, datasets[run.config.dataset], images=self.images, products=self.products)
+        load = functools.cache(
+            lambda name, size: load_recorded({"dataset": name, "image_size": size}, self.data_dir)
+        )  # once for all runs
+        datasets = [load(run.config.dataset, run.config.image_size) for run in loaded]
+        for folder, run, dataset in zip(self.runs, loaded, datasets, strict=True):
+            found = curvature_of_run(run, dataset, images=self.images, products=self.products)
             ends = (
                 f"largest eigenvalue {found.largest:.4g} (error up to {found.residual:.2g}), smallest "
                 f"{found.smallest:.4g}"

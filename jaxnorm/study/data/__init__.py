@@ -1,9 +1,9 @@
 """The data sets: uint8 images and labels, split and fingerprinted. Imports nothing heavy."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxnorm.errors import UserError
 from jaxnorm.study import registered
@@ -26,11 +26,6 @@ class NamedDataset:
     id: str
     description: str
     load: Callable[..., "Dataset"]
-
-    @property
-    def has_files(self) -> bool:
-        """Whether it is read from ``--data-dir``."""
-        return "data_dir" in registered.taken(self.load, ["data_dir"])
 
 
 DATASETS: dict[str, NamedDataset] = {}
@@ -127,6 +122,24 @@ def load_dataset(
             "one by dataset_from_arrays"
         )
     return dataclasses.replace(found, name=name)
+
+
+def load_recorded(recipe: Mapping[str, Any], data_dir: Path | None = None) -> "Dataset":
+    """Loads the data set that a recipe names.
+
+    Args:
+        recipe: has `dataset` and `image_size`.
+        data_dir: where its files are, or None; a data set without files does not take it.
+
+    Returns:
+        The data set.
+
+    Raises:
+        UserError: as `load_dataset`.
+    """
+    name = recipe["dataset"]
+    has_files = name not in DATASETS or "data_dir" in registered.taken(DATASETS[name].load, ["data_dir"])
+    return load_dataset(name, data_dir=data_dir if has_files else None, image_size=recipe["image_size"])
 
 
 def _digits() -> "Dataset":

@@ -11,7 +11,7 @@ import pandas as pd
 
 from jaxnorm.errors import UserError
 from jaxnorm.study.config import completed
-from jaxnorm.study.data import load_dataset
+from jaxnorm.study.data import load_recorded
 from jaxnorm.study.data.corruptions import CORRUPTIONS, STRENGTHS, corrupted
 from jaxnorm.study.report.frames import Study
 from jaxnorm.study.runs.trained import TrainedRun, load_run
@@ -95,9 +95,7 @@ def evaluate_corruptions(
         raise UserError(f"corruptions needs finished runs, but {study.folder} has none; train one to its end")
     runs = study.finished.sort_values("label", kind="stable")
     loaded = {one.name: load_run(study.folder / one.name) for one in runs.itertuples()}
-    recipe = completed(study.recipe)
-    folder = None if recipe["dataset"] == "digits" else data_dir
-    dataset = load_dataset(recipe["dataset"], data_dir=folder, image_size=recipe["image_size"])
+    dataset = load_recorded(completed(study.recipe), data_dir)
     if dataset.fingerprint != study.data.get("fingerprint"):
         raise UserError(
             f"the runs of {study.folder} must be evaluated on the data that they were trained on, but that has the "
