@@ -54,7 +54,8 @@ def section(parts: Sections) -> Section:
     caption = "Geometric mean over all layers with a kernel; median over the finished seeds. Gradient: of one step."
     drawn = [parts.picture("effective_rates", caption, _by_epoch(parts.study.runs, rows, parts.about))]
     caption = (
-        "By how many degrees an epoch turns each layer's kernel, from the stem to the classifier; median over seeds."
+        "By how many degrees an epoch turns each layer's kernel, from the stem to the classifier; median over seeds. "
+        "Layers 8 and 13 of ResNet-14 are 1x1 convolutions of shortcuts."
     )
     drawn.append(parts.picture("rotation", caption, _by_layer(rows, parts.about)))
     return Section("Effective learning rate", [_ABOUT, *_words(rows)], [_table(parts.study, rows)], drawn)
@@ -132,7 +133,7 @@ def _by_layer(rows: pd.DataFrame, about: str) -> Figure:
     for axis, (_, mine) in zip(axes, groups, strict=True):
         for epoch, shade in epochs.items():
             turned = mine[mine.epoch == epoch].groupby("layer", observed=True).rotation.median()
-            look = style.line(style.of(mine.norm.iloc[0]), 2.5, alpha=shade, linestyle="-")
+            look = style.line(style.of(mine.norm.iloc[0]), None, alpha=shade, linestyle="-")
             axis.plot(range(1, len(turned) + 1), turned.where(turned > 0), **look)
     axes[0].set_ylabel("degrees")
     style.log_axis(axes[0])  # shared

@@ -23,7 +23,8 @@ _ABOUT = (
     "Before some steps the loss and its gradient are taken on the step's batch, at the weights and at 0.5, 1, 2 and 4 "
     "rates along the negative gradient; the rate is that before the schedule lowers it. Range: the highest less the "
     "lowest of the five losses. Change: the largest change of the gradient. Effective β: the largest change of the "
-    "gradient over the distance (Santurkar et al. 2018, arXiv 1805.11604). The lower, the smoother."
+    "gradient over the distance (Santurkar et al. 2018, arXiv 1805.11604). The lower, the smoother. A step of gradient "
+    "descent lowers a quadratic only where β is below 2 / rate."
 )
 _TRAP = (
     "A network that has not left the plateau at the start looks smoothest of all, since its gradient is small there. "
