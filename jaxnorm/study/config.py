@@ -2,8 +2,9 @@
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jaxnorm.errors import UserError
 
@@ -117,6 +118,7 @@ class Config(Recipe):
     """Distinguishes runs of the same norm and seed in one workdir, such as "bs8"."""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _check_schedule(self)
         _check_optimizer(self)
         if self.image_size is not None:
@@ -219,6 +221,32 @@ def nearest(value: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(value, valid, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return f"{hint}valid: {', '.join(valid)}"
+
+
+def _check_types(config: Config) -> None:
+    """Checks that every field has a value of its type. An integer or float of NumPy becomes Python's."""
+    for name, hint in _hints().items():
+        value, kinds = getattr(config, name), [*(get_args(hint) or (hint,))]
+        if get_origin(hint) is Literal:
+            if value not in kinds:
+                raise UserError(f"`{name}` must be one of {', '.join(kinds)}, but is {value!r}; choose one")
+        elif get_origin(hint) is tuple:
+            allowed = (float, int) if kinds[0] is float else (kinds[0],)
+            if not isinstance(value, tuple) or not all(isinstance(one, allowed) for one in value):
+                raise UserError(f"`{name}` must be a tuple of {_KINDS[kinds[0]]}s, but is {value!r}; give one")
+        elif not (value is None and type(None) in kinds):
+            found = value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+            object.__setattr__(config, name, float(found) if kinds[0] is float and type(found) is int else found)
+            if type(found) not in ((float, int) if kinds[0] is float else (kinds[0],)):
+                raise UserError(f"`{name}` must be a {_KINDS[kinds[0]]}, but is {value!r}; give one")
+
+
+@functools.cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Config)
+
+
+_KINDS = {int: "whole number", float: "number", str: "text", bool: "True or False"}
 
 
 def _check_schedule(config: Config) -> None:

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from jaxnorm.errors import UserError
@@ -104,3 +105,30 @@ def test_a_runs_name_has_norm_tags_and_seed():
 def test_nearest_puts_likely_names_first():
     assert nearest("bm", DEFAULT_NORMS).startswith("did you mean 'bn'")
     assert nearest("xyz", ["quick", "short"]) == "valid: quick, short"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"num_epochs": 1.5}, "`num_epochs` must be a whole number, but is 1.5"),
+        ({"seed": "a"}, "`seed` must be a whole number, but is 'a'"),
+        ({"seed": True}, "`seed` must be a whole number, but is True"),
+        ({"learning_rate": "0.1"}, "`learning_rate` must be a number, but is '0.1'"),
+        ({"momentum": None, "batch_size": None}, "`batch_size` must be a whole number, but is None"),
+        ({"optimizer": "adam"}, "`optimizer` must be one of sgd, momentum, adamw, but is 'adam'"),
+        ({"norm": 3}, "`norm` must be a text, but is 3"),
+        ({"tags": "bs8"}, "`tags` must be a tuple of texts, but is 'bs8'"),
+        ({"quantiles": ("a",)}, "`quantiles` must be a tuple of numbers"),
+        ({"evaluate_statistics": 1}, "`evaluate_statistics` must be a True or False, but is 1"),
+    ],
+)
+def test_a_value_of_another_type_is_named(fields, words):
+    with pytest.raises(UserError, match=words):
+        Config(**fields)
+
+
+def test_numbers_of_numpy_become_python_s():
+    config = Config(seed=np.int64(3), learning_rate=np.float32(0.5), num_replicas=None, num_epochs=np.array(4))
+    assert json.loads(json.dumps(config.to_json()))["seed"] == 3
+    assert (type(config.seed), type(config.learning_rate), type(config.num_epochs)) == (int, float, int)
+    assert config == Config(seed=3, learning_rate=0.5, num_epochs=4)

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +70,13 @@ def compare(
     """
     from jaxnorm.study.report.folders import read_study  # late: loads pandas
 
+    configs = _listed(configs)
+    if not isinstance(dataset, Dataset):
+        raise UserError(
+            f"the data must be a Dataset, but is a {type(dataset).__name__}; make one by dataset_from_arrays"
+        )
+    if not isinstance(workdir, (str, Path)):
+        raise UserError(f"the workdir must be a path, but is {workdir!r}; give one such as 'runs/mine'")
     if model is not None:
         id = re.sub("[^a-z0-9_]+", "", getattr(model, "__name__", "").lower())[:40] or "model"
         register_model(id, model)
@@ -94,10 +101,19 @@ def compare(
     return read_study(options.workdir)
 
 
+def _listed(configs: Iterable[Config]) -> list[Config]:
+    found = [*configs] if isinstance(configs, Iterable) else [configs]
+    if not found or not all(isinstance(config, Config) for config in found):
+        kinds = sorted({type(one).__name__ for one in found}) or ["none"]
+        raise UserError(
+            f"compare must be given at least one Config, but is given {', '.join(kinds)}; give one for each norm and "
+            "seed"
+        )
+    return found
+
+
 def _check(configs: Sequence[Config]) -> None:
     """Checks that the runs are a comparison, and that what they name is registered."""
-    if not configs:
-        raise UserError("compare must be given at least one Config, but is given none; give one for each norm and seed")
     for name, count in collections.Counter(config.name for config in configs).items():
         if count > 1:
             raise UserError(f"each run must have a name of its own, but {count} are called {name}; give them `tags`")

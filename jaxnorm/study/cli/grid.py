@@ -29,7 +29,7 @@ from jaxnorm.study.runs.tensorboard import writer_package
 from jaxnorm.study.runs.workdir import Workdir
 from jaxnorm.study.streams import tell
 from jaxnorm.study.training import devices, processes
-from jaxnorm.study.training.run import check_fits
+from jaxnorm.study.training.run import check_fits, check_network
 
 
 def train_and_report(
@@ -66,6 +66,7 @@ def train_and_report(
         dataset = trainer.load()
         for config in configs:
             check_fits(config, dataset)
+        _check_networks(configs, dataset)
         trainer.check_same(dataset)
         if not trainer.is_first:
             return 0 if options.dry_run else trainer.train(configs, dataset, workdir, console)
@@ -91,6 +92,15 @@ def train_and_report(
             if options.quiet:
                 _tell_quietly(configs, workdir)
     return code
+
+
+def _check_networks(configs: Sequence[Config], dataset: Dataset) -> None:
+    """Tries networks that are not the published one, each with each norm: a run may end otherwise, a study not."""
+    usual = Config()
+    for norm in dict.fromkeys(config.norm for config in configs):
+        config = next(config for config in configs if config.norm == norm)
+        if (config.model, config.num_filters) != (usual.model, usual.num_filters):
+            check_network(config, dataset)
 
 
 def _plan(options: Options, study: str) -> Recorded:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -159,6 +160,40 @@ def check_fits(config: Config, dataset: Dataset) -> None:
         raise UserError(
             f"`batch_size` must not exceed the {len(dataset.train)} training images of {dataset.name}, "
             f"but is {config.batch_size}; lower it"
+        )
+
+
+def check_network(config: Config, dataset: Dataset) -> None:
+    """Checks that the network of a configuration can be built and applied to the data. Nothing is computed.
+
+    Args:
+        config: the run.
+        dataset: what it trains on.
+
+    Raises:
+        UserError: saying what fails, or what the network returns instead of logits.
+    """
+    image = jax.ShapeDtypeStruct((2, *dataset.image_shape), jnp.float32)
+    with _refusing_random_numbers(config):
+        try:
+            model = build_network(config, dataset.num_classes)
+            variables = jax.eval_shape(functools.partial(model.init, train=False), random_key(0), image)
+            apply = functools.partial(model.apply, train=True, mutable=[*variables])
+            logits, _ = jax.eval_shape(apply, variables, image)
+        except (UserError, flax.errors.InvalidRngError):
+            raise
+        except Exception as error:
+            raise UserError(
+                f"the network {config.model!r} must be applicable to images {image.shape} with norm {config.norm!r}, "
+                f"but fails with {type(error).__name__}: {one_line(error, 300)}; correct it"
+            ) from error
+    found = (getattr(logits, "shape", type(logits).__name__), "params" in variables)
+    is_float = hasattr(logits, "dtype") and jnp.issubdtype(logits.dtype, jnp.floating)
+    if found != ((2, dataset.num_classes), True) or not is_float:
+        raise UserError(
+            f"the network {config.model!r} must have parameters and return floats (2, {dataset.num_classes}) for 2 "
+            f"images of {dataset.num_classes} classes, but returns {getattr(logits, 'dtype', '')} {found[0]}"
+            f"{'' if found[1] else ' and has no parameters'}; correct it"
         )
 
 

@@ -87,6 +87,9 @@ def test_rates_are_compared_if_the_runs_have_tags(stripes, tmp_path):
     ("configs", "words"),
     [
         ([], "given none"),
+        ("bn", "is given str"),
+        (3, "is given int"),
+        ([Config(norm="gn", num_filters=3)], "group_size must divide the 3 channels"),
         ([Config(), Config()], "2 are called bn-seed0"),
         ([Config(), Config(seed=1, num_epochs=3)], "`num_epochs` is 12 in bn-seed0 and 3 in bn-seed1"),
         ([Config(norm="bm")], "did you mean 'bn'"),
@@ -99,3 +102,52 @@ def test_runs_that_do_not_fit_are_named_and_nothing_is_written(stripes, tmp_path
         compare(configs, stripes, workdir=tmp_path / "w")
     assert "\n" not in str(error.value)
     assert not list((tmp_path / "w").glob("[!.]*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (dict(dataset="digits"), "must be a Dataset, but is a str"),
+        (dict(workdir=None), "must be a path, but is None"),
+        (dict(model="resnet"), "must have a function"),
+    ],
+)
+def test_what_is_no_study_is_named(stripes, tmp_path, arguments, words):
+    with pytest.raises(UserError, match=words):
+        compare(**{"configs": [Config()], "dataset": stripes, "workdir": tmp_path / "w", **arguments})
+    assert not (tmp_path / "w").exists()
+
+
+def network(returns, has_parameters=True):
+    """Builds networks that return something else than logits."""
+
+    class Wrong(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train):
+            y = nn.Dense(3)(x.mean((1, 2))) if has_parameters else x.mean((1, 2))
+            return returns(y)
+
+    return lambda *, norm, num_classes: Wrong()
+
+
+def failing(y):
+    raise KeyError("no such layer")
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (network(lambda y: y[:, :2]), r"return floats \(2, 3\) .* but returns float32 \(2, 2\)"),
+        (network(lambda y: (y, y)), "but returns  tuple"),
+        (network(lambda y: y.astype(int)), "but returns int32"),
+        (network(lambda y: y, has_parameters=False), "and has no parameters"),
+        (network(failing), "fails with KeyError: .*no such layer"),
+        (network(lambda y: nn.Dropout(0.5, deterministic=False)(y)), "gets no random numbers"),
+        (lambda *, norm, num_classes: None, "must return a Flax module"),
+        (lambda *, norm, num_classes: nn.Dense(3), "fails with TypeError.*train"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_named_before_anything_is_written(stripes, tmp_path, model, words):
+    with pytest.raises(UserError, match=words) as error:
+        compare([Config(norm="none", **SMALL)], stripes, workdir=tmp_path / "w", model=model)
+    assert "\n" not in str(error.value) and not list((tmp_path / "w").glob("[!.]*"))
