@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from jaxnorm.errors import UserError
+from jaxnorm.errors import UserError, one_line
 
 
 def check_registration(
@@ -30,19 +30,37 @@ def check_registration(
     Examples:
         >>> check_registration("norm", "mine", "My norm", print, None)
     """
-    if not isinstance(id, str) or not re.fullmatch("[a-z0-9_]{1,40}", id):
-        raise UserError(
-            f"a {kind}'s id must be 1 to 40 lower-case letters, digits and underscores, but is {id!r}; rename it"
-        )
+    check_id(kind, id)
     if not isinstance(words, str) or not words.isprintable() or not 1 <= len(words) <= most:
         raise UserError(
             f"what describes the {kind} {id!r} must be one line of 1 to {most} printable characters, but is {words!r}; "
             "change it"
         )
     if not callable(build):
-        raise UserError(f"the {kind} {id!r} must have a function that builds it, but has {build!r}; give one")
+        raise UserError(
+            f"the {kind} {id!r} must have a function that builds it, but has {one_line(repr(build), 80)}; give one"
+        )
     if before is not None and before is not build and _origin(before) != _origin(build):
         raise UserError(f"a {kind}'s id must be new, but {id!r} is registered; choose another id")
+
+
+def check_id(kind: str, id: str) -> None:
+    """Checks that an id can be a part of a file's name.
+
+    Args:
+        kind: such as "norm", for the message.
+        id: the id.
+
+    Raises:
+        UserError: if it cannot.
+
+    Examples:
+        >>> check_id("norm", "my_norm")
+    """
+    if not isinstance(id, str) or not re.fullmatch("[a-z0-9_]{1,40}", id):
+        raise UserError(
+            f"a {kind}'s id must be 1 to 40 lower-case letters, digits and underscores, but is {id!r}; rename it"
+        )
 
 
 def taken(build: Callable[..., Any], names: Iterable[str]) -> frozenset[str]:
@@ -109,6 +127,19 @@ def check_call(kind: str, id: str, build: Callable[..., Any], needed: Iterable[s
             f"a {kind}'s function must take {'the keywords ' + ' and '.join(sorted(needed)) if needed else 'no others'}"
             f"{optional}, but that of {id!r} does not fit ({problem}); see the docstring of register_{kind}"
         )
+
+
+def is_own(build: Callable[..., Any]) -> bool:
+    """Whether a builder is this package's.
+
+    Args:
+        build: a function or a class.
+
+    Returns:
+        Whether its module is one of jaxnorm.
+    """
+    module = _origin(build)[0] or type(build).__module__
+    return str(module).startswith("jaxnorm.")
 
 
 def _origin(build: Callable[..., Any]) -> tuple[Any, Any]:

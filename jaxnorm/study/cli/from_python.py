@@ -39,7 +39,9 @@ def compare(
 ) -> "Study":
     """Trains runs in a folder and writes their report, as ``jaxnorm compare`` does. The same call there continues.
 
-    Call it in the main thread: Ctrl-C saves, and raises `KeyboardInterrupt`.
+    Call it in the main thread: Ctrl-C saves, and raises `KeyboardInterrupt`. Files of your own
+    modules are recorded, and a change in one is refused later. The code of a notebook is not: after a change there
+    choose another folder.
 
     Args:
         configs: the runs. They may differ in norm, seed and learning rate; runs of one norm and seed need `tags`. Their
@@ -85,6 +87,7 @@ def compare(
     _check(configs)
     rates = tuple(dict.fromkeys(config.learning_rate for config in configs))
     options = Compare(
+        dataset=dataset.name,
         norms=tuple(dict.fromkeys(config.norm for config in configs)),
         seeds=tuple(dict.fromkeys(config.seed for config in configs)),
         learning_rates=rates if len(rates) > 1 else (),

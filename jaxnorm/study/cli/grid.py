@@ -13,7 +13,7 @@ from jaxnorm.study.cli.commands import power, show_report
 from jaxnorm.study.cli.imports import load
 from jaxnorm.study.cli.options import Options
 from jaxnorm.study.cli.recorded import recorded_plan
-from jaxnorm.study.config import Config
+from jaxnorm.study.config import PRESETS, Config
 from jaxnorm.study.data import load_dataset
 from jaxnorm.study.data.dataset import Dataset
 from jaxnorm.study.exit_codes import is_of_signal
@@ -103,10 +103,14 @@ def _check_networks(configs: Sequence[Config], dataset: Dataset) -> None:
             check_network(config, dataset)
 
 
-def _plan(options: Options, study: str) -> Recorded:
-    """The plan file that is named, else that of the study in `--config`, else that of the preset."""
-    before = recorded_plan(options.config) if options.config and not options.plan else None
-    return before or read_plan(options.plan or Path(options.preset), study)
+def _plan(options: Options, study: str) -> Recorded | None:
+    """The plan file that is named, else that of the study in `--config`, else the preset's for its own data."""
+    if options.plan:
+        return read_plan(options.plan, study)
+    if options.config:
+        return recorded_plan(options.config)
+    is_preset_s = options.dataset == PRESETS[options.preset]["dataset"]
+    return read_plan(Path(options.preset), study) if is_preset_s else None
 
 
 def _tell_quietly(configs: Sequence[Config], workdir: Workdir) -> None:

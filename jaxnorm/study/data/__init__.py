@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxnorm.errors import UserError
+from jaxnorm.errors import UserError, one_line
 from jaxnorm.study import registered
 from jaxnorm.study.config import nearest
 
@@ -76,8 +76,8 @@ def check_dataset(name: str, *, data_dir: Path | None = None, image_size: int | 
         takers = [id for id, one in DATASETS.items() if registered.taken(one.load, [keyword])]
         if value is not None and name not in takers:
             raise UserError(
-                f"`{keyword}` goes with the data sets {', '.join(takers)}, but is {value} with {name}; drop it or "
-                "change `dataset`"
+                f"`{keyword}` is for {', '.join(takers)}, but is {value} with {name}, which does not take it; drop it "
+                "or change `dataset`"
             )
 
 
@@ -115,7 +115,17 @@ def load_dataset(
     from jaxnorm.study.data.dataset import Dataset
 
     offered = {"data_dir": data_dir, "image_size": image_size, "progress": progress, "download": download}
-    found = registered.call(DATASETS[name].load, offered)
+    try:
+        found = registered.call(DATASETS[name].load, offered)
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        if registered.is_own(DATASETS[name].load):
+            raise
+        raise UserError(
+            f"the function of the data set {name!r} must return a Dataset, but fails with {type(error).__name__}: "
+            f"{one_line(error)}; correct it, or give the `data_dir` that it needs"
+        ) from error
     if not isinstance(found, Dataset):
         raise UserError(
             f"the function of the data set {name!r} must return a Dataset, but returns {type(found).__name__}; make "

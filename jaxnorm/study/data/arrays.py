@@ -2,13 +2,16 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxnorm.errors import UserError
 from jaxnorm.study.data.dataset import Dataset, Split
+from jaxnorm.study.registered import check_id
 
+EMBEDDED = ("digits", "cifar10", "cifar100")
+MOST_CLASSES = 10_000
 SHARE = 5
 """One image in so many of each class is for testing, and one for validation, where the user gives no such split."""
 
@@ -43,7 +46,7 @@ def dataset_from_arrays(
     are shifted by up to an eighth of their side.
 
     Args:
-        name: its id, as for `register_dataset`.
+        name: its id: lower-case letters, digits and underscores.
         train: images, uint8 (N, H, W, 3) or gray (N, H, W, 1) or (N, H, W), and labels, integers (N,) from 0.
         validation: the same for validation; None draws them from `train`.
         test: the same for testing; None draws them from `train`.
@@ -66,8 +69,13 @@ def dataset_from_arrays(
         >>> len(found.train), len(found.validation), len(found.test), found.image_shape
         (18, 6, 6, (8, 8, 3))
     """
+    check_id("dataset", name)
+    if name in EMBEDDED:
+        raise UserError(f"the data set needs a name of its own, but is called {name!r} as a built-in one; rename it")
     given = {"train": train, "validation": validation, "test": test}
-    parts = {split: _checked(split, Arrays(*one)) for split, one in given.items() if one is not None}
+    parts = {split: _checked(split, one) for split, one in given.items() if one is not None or split == "train"}
+    names = _names(class_names, [*parts.values()])
+    _check_counts(parts["train"].label, names, 1 + (validation is None) + (test is None))
     counts = {label: max(1, round(count / SHARE)) for label, count in enumerate(np.bincount(parts["train"].label))}
     for split in ("test", "validation"):
         if split not in parts:
@@ -75,7 +83,6 @@ def dataset_from_arrays(
     splits = [parts[split] for split in ("train", "validation", "test")]
     if len(shapes := {one.image.shape[1:] for one in splits}) > 1:
         raise UserError(f"the images of all splits must have one shape, but have {sorted(shapes)}; resize them")
-    names = _names(class_names, splits)
     mean = parts["train"].image.mean(axis=(0, 1, 2), dtype=np.float64) / 255
     red, green, blue = (round(float(value), 6) for value in mean)
     return Dataset(
@@ -93,19 +100,26 @@ def dataset_from_arrays(
     )
 
 
-def _checked(split: str, given: Arrays) -> Arrays:
-    image, label = np.asarray(given.image), np.asarray(given.label)
+def _checked(split: str, given: Any) -> Arrays:
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise UserError(
+            f"`{split}` must be a pair of images and labels, but is a {type(given).__name__}"
+            f"{f' of {len(given)}' if isinstance(given, (tuple, list)) else ''}; give (images, labels)"
+        )
+    image, label = map(np.asarray, given)
     if image.ndim == 3:
         image = image[..., None]
     if image.dtype != np.uint8 or image.ndim != 4 or image.shape[-1] not in (1, 3) or 0 in image.shape:
         raise UserError(
             f"the images of `{split}` must be uint8 (N, H, W, 3), (N, H, W, 1) or (N, H, W), 0 to 255, but are "
-            f"{image.dtype} {np.shape(given.image)}; convert them"
+            f"{image.dtype} {np.shape(given[0])}; convert them"
         )
-    if label.dtype.kind not in "iu" or label.shape != image.shape[:1] or label.min() < 0:
+    is_whole = label.dtype.kind in "iu" and label.size > 0
+    if not is_whole or label.shape != image.shape[:1] or label.min() < 0 or label.max() >= MOST_CLASSES:
+        found = f" from {label.min()} to {label.max()}" if is_whole else ""
         raise UserError(
-            f"the labels of `{split}` must be {len(image)} integers from 0, one for each image, but are {label.dtype} "
-            f"{label.shape}{f' from {label.min()}' if label.dtype.kind in 'iu' and label.size else ''}; convert them"
+            f"the labels of `{split}` must be {len(image)} integers from 0 to {MOST_CLASSES - 1}, one for each image, "
+            f"but are {label.dtype} {label.shape}{found}; give one for each image, counted from 0"
         )
     return Arrays(np.broadcast_to(image, (*image.shape[:3], 3)), label.astype(np.int32))
 
@@ -126,15 +140,20 @@ def _names(class_names: Sequence[str] | None, splits: Sequence[Arrays]) -> tuple
     if most >= len(names) or len(names) < 2 or len(set(names)) < len(names) or not all(map(str.isprintable, names)):
         raise UserError(
             f"classes must be at least two and have a name each, but the labels go to {most} and the names are "
-            f"{', '.join(map(repr, names[:10]))}{', ...' * (len(names) > 10)}; correct `class_names`"
-        )
-    missing = sorted({*range(len(names))} - {*splits[0].label.tolist()})
-    if missing:
-        raise UserError(
-            f"each class must have at least three images, one for each split, but {names[missing[0]]!r} has none left "
-            "for training; add images, or give `validation` and `test`"
+            f"{', '.join(map(repr, names[:10]))}{', ...' * (len(names) > 10)}; correct labels or `class_names`"
         )
     return names
+
+
+def _check_counts(label: np.ndarray, names: Sequence[str], least: int) -> None:
+    counts = np.bincount(label, minlength=len(names))
+    few = int(counts.argmin())
+    if counts[few] < least:
+        raise UserError(
+            f"each class must have at least {least} images in `train`, one for each split that is made of it, but "
+            f"{names[few]!r} (label {few}) has {counts[few]}; add some, give `validation` and `test`, or count labels "
+            "from 0 without gaps"
+        )
 
 
 def _fingerprint(splits: Sequence[Arrays]) -> str:

@@ -12,7 +12,8 @@ from jaxnorm.study.data.binary import readable
 from jaxnorm.study.data.dataset import Dataset
 from jaxnorm.study.data.progress import progress_bar
 
-SPLITS = ("train", "validation", "test")
+SPLITS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
+"""The split that each name of a folder stands for."""
 
 
 def dataset_from_folder(
@@ -20,9 +21,10 @@ def dataset_from_folder(
 ) -> Dataset:
     """A data set of the images in ``FOLDER/CLASS/*.png``, or in ``FOLDER/train/CLASS``, ``validation`` and ``test``.
 
-    Files of every format that Pillow reads are images; others, and hidden ones, are left out. Images become RGB and
-    upright. Classes are the folders' names in alphabetical order. Splits that are not there are drawn from the training
-    images, as in `dataset_from_arrays`, which also says what is augmented and how the fingerprint is made.
+    Files of every format that Pillow reads, with 8 bits for a channel, are images; other files, hidden ones and folders
+    within a class's are left out. Images become RGB and upright, and need not be square. Classes are the folders' names
+    in alphabetical order. Splits that are not there are drawn from the training images, as in `dataset_from_arrays`,
+    which also says what is augmented and how the fingerprint is made.
 
     Args:
         folder: the folder, or one that has a folder for each split.
@@ -38,26 +40,25 @@ def dataset_from_folder(
     Raises:
         UserError: if there is no such folder, a class has no image, a file is damaged, or sizes differ.
     """
+    if image_size is not None and not (isinstance(image_size, int) and image_size >= 1):
+        raise UserError(f"`image_size` must be a whole number of at least 1, but is {image_size}; give one such as 32")
     path = Path(folder).expanduser()
     with readable(path):
         if not path.is_dir():
             raise UserError(f"the images must be in a folder, but {path} is none; check the path")
-        if image_size is not None and image_size < 1:
-            raise UserError(f"`image_size` must be at least 1, but is {image_size}; give 1 or more")
-        folders = {split: path / split for split in SPLITS if (path / split).is_dir()}
-        if "train" not in folders:
-            folders = {"train": path}
+        folders = _splits(path)
         classes = _classes(folders["train"])
         found = {split: _files(one, classes) for split, one in folders.items()}
         num_files = sum(map(len, found.values()))
         with progress_bar(f"Reading {path.name}", num_files, enabled=progress) as advance:
-            splits = {}
+            splits, first = {}, None
             for split, files in found.items():
                 images = []
                 for file, _ in files:
                     images.append(_image(file, image_size))
+                    first = first or (file, images[0])
+                    _check_size(images[-1], file, *first)
                     advance(1)
-                _check_sizes(images, [file for file, _ in files])
                 splits[split] = np.stack(images), np.array([label for _, label in files])
     return dataset_from_arrays(
         name,
@@ -69,6 +70,22 @@ def dataset_from_folder(
         source=f"{num_files:,} images of the folder {quote(str(path))}",
         flip=flip,
     )
+
+
+def _splits(path: Path) -> dict[str, Path]:
+    """The folder of each split that is given."""
+    if not (path / "train").is_dir():
+        return {"train": path}
+    found: dict[str, Path] = {}
+    for folder in sorted(one for one in path.iterdir() if one.is_dir() and not one.name.startswith(".")):
+        split = SPLITS.get(folder.name)
+        if split is None or split in found:
+            raise UserError(
+                f"beside train there may be a folder for validation and one for test, but {path} holds "
+                f"{folder.name!r}; rename it or move it away"
+            )
+        found[split] = folder
+    return found
 
 
 def _classes(folder: Path) -> list[str]:
@@ -104,6 +121,8 @@ def _image(path: Path, size: int | None) -> np.ndarray:
 
     try:
         with Image.open(path) as opened:
+            if opened.mode.startswith(("I", "F")):  # Pillow would cut the values off at 255
+                raise ValueError(f"it has more than 8 bits for a channel, mode {opened.mode}")
             image = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} must be an image, but cannot be read ({one_line(error)}); replace it") from error
@@ -112,11 +131,10 @@ def _image(path: Path, size: int | None) -> np.ndarray:
     return np.asarray(image)
 
 
-def _check_sizes(images: Sequence[np.ndarray], files: Sequence[Path]) -> None:
-    for image, file in zip(images, files, strict=True):
-        if image.shape != images[0].shape:
-            (height, width), (first_height, first_width) = image.shape[:2], images[0].shape[:2]
-            raise UserError(
-                f"images must have one size, but {files[0]} has {first_width}x{first_height} and {file} "
-                f"{width}x{height} pixels; give `image_size`, such as 32"
-            )
+def _check_size(image: np.ndarray, file: Path, first_file: Path, first: np.ndarray) -> None:
+    if image.shape != first.shape:
+        (height, width), (first_height, first_width) = image.shape[:2], first.shape[:2]
+        raise UserError(
+            f"images must have one size, but {first_file} has {first_width}x{first_height} and {file} "
+            f"{width}x{height} pixels; give `image_size`, such as 32"
+        )

@@ -56,6 +56,11 @@ def register_model(id: str, build: Callable[..., nn.Module], *, description: str
         'small'
     """
     words = id if description is None else description
+    if isinstance(build, nn.Module):
+        raise UserError(
+            f"the model {id!r} must have a function or a class that builds it with any norm, but has a "
+            f"{type(build).__name__} that is built; give what builds it"
+        )
     registered.check_registration("model", id, words, build, MODELS[id].build if id in MODELS else None, most=100)
     registered.check_call("model", id, build, ("norm", "num_classes"), _OFFERED)
     MODELS[id] = Model(id, words, build)

@@ -21,6 +21,7 @@ from jaxnorm.study.config import Config, completed
 from jaxnorm.study.data import DATASETS
 from jaxnorm.study.invocation import command
 from jaxnorm.study.models.registry import MODELS
+from jaxnorm.study.registered import is_own
 from jaxnorm.study.registry import NORMS, Norm
 from jaxnorm.study.runs.lock import timestamp
 from jaxnorm.study.training import devices, processes
@@ -188,11 +189,10 @@ def _remember(build: Callable[..., Any]) -> bool:
     """Hashes the module of a function that the user has registered; whether it is one."""
     while isinstance(build, functools.partial):
         build = build.func
-    module = getattr(build, "__module__", None) or type(build).__module__
-    is_own = module.startswith("jaxnorm.")
-    if not is_own:
-        imported.remember(module)
-    return not is_own
+    is_users = not is_own(build)
+    if is_users:
+        imported.remember(getattr(build, "__module__", None) or type(build).__module__)
+    return is_users
 
 
 @functools.cache

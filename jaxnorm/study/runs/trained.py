@@ -50,9 +50,9 @@ class TrainedRun:
 
     config: Config
     model: nn.Module
-    variables: Mapping[str, Any]
-    history: "pd.DataFrame"
-    result: Mapping[str, Any]
+    variables: Mapping[str, Any] = dataclasses.field(repr=False)
+    history: "pd.DataFrame" = dataclasses.field(repr=False)
+    result: Mapping[str, Any] = dataclasses.field(repr=False)
     mean: tuple[float, float, float]
     class_names: tuple[str, ...]
 

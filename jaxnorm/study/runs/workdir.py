@@ -105,11 +105,11 @@ class Workdir:
             )
         return [*refused, *noted]
 
-    def planned(self, given: Recorded, *, demanded: bool) -> Recorded | None:
+    def planned(self, given: Recorded | None, *, demanded: bool) -> Recorded | None:
         """The plan of the comparisons that holds here: the one recorded before the first run, and no later one.
 
         Args:
-            given: a plan file's content.
+            given: a plan file's content; None for none.
             demanded: whether the user named that file.
 
         Returns:
@@ -123,7 +123,7 @@ class Workdir:
         begun = any(self.path.glob("*/provenance.json"))
         if before is None and not begun:
             return given
-        if demanded and (before is None or before.sha256 != given.sha256):
+        if demanded and given and (before is None or before.sha256 != given.sha256):
             found = f"was given {before.file} on {before.date}" if before else "has begun without one"
             raise UserError(
                 f"a plan must be recorded before the first run, but {self.path} {found}; drop --plan, or choose "

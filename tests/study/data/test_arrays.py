@@ -71,15 +71,22 @@ def test_the_fingerprint_is_that_of_all_images_and_labels():
         (dict(train=(images(9, (8, 8, 4)), np.arange(9) % 3)), r"\(9, 8, 8, 4\)"),
         (dict(train=(images(0), np.arange(0))), "uint8"),
         (dict(train=(images(9), np.arange(8) % 3)), "9 integers from 0.*(8,)"),
-        (dict(train=(images(9), np.arange(9) % 3 - 1)), "from -1"),
+        (dict(train=(images(9), np.arange(9) % 3 - 1)), "from -1 to 1"),
+        (dict(train=(images(9), 10**12 + np.arange(9) % 3)), "from 0 to 9999"),
+        (dict(train=images(9)), "must be a pair of images and labels, but is a ndarray"),
+        (dict(train=None), "must be a pair"),
+        (dict(test=(images(9), np.arange(9) % 3, 0)), "`test` must be a pair .* but is a tuple of 3"),
+        (dict(train=(images(30), np.arange(30) % 3 * 2)), r"'1' \(label 1\) has 0.*without gaps"),
+        (dict(name="My data"), "a dataset's id must be"),
+        (dict(name="digits"), "a name of its own"),
         (dict(train=(images(9), np.arange(9) / 3)), "float64"),
         (dict(train=(images(9), np.zeros(9, int))), "at least two"),
         (dict(class_names=["a", "b"]), "labels go to 2.*'a', 'b'; correct"),
         (dict(class_names=["a", "b", "a"]), "'a', 'b', 'a'"),
-        (dict(class_names=["a", "b", "c", "d"]), "'d' has none left"),
-        (dict(train=(images(4), np.array([0, 0, 0, 1]))), "'1' has none left"),
+        (dict(class_names=["a", "b", "c", "d"]), "'d' .label 3. has 0"),
+        (dict(train=(images(4), np.array([0, 0, 0, 1]))), "'1' .label 1. has 1"),
         (dict(test=(images(9, (4, 4, 3)), np.arange(9) % 3)), "one shape"),
-        (dict(test=(images(9), np.arange(9))), "labels go to 8|'3' has none"),
+        (dict(test=(images(9), np.arange(9))), "'3' .label 3. has 0"),
     ],
 )
 def test_what_does_not_fit_is_named(change, words):
@@ -117,12 +124,36 @@ def test_a_folder_of_class_folders_is_a_data_set(photos):
     assert again.fingerprint == found.fingerprint
 
 
-def test_given_splits_are_kept(photos, tmp_path):
-    for split in ("train", "test"):
-        shutil.copytree(photos, tmp_path / "split" / split)
+@pytest.mark.parametrize("validation", [None, "val", "validation"])
+def test_given_splits_are_kept(photos, tmp_path, validation):
+    for split in ("train", "test", validation):
+        if split:
+            shutil.copytree(photos, tmp_path / "split" / split)
     (tmp_path / "split" / "test" / "cat" / "6.png").unlink()
     found = dataset_from_folder(tmp_path / "split", image_size=8, progress=False)
-    assert [len(one) for one in (found.train, found.validation, found.test)] == [18, 3, 20]
+    sizes = [21, 21, 20] if validation else [18, 3, 20]
+    assert [len(one) for one in (found.train, found.validation, found.test)] == sizes
+
+
+def test_a_folder_beside_the_splits_is_named(photos, tmp_path):
+    for name in ("train", "held_out"):
+        shutil.copytree(photos, tmp_path / "split" / name)
+    with pytest.raises(UserError, match="holds 'held_out'; rename it"):
+        dataset_from_folder(tmp_path / "split", image_size=8, progress=False)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_an_image_of_more_bits_is_refused(photos, kind):
+    name = "3.png" if kind == np.uint16 else "3.tiff"
+    Image.fromarray(np.full((8, 8), 10_000, kind)).save(photos / "cat" / name)
+    with pytest.raises(UserError, match=f"{name} must be an image.*more than 8 bits"):
+        dataset_from_folder(photos, image_size=8, progress=False)
+
+
+@pytest.mark.parametrize("size", [0, -3, 1.5, "8", (8, 8)])
+def test_a_size_that_cannot_be_is_named(photos, size):
+    with pytest.raises(UserError, match="`image_size` must be a whole number"):
+        dataset_from_folder(photos, image_size=size, progress=False)
 
 
 def test_a_photograph_is_turned_upright(tmp_path):
@@ -146,7 +177,7 @@ def test_a_photograph_is_turned_upright(tmp_path):
         (lambda folder: [one.unlink() for one in (folder / "dog").glob("[0-9]*")], "dog.* holds none"),
         (lambda folder: (folder / "dog" / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n"), "3.png.*cannot be read"),
         (lambda folder: (folder / "dog" / "1.bmp").write_bytes((folder / "dog/1.bmp").read_bytes()[:900]), "1.bmp"),
-        (lambda folder: shutil.copytree(folder, folder / "train" / "cat"), "at least two|must hold images"),
+        (lambda folder: shutil.copytree(folder, folder / "train" / "cat"), "holds .cat.; rename it"),
     ],
 )
 def test_a_folder_that_is_none_is_named(photos, harm, words):
@@ -170,7 +201,7 @@ def test_a_registered_data_set_is_loaded_by_its_name(tmp_path, registry):
     register_dataset("mine", load)
     assert load_dataset("mine", data_dir=tmp_path, download=False).name == "mine"
     assert seen == [(tmp_path, False)]
-    with pytest.raises(UserError, match="`image_size` goes with the data sets folder, but is 8 with mine"):
+    with pytest.raises(UserError, match="`image_size` is for folder, but is 8 with mine"):
         load_dataset("mine", image_size=8)
     with pytest.raises(UserError, match="must be new, but 'mine'"):
         register_dataset("mine", jaxnorm.load_dataset)
@@ -181,13 +212,20 @@ def test_a_registered_data_set_is_loaded_by_its_name(tmp_path, registry):
     [
         (("Mine", dict), "lower-case"),
         (("mine", 3), "must have a function"),
+        (("mine", images(9)), "must have a function.*but has array"),
         (("mine", lambda path: path), "may take data_dir.*missing a required argument: 'path'"),
     ],
 )
 def test_what_cannot_be_registered_is_named(arguments, words):
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=words) as error:
         register_dataset(*arguments)
-    assert "mine" not in DATASETS
+    assert "mine" not in DATASETS and "\n" not in str(error.value)
+
+
+def test_a_function_that_fails_is_named(registry):
+    register_dataset("mine", lambda data_dir: data_dir / "arrays.npz")
+    with pytest.raises(UserError, match="'mine' must return a Dataset, but fails with TypeError"):
+        load_dataset("mine")
 
 
 def test_a_function_must_return_a_data_set(registry):
@@ -197,7 +235,7 @@ def test_a_function_must_return_a_data_set(registry):
 
 
 def test_a_data_set_takes_only_what_is_its_own(tmp_path):
-    with pytest.raises(UserError, match=r"`data_dir` goes with .*cifar10.* but is .* with digits"):
+    with pytest.raises(UserError, match=r"`data_dir` is for cifar10, cifar100, folder, but is .* with digits"):
         load_dataset("digits", data_dir=tmp_path)
     with pytest.raises(UserError, match="`data_dir` is not given"):
         load_dataset("folder")

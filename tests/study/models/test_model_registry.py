@@ -62,7 +62,7 @@ def test_a_network_gets_the_fields_that_it_has():
     ("arguments", "words"),
     [
         (("Small", Small), "lower-case"),
-        (("small", Small(None, 3)), "must have a function|may take"),
+        (("small", Small(None, 3)), "has a Small that is built"),
         (("small", lambda num_classes: None), "does not take norm"),
         (("small", lambda norm, num_classes, width: None), "missing a required argument: 'width'"),
         (("resnet", Small), "must be new"),
