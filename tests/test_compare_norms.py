@@ -213,10 +213,10 @@ BAD_INPUT = [
     (["--workdir="], "arguments must not be empty, but --workdir= is"),
     (["--jobs", "1.5"], "--jobs: .*'1.5'"),
     (["--bogus"], "--bogus; see --help"),
-    (["--dataset", "mnist"], "'mnist'.*--dataset.*digits"),
+    (["--dataset", "mnist"], "--dataset must name a data set, but names 'mnist'.*digits"),
     (["--batch-size"], "--batch-size.*; see --help"),
     (["--workdir", str(ROOT)], "holds other files"),
-    (["--data-dir", "."], "--data-dir goes with --dataset cifar10, but the dataset is digits"),
+    (["--data-dir", "."], "--data-dir is for cifar10, cifar100, folder, but is . with digits"),
     (["--dataset", "cifar10", "--data-dir", "nothing"], "CIFAR-10.*nothing"),
 ]
 

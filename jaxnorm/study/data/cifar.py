@@ -237,7 +237,9 @@ def _prepare(folder: Path, release: Release, *, progress: bool) -> Source:
     try:
         if release.name == CIFAR10.name:  # of CIFAR-100 the records have no coarse classes, which tfds keeps
             tfds_directory.write_directory(records, folder, release, progress=progress)
-    except (ImportError, OSError, RuntimeError, UserError) as error:
+    except ImportError:
+        pass  # without the extra "tfds" the archive is the usual source
+    except (OSError, RuntimeError, UserError) as error:
         reason = one_line(error)
         tell(f"warning: {prepared} cannot be prepared ({reason}); {archive} is read instead")
     source = find(folder, release, progress=progress)

@@ -261,12 +261,24 @@ def test_a_preparation_that_was_killed_is_done_by_the_next_start(tmp_path, load,
 
 def test_download_that_cannot_be_prepared_is_read_as_it_is(load, records, expected, published, capsys, monkeypatch):
     _, release = published
-    monkeypatch.setitem(sys.modules, "array_record.python.array_record_module", None)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tfds_directory, "write_directory", full)
     dataset = load(release=release)
     check(dataset, records, expected)
     assert "the official archive" in dataset.source
     err = capsys.readouterr().err
     assert err.startswith("warning: ") and err.count("\n") == 1 and "cannot be prepared" in err
+
+
+def test_without_the_packages_of_tfds_the_archive_is_read(load, records, expected, published, capsys, monkeypatch):
+    _, release = published
+    monkeypatch.setitem(sys.modules, "array_record.python.array_record_module", None)
+    dataset = load(release=release)
+    check(dataset, records, expected)
+    assert "the official archive" in dataset.source and capsys.readouterr().err == ""
 
 
 def test_wrong_download_leaves_nothing(tmp_path, load, published, fails):
