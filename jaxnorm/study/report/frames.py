@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from jaxnorm.files import reading
 from jaxnorm.study.config import REFERENCE_BATCH_SIZE, Recipe
 
 SPLITS = ("train", "validation", "test")
@@ -89,9 +90,10 @@ class Study:
         rows = [pd.DataFrame(columns=["run", "epoch", "step"])]
         for run in self.runs.name:
             found = self._read(run, "smoothness")
-            for epoch in found.get("step", {}):
-                columns = {name: by_epoch[epoch] for name, by_epoch in found.items()}
-                rows.append(pd.DataFrame(columns).assign(run=run, epoch=epoch))
+            with reading(self.folder / run):  # columns of different lengths
+                for epoch in found.get("step", {}):
+                    columns = {name: by_epoch[epoch] for name, by_epoch in found.items()}
+                    rows.append(pd.DataFrame(columns).assign(run=run, epoch=epoch))
         return described(self.runs, pd.concat(rows[1:] or rows, ignore_index=True))
 
     @cached_property

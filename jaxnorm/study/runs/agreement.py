@@ -142,6 +142,9 @@ def check_run(
         numbers = [row["train_loss"], row["val_loss"], row["seconds"]]
         if not all(map(_is_fraction, (row[name] for name in FRACTIONS))) or not all(map(_is_positive, numbers)):
             raise ValueError(f"its epoch {number} holds a number that cannot be")
+        features = row.get("feature_quantiles")  # None where the network sows none; a publication has columns instead
+        if features is not None and (len(features) != len(config["quantiles"]) or not all(map(_is_number, features))):
+            raise ValueError(f"its epoch {number} has no {len(config['quantiles'])} quantiles of features")
     if len(rows) > config["num_epochs"]:
         raise ValueError(f"it has {len(rows)} epochs of {config['num_epochs']}")
     if result is not None:

@@ -107,6 +107,17 @@ def test_metrics_that_lost_lines_are_noticed(workdir, tmp_path):
         assert "metrics.jsonl" in words
 
 
+@pytest.mark.parametrize("quantiles", [[], [0.1], [0.1] * 5, [0.1, 0.2, 0.3, "x"], [0.1, 0.2, 0.3, None], "abcd", 3])
+def test_epochs_with_other_quantiles_are_refused_whatever_their_hash(workdir, tmp_path, quantiles):
+    path = workdir / RUN / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[1]["feature_quantiles"] = quantiles
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    edit(workdir, RUN, "metrics.jsonl")
+    for words in refusals(workdir, tmp_path):
+        assert RUN in words
+
+
 RESULT = [
     *(("accuracy", value) for value in (9.97, -1, True, "0.5", None, 10**400, [], {}, 0.5)),
     *(("loss", value) for value in (-1.0, True, "1", None, 10**400, 0.5)),
