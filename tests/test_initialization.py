@@ -71,7 +71,7 @@ def test_the_page_compares_with_trained_runs(tmp_path, here, results):
         (["--norms", "bn", "bn"], "names bn 2 times"),
         (["--seeds", "-1"], "--seeds must be within"),
         (["--batch-size", "1"], "--batch-size must be at least 2"),
-        (["--data-dir", "."], "--data-dir goes with"),
+        (["--data-dir", "."], "--data-dir is for cifar10"),
         (["--from-files"], "probe first"),
         (["--runs", "nowhere"], "does not exist"),
         (["--workdir", "RESULTS/digits_seeds"], "must not be that of trained runs"),
