@@ -120,13 +120,13 @@ def _check(configs: Sequence[Config]) -> None:
     for name, count in collections.Counter(config.name for config in configs).items():
         if count > 1:
             raise UserError(f"each run must have a name of its own, but {count} are called {name}; give them `tags`")
+    first = configs[0].to_json()
     for config in configs:
         norm_of(config.norm)
         check_model(config)
         for field, value in config.to_json().items():
-            first = configs[0].to_json()[field]
-            if field not in FREE and value != first:
+            if field not in FREE and value != first[field]:
                 raise UserError(
-                    f"compared runs may differ in {', '.join(FREE)} only, but `{field}` is {first} in "
+                    f"compared runs may differ in {', '.join(FREE)} only, but `{field}` is {first[field]} in "
                     f"{configs[0].name} and {value} in {config.name}; make them equal, or compare in another workdir"
                 )
